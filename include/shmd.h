@@ -1,0 +1,555 @@
+/* libshmd: shared memory by name, from the broker shmd(8).
+ *
+ * A *connection* (shmd) talks to a broker over a Unix socket. A *region* (shmd_region) is what
+ * a create or an open returns: a descriptor of a memfd with a fixed size, and the rights that
+ * came with it. Once a process has a region, the broker is out of the way: the memory is the
+ * kernel's, and it stays valid when the connection, or the broker, is gone.
+ *
+ * Every request exists twice: shmd_OP() waits for the answer, and shmd_OP_start() /
+ * shmd_OP_finish() do not wait (see "Asynchronous calls" below). Both are the same code.
+ *
+ * Conventions
+ *   - Functions return 0 or a positive number on success and a negative errno on failure, in
+ *     the manner of sd-bus; errno itself is left alone. shmd_refusal() says what stood behind
+ *     a failure that came from the broker.
+ *   - Times are nanoseconds. A timeout is relative, on CLOCK_MONOTONIC. SHMD_TIMEOUT_DEFAULT
+ *     (0) is the connection's default, SHMD_TIMEOUT_NONE waits for ever. A call that ran out
+ *     of time returns -ETIMEDOUT; what the broker does with the request is then unknown.
+ *   - Sizes and offsets are bytes.
+ *   - Paths are absolute, as shmd-protocol(7) has them, and NUL-terminated here.
+ *   - Every descriptor is close-on-exec. Nothing is printed, no thread is started and no
+ *     signal or signal mask is touched (sends use MSG_NOSIGNAL).
+ *   - A connection and the objects made from it belong to one thread at a time.
+ *   - After fork(2) the connection belongs to the parent: in the child every call on it returns
+ *     -ECHILD, and shmd_close() only frees memory and closes the child's copy of the socket.
+ *     Regions, mappings included, work in both.
+ *   - Option structs start with their own size, so that they can grow: initialise them with
+ *     the macro of their name (struct shmd_create_options o = SHMD_CREATE_OPTIONS_INIT).
+ *
+ * Sources of behaviour: memfd_create(2), fcntl(2) (seals), unix(7) (SCM_RIGHTS), mmap(2),
+ * madvise(2), mbind(2), fallocate(2).
+ */
+#ifndef SHMD_H
+#define SHMD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define SHMD_PUBLIC __attribute__((visibility("default")))
+#else
+#define SHMD_PUBLIC
+#endif
+
+typedef struct shmd shmd;
+typedef struct shmd_region shmd_region;
+typedef struct shmd_call shmd_call;
+
+#define SHMD_TIMEOUT_DEFAULT UINT64_C(0)
+#define SHMD_TIMEOUT_NONE UINT64_MAX
+
+/* -- refusals ------------------------------------------------------------------------ */
+
+/* The broker's error, as it stands in the protocol; each has one errno. */
+enum {
+        SHMD_ERROR_NONE          = 0,
+        SHMD_ERROR_INVALID       = 1,   /* EINVAL */
+        SHMD_ERROR_NOT_FOUND     = 2,   /* ENOENT */
+        SHMD_ERROR_EXISTS        = 3,   /* EEXIST */
+        SHMD_ERROR_DENIED        = 4,   /* EACCES */
+        SHMD_ERROR_QUOTA         = 5,   /* EDQUOT */
+        SHMD_ERROR_TIMEOUT       = 6,   /* ETIMEDOUT */
+        SHMD_ERROR_NOT_DIRECTORY = 7,   /* ENOTDIR */
+        SHMD_ERROR_IS_DIRECTORY  = 8,   /* EISDIR */
+        SHMD_ERROR_NOT_EMPTY     = 9,   /* ENOTEMPTY */
+        SHMD_ERROR_BUSY          = 10,  /* EBUSY */
+        SHMD_ERROR_UNSUPPORTED   = 11,  /* EOPNOTSUPP */
+        SHMD_ERROR_NO_MEMORY     = 12,  /* ENOMEM */
+        SHMD_ERROR_SHUTDOWN      = 13,  /* ESHUTDOWN */
+};
+
+/* What the broker, or the library before it asked the broker, said no to. */
+struct shmd_refusal {
+        int error;              /* the negative errno that the call returned */
+        uint32_t code;          /* SHMD_ERROR_*; 0 if the refusal is the library's own */
+        uint32_t reason;        /* which rule decided: shmd_reason_name() */
+        uint32_t slot;          /* for limits: which slot, shmd_slot_name(); else 0 */
+        uint32_t uid;           /* for limits: whose account */
+        uint32_t index;         /* which item of a batch, from 0 */
+        uint64_t asked;         /* for limits: how much was asked, ... */
+        uint64_t left;          /* ... how much was left, ... */
+        uint64_t limit;         /* ... and the limit */
+        const char *thing;      /* the path or thing refused; "" if there is none */
+        const char *sentence;   /* one sentence for people; never NULL */
+};
+
+/* The refusal behind the latest failed synchronous call on this connection, connecting
+ * included. Never NULL; after a success, all zero with empty strings. Valid until the next call
+ * on the connection; owned by it. */
+SHMD_PUBLIC const struct shmd_refusal *shmd_refusal(shmd *client);
+
+/* Names of the numbers above, as in logs: "directory-search", "bytes". Static strings;
+ * "unknown" for a number this library does not know. */
+SHMD_PUBLIC const char *shmd_reason_name(uint32_t reason);
+SHMD_PUBLIC const char *shmd_slot_name(uint32_t slot);
+
+/* -- connecting ---------------------------------------------------------------------- */
+
+/* Connects to the broker and says hello.
+ *
+ * socket: a path, or NULL to look at $SHMD_SOCKET, then $XDG_RUNTIME_DIR/shmd/socket, then
+ * /run/shmd/socket, and take the first that is there ($SHMD_SOCKET alone if it is set). The
+ * environment is ignored in a set-user-ID program (secure_getenv(3)). The broker at the other
+ * end must run as root, as the owner of the socket, or as the caller (SO_PEERCRED); anybody
+ * else is not trusted to be one.
+ *
+ * *ret is the caller's and ends with shmd_close(). On failure *ret is NULL unless the broker
+ * refused the connection: then it is an object good for shmd_refusal() and shmd_close() only.
+ *
+ * Errors: -ENOENT or -ECONNREFUSED (no broker there), -EACCES (the socket's permissions),
+ * -EPERM (the other end may not be a broker), -EDQUOT (too many connections of this uid),
+ * -EPROTONOSUPPORT (no common version), -ETIMEDOUT, -ENAMETOOLONG, -EMFILE, -ENOMEM. */
+SHMD_PUBLIC int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns);
+
+/* Ends the connection: calls in flight end with -ECANCELED (their callbacks run), regions stay
+ * valid. NULL is fine. Return: NULL. */
+SHMD_PUBLIC shmd *shmd_close(shmd *client);
+
+/* Sets what SHMD_TIMEOUT_DEFAULT means on this connection; 25 s at first.
+ * Errors: -EINVAL (0), -ECHILD. */
+SHMD_PUBLIC int shmd_set_timeout(shmd *client, uint64_t timeout_ns);
+
+/* The 16 bytes that name the session, the uid the broker took the caller for, and whether that
+ * uid administers the broker. Each pointer may be NULL. Errors: -ECHILD, -ENOTCONN. */
+SHMD_PUBLIC int shmd_session(shmd *client, uint8_t session[16], uint32_t *uid, bool *admin);
+
+/* The path of the socket connected to, and the broker's version string. Owned by client. */
+SHMD_PUBLIC const char *shmd_socket(shmd *client);
+SHMD_PUBLIC const char *shmd_broker_version(shmd *client);
+
+/* The library's own version, "0.1.0". */
+SHMD_PUBLIC const char *shmd_version(void);
+
+/* -- asynchronous calls -------------------------------------------------------------- */
+
+/* An asynchronous call: shmd_OP_start() sends the request (or queues it; any number may be in
+ * flight) and returns at once. When the answer is there, or the deadline has passed, or the
+ * connection ended, shmd_dispatch() runs the callback, which takes the outcome with
+ * shmd_OP_finish(). Callbacks run only inside shmd_dispatch(), a synchronous call, or
+ * shmd_close(); they may start calls, but neither wait nor close the connection.
+ *
+ * The call belongs to the connection and is gone after its callback returns. A callback may be
+ * NULL; then the outcome is dropped (a descriptor that came is closed). */
+typedef void (*shmd_callback)(shmd *client, shmd_call *call, void *userdata);
+
+/* The descriptor to poll, and for what: POLLIN, with POLLOUT while requests are queued. It
+ * stays the connection's. Errors: -ECHILD, -ENOTCONN. */
+SHMD_PUBLIC int shmd_fd(shmd *client);
+SHMD_PUBLIC int shmd_events(shmd *client);
+
+/* Nanoseconds until the next deadline of a call in flight, UINT64_MAX if there is none: how
+ * long poll(2) may sleep. Errors: -ECHILD. */
+SHMD_PUBLIC int shmd_timeout(shmd *client, uint64_t *ret_ns);
+
+/* Sends what is queued, reads what is there, expires what is late, runs callbacks; never waits.
+ * Return: the number of callbacks run. Errors: -ECHILD; -ENOTCONN once the connection is lost
+ * and every call in flight has been ended with -ECONNRESET. */
+SHMD_PUBLIC int shmd_dispatch(shmd *client);
+
+/* Waits for activity, at most timeout_ns, then dispatches. Return and errors as shmd_dispatch(),
+ * and -ETIMEDOUT. */
+SHMD_PUBLIC int shmd_process(shmd *client, uint64_t timeout_ns);
+
+/* Gives a call in flight up: its callback does not run, an answer that still comes is dropped
+ * and what it carried is closed. */
+SHMD_PUBLIC void shmd_call_cancel(shmd_call *call);
+
+/* For callbacks: 0 or the negative errno of the call, and the refusal behind it (never NULL,
+ * valid while the callback runs). */
+SHMD_PUBLIC int shmd_call_result(shmd_call *call);
+SHMD_PUBLIC const struct shmd_refusal *shmd_call_refusal(shmd_call *call);
+
+/* -- regions ------------------------------------------------------------------------- */
+
+enum {
+        SHMD_RIGHTS_NONE       = 0,
+        SHMD_RIGHTS_READ_ONLY  = 1,
+        SHMD_RIGHTS_READ_WRITE = 2,
+};
+
+enum {
+        SHMD_LIFETIME_NAMED   = 0,      /* until unlinked */
+        SHMD_LIFETIME_SESSION = 1,      /* until this connection ends */
+};
+
+enum {
+        SHMD_CREATE_OPEN      = 1,      /* if the name is taken, open that region instead */
+        SHMD_CREATE_FREEZABLE = 2,      /* allow seals to be added later */
+        SHMD_CREATE_RESERVE   = 4,      /* allocate every page before returning */
+};
+
+struct shmd_create_options {
+        size_t struct_size;
+        uint64_t size;                  /* bytes; may be 0, then there is nothing to map */
+        mode_t mode;                    /* 0..0777; default 0600. The umask is not applied. */
+        uint32_t flags;                 /* SHMD_CREATE_* */
+        uint32_t lifetime;              /* SHMD_LIFETIME_* */
+        uint64_t huge_page_size;        /* bytes, a power of two; 0: the system's pages */
+        uint32_t rights;                /* of the grant that comes back; default read-write */
+};
+#define SHMD_CREATE_OPTIONS_INIT \
+        { .struct_size = sizeof(struct shmd_create_options), .mode = 0600, .rights = SHMD_RIGHTS_READ_WRITE }
+
+/* Creates a region, charged to the caller's account, and returns a grant of it.
+ *
+ * path: its name, or NULL for a region without one, which lives while somebody holds it and
+ * can be given a name by shmd_publish() once it is filled. An existing name is -EEXIST, unless
+ * SHMD_CREATE_OPEN is set; shmd_region_created() then tells which happened, and size, mode and
+ * lifetime of the existing region stay as they are. With SHMD_RIGHTS_NONE no descriptor comes
+ * back (shmd_region_fd() is then -EBADF).
+ *
+ * With SHMD_CREATE_RESERVE the pages are allocated here, through the grant, in steps of 16 MiB,
+ * each after a look at MemAvailable and at the memory cgroups above the caller for the step and
+ * 64 MiB more, so that a shortage is -ENOMEM and not the OOM killer; another process can still
+ * win the race. It needs a read-write grant.
+ *
+ * *ret is the caller's and ends with shmd_region_free().
+ * Errors: -EINVAL (name, size, mode, flags), -EEXIST, -ENOENT (a directory of the path),
+ * -ENOTDIR, -EISDIR, -EACCES, -EDQUOT, -ENOMEM (memory, huge pages), -EMFILE, -ETIMEDOUT,
+ * -ENOTCONN, -ECONNRESET, -ECHILD, -EPROTO (what came breaks the protocol). */
+SHMD_PUBLIC int shmd_create(shmd *client, const char *path, const struct shmd_create_options *options,
+                            shmd_region **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_create_start(shmd *client, const char *path, const struct shmd_create_options *options,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_create_finish(shmd_call *call, shmd_region **ret);
+
+/* Opens a region by name: a grant of its own, with its own file offset and flags.
+ * rights: SHMD_RIGHTS_READ_ONLY or SHMD_RIGHTS_READ_WRITE.
+ * Errors: as shmd_create(), less -EEXIST and -EDQUOT for bytes. */
+SHMD_PUBLIC int shmd_open(shmd *client, const char *path, uint32_t rights, shmd_region **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_open_start(shmd *client, const char *path, uint32_t rights,
+                                uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_open_finish(shmd_call *call, shmd_region **ret);
+
+#define SHMD_BATCH_MAX 128
+
+/* One item of a batch: an open of `path` with `rights`, or, if `create` is not NULL, a create
+ * (`path` may then be NULL). */
+struct shmd_batch_item {
+        const char *path;
+        uint32_t rights;
+        const struct shmd_create_options *create;
+};
+
+/* Up to SHMD_BATCH_MAX creates and opens, all or nothing, in one round trip. ret has room for n
+ * regions; on failure all are NULL and the refusal's index says which item it was.
+ * SHMD_CREATE_RESERVE works here as in shmd_create(); if it fails, the regions this batch made
+ * are given back (names it gave stay: unlink them).
+ * Errors: as shmd_create(); -E2BIG: more than SHMD_BATCH_MAX items or more than a packet. */
+SHMD_PUBLIC int shmd_batch(shmd *client, const struct shmd_batch_item *items, size_t n,
+                           shmd_region **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_batch_start(shmd *client, const struct shmd_batch_item *items, size_t n,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_batch_finish(shmd_call *call, shmd_region **ret, size_t n);
+
+/* Gives the grant up: closes the descriptor. Mappings stay until shmd_unmap(). NULL is fine.
+ * Return: NULL. */
+SHMD_PUBLIC shmd_region *shmd_region_free(shmd_region *region);
+
+/* The descriptor, still the region's; dup it to keep it. -EBADF without a grant. */
+SHMD_PUBLIC int shmd_region_fd(const shmd_region *region);
+/* The descriptor, now the caller's. -EBADF without a grant. */
+SHMD_PUBLIC int shmd_region_steal_fd(shmd_region *region);
+SHMD_PUBLIC uint64_t shmd_region_id(const shmd_region *region);
+SHMD_PUBLIC uint64_t shmd_region_size(const shmd_region *region);       /* bytes, exact */
+SHMD_PUBLIC uint64_t shmd_region_page_size(const shmd_region *region);  /* bytes */
+SHMD_PUBLIC uint32_t shmd_region_rights(const shmd_region *region);
+SHMD_PUBLIC bool shmd_region_created(const shmd_region *region);        /* false: it was opened */
+
+/* Allocates every page of the region now (see SHMD_CREATE_RESERVE). Needs a read-write grant.
+ * Errors: -ENOMEM (what was taken by this call has been given back), -EACCES, -EBADF. */
+SHMD_PUBLIC int shmd_reserve(shmd_region *region);
+
+/* -- mapping ------------------------------------------------------------------------- */
+
+enum {
+        SHMD_MAP_POPULATE  = 1,         /* have the pages there before returning */
+        SHMD_MAP_HUGE      = 2,         /* advise huge pages (MADV_HUGEPAGE) */
+        SHMD_MAP_DONTDUMP  = 4,         /* leave it out of core dumps */
+        SHMD_MAP_READ_ONLY = 8,         /* PROT_READ alone, even with a read-write grant */
+        SHMD_MAP_PRIVATE   = 16,        /* MAP_PRIVATE: writable, and writes stay here */
+};
+
+enum {
+        SHMD_NUMA_DEFAULT    = 0,
+        SHMD_NUMA_BIND       = 1,       /* only these nodes: MPOL_BIND */
+        SHMD_NUMA_PREFERRED  = 2,       /* first this node: MPOL_PREFERRED */
+        SHMD_NUMA_INTERLEAVE = 3,       /* page by page over these: MPOL_INTERLEAVE */
+};
+
+struct shmd_map_options {
+        size_t struct_size;
+        uint32_t flags;                 /* SHMD_MAP_* */
+        uint64_t offset;                /* bytes; a multiple of the region's page size */
+        uint64_t length;                /* bytes; 0: to the end */
+        uint32_t numa;                  /* SHMD_NUMA_* */
+        uint64_t numa_nodes;            /* bit n: node n */
+};
+#define SHMD_MAP_OPTIONS_INIT { .struct_size = sizeof(struct shmd_map_options) }
+
+/* Maps the region, or a part of it, with the grant's rights. Before it does, it checks what the
+ * kernel says of the descriptor: the size is the one promised, and F_SEAL_SHRINK and F_SEAL_GROW
+ * are set, so that no access inside the mapping can raise SIGBUS for a missing page of a shrunk
+ * file (-EPROTO otherwise).
+ *
+ * Populating maps pages that exist by reading and allocates the others by writing, which is
+ * several times faster than touching page by page; a read-only mapping is populated by reading.
+ * Advice that the kernel does not take (huge pages off, no NUMA) is no error; a node that does
+ * not exist is -EINVAL.
+ *
+ * options may be NULL. *ret_address and *ret_length are to be given to shmd_unmap().
+ * Errors: -EINVAL (offset or length unaligned or outside, empty region), -EACCES, -EBADF,
+ * -ENOMEM, -EPROTO. */
+SHMD_PUBLIC int shmd_map(shmd_region *region, const struct shmd_map_options *options,
+                         void **ret_address, size_t *ret_length);
+
+/* Ends a mapping, or a page-aligned part of one. Errors: -EINVAL. */
+SHMD_PUBLIC int shmd_unmap(void *address, size_t length);
+
+/* -- names --------------------------------------------------------------------------- */
+
+/* Checks a path without asking the broker. Return: 0, or -EINVAL; *ret_sentence (may be NULL)
+ * is then a static sentence that says which rule it breaks. */
+SHMD_PUBLIC int shmd_path_check(const char *path, const char **ret_sentence);
+
+enum {
+        SHMD_PUBLISH_REPLACE = 1,       /* a region that has the name loses it, atomically */
+};
+
+/* Gives a region without a name its name, so that nobody sees it before it is filled.
+ * Errors: -EEXIST (name taken, or the region has one), -EACCES, -ENOENT, -ENOTDIR, -EISDIR,
+ * -EDQUOT (a limit of the directory), and those of the connection. */
+SHMD_PUBLIC int shmd_publish(shmd *client, uint64_t region, const char *path, uint32_t flags, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_publish_start(shmd *client, uint64_t region, const char *path, uint32_t flags,
+                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_publish_finish(shmd_call *call);
+
+/* Makes a directory; mode 0..01777. Errors: -EEXIST, -ENOENT, -ENOTDIR, -EACCES, -EDQUOT. */
+SHMD_PUBLIC int shmd_mkdir(shmd *client, const char *path, mode_t mode, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_mkdir_start(shmd *client, const char *path, mode_t mode,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_mkdir_finish(shmd_call *call);
+
+/* Removes an empty directory. Errors: -ENOENT, -ENOTDIR, -ENOTEMPTY, -EACCES, -EBUSY (root). */
+SHMD_PUBLIC int shmd_rmdir(shmd *client, const char *path, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_rmdir_start(shmd *client, const char *path,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_rmdir_finish(shmd_call *call);
+
+/* Takes a region's name away. Who holds the region keeps it, and it stays charged to its owner
+ * until the last of them is gone. Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES. */
+SHMD_PUBLIC int shmd_unlink(shmd *client, const char *path, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_unlink_start(shmd *client, const char *path,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_unlink_finish(shmd_call *call);
+
+/* Changes the mode of a directory (0..01777) or region (0..0777). Grants already given stay.
+ * Errors: -ENOENT, -ENOTDIR, -EACCES (not the owner), -EINVAL. */
+SHMD_PUBLIC int shmd_chmod(shmd *client, const char *path, mode_t mode, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_chmod_start(shmd *client, const char *path, mode_t mode,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_chmod_finish(shmd_call *call);
+
+/* Changes owner and group; (uid_t)-1 and (gid_t)-1 leave one as it is. The charge moves to the
+ * new owner. Administrators only.
+ * Errors: -ENOENT, -ENOTDIR, -EACCES, -EDQUOT (no room in the new owner's account). */
+SHMD_PUBLIC int shmd_chown(shmd *client, const char *path, uid_t uid, gid_t gid, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_chown_start(shmd *client, const char *path, uid_t uid, gid_t gid,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_chown_finish(shmd_call *call);
+
+/* -- looking ------------------------------------------------------------------------- */
+
+enum {
+        SHMD_NODE_DIRECTORY = 0,
+        SHMD_NODE_REGION    = 1,
+};
+
+struct shmd_node {
+        const char *path;
+        uint32_t kind;                  /* SHMD_NODE_* */
+        uid_t uid;
+        gid_t gid;
+        mode_t mode;
+        /* regions */
+        uint64_t region;                /* id */
+        uint64_t size;                  /* bytes */
+        uint64_t charge;                /* bytes: size rounded up to its pages */
+        uint32_t lifetime;
+        uint64_t page_size;             /* bytes */
+        bool freezable;
+        uint32_t seals;                 /* F_SEAL_* of fcntl(2) */
+        uint64_t created_ns;            /* CLOCK_REALTIME */
+        uint64_t grants;                /* on the broker's books */
+        /* directories */
+        uint64_t entries;
+};
+
+struct shmd_holder {
+        uint64_t grant;
+        uid_t uid;
+        pid_t pid;                      /* of the connection; for people, pids are reused */
+        uint32_t rights;
+        uint64_t age_ns;
+        uint64_t pidfd_ino;             /* 0: unknown */
+        bool marked;                    /* the kernel confirms this very grant is alive */
+        bool connected;                 /* the connection that asked for it still exists */
+};
+
+/* What shmd_stat() returns; one block, owned by the caller, ended by shmd_stat_free(). */
+struct shmd_stat_result {
+        struct shmd_node node;
+        size_t n_holders;
+        struct shmd_holder *holders;
+        uint64_t more_holders;          /* beyond those listed */
+        bool held;                      /* the kernel says somebody has it open or mapped */
+        bool held_known;
+};
+
+/* Looks at a node by path, or, if path is NULL, at a region by id (its owner and administrators
+ * only). with_holders asks for the grants as well.
+ * Errors: -ENOENT, -ENOTDIR, -EACCES, -EINVAL. */
+SHMD_PUBLIC int shmd_stat(shmd *client, const char *path, uint64_t region, bool with_holders,
+                          struct shmd_stat_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_stat_start(shmd *client, const char *path, uint64_t region, bool with_holders,
+                                uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_stat_finish(shmd_call *call, struct shmd_stat_result **ret);
+SHMD_PUBLIC struct shmd_stat_result *shmd_stat_free(struct shmd_stat_result *result);
+
+enum {
+        SHMD_LIST_RECURSIVE = 1,
+};
+
+/* One page of a list; one block, owned by the caller, ended by shmd_list_free(). cursor is NULL
+ * when there is no more, else what to pass to get the next page. */
+struct shmd_list_result {
+        size_t n;
+        struct shmd_node *nodes;
+        const char *cursor;
+};
+
+/* Lists a directory, or with SHMD_LIST_RECURSIVE all below it (what may not be read is left
+ * out), in byte order of the components, parents before children. cursor: NULL at first, then
+ * from the page before. limit: at most so many nodes a page; 0: as many as fit.
+ * A node that exists for the whole of the walk is seen exactly once.
+ * Errors: -ENOENT, -ENOTDIR, -EACCES. */
+SHMD_PUBLIC int shmd_list(shmd *client, const char *path, uint32_t flags, const char *cursor, uint32_t limit,
+                          struct shmd_list_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_list_start(shmd *client, const char *path, uint32_t flags, const char *cursor, uint32_t limit,
+                                uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_list_finish(shmd_call *call, struct shmd_list_result **ret);
+SHMD_PUBLIC struct shmd_list_result *shmd_list_free(struct shmd_list_result *result);
+
+/* Waits until a name exists (and may be searched for); returns what it names then, or at once if
+ * it is there. *ret may be NULL if the answer is not wanted, else ends with shmd_stat_free().
+ * SHMD_TIMEOUT_NONE waits as long as the broker's configuration lets anybody wait.
+ * Errors: -ETIMEDOUT, -EACCES, -EDQUOT (too much waiting already), -EINVAL. */
+SHMD_PUBLIC int shmd_wait(shmd *client, const char *path, struct shmd_stat_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_wait_start(shmd *client, const char *path,
+                                uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_wait_finish(shmd_call *call, struct shmd_stat_result **ret);
+
+/* -- limits and figures -------------------------------------------------------------- */
+
+enum {
+        SHMD_SLOT_BYTES    = 1,
+        SHMD_SLOT_REGIONS  = 2,
+        SHMD_SLOT_GRANTS   = 3,
+        SHMD_SLOT_PEERS    = 4,
+        SHMD_SLOT_WATCHES  = 5,
+        SHMD_SLOT_PENDING  = 6,
+        SHMD_SLOT_INFLIGHT = 7,
+        SHMD_SLOT_MAX      = 7,
+};
+
+enum {
+        SHMD_DF_ACCOUNT   = 0,          /* one uid: (uid_t)-1 is the caller */
+        SHMD_DF_DIRECTORY = 1,
+        SHMD_DF_TOTAL     = 2,
+        SHMD_DF_ACCOUNTS  = 3,          /* every account; administrators only */
+};
+
+/* Slots an entry does not have are 0/0. A limit of UINT64_MAX is none. */
+struct shmd_usage {
+        uid_t uid;                      /* SHMD_DF_ACCOUNT, SHMD_DF_ACCOUNTS */
+        uint64_t limit[SHMD_SLOT_MAX + 1];      /* by SHMD_SLOT_*; [0] is not used */
+        uint64_t used[SHMD_SLOT_MAX + 1];
+};
+
+/* One block, owned by the caller, ended by shmd_df_free(). SHMD_DF_ACCOUNTS is paged: while more
+ * is true, ask again with uid = next_uid. */
+struct shmd_df_result {
+        size_t n;
+        struct shmd_usage *usages;
+        bool more;
+        uid_t next_uid;
+};
+
+/* Limits and use. Other accounts than one's own: administrators only.
+ * Errors: -EACCES, -ENOENT, -ENOTDIR. */
+SHMD_PUBLIC int shmd_df(shmd *client, uint32_t scope, uid_t uid, const char *path,
+                        struct shmd_df_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_df_start(shmd *client, uint32_t scope, uid_t uid, const char *path,
+                              uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_df_finish(shmd_call *call, struct shmd_df_result **ret);
+SHMD_PUBLIC struct shmd_df_result *shmd_df_free(struct shmd_df_result *result);
+
+/* A round trip, and how long it took (*ret_ns may be NULL). */
+SHMD_PUBLIC int shmd_ping(shmd *client, uint64_t *ret_ns, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_ping_start(shmd *client, uint64_t timeout_ns, shmd_callback callback, void *userdata,
+                                shmd_call **ret);
+SHMD_PUBLIC int shmd_ping_finish(shmd_call *call, uint64_t *ret_ns);
+
+#define SHMD_BUCKETS 20
+
+/* bucket[i] counts requests that took less than 2^(10+i) ns in the broker, bucket[19] the rest. */
+struct shmd_request_stat {
+        const char *name;
+        uint64_t count, refused, total_ns;
+        uint64_t bucket[SHMD_BUCKETS];
+};
+
+struct shmd_reason_stat {
+        const char *name;
+        uint32_t reason;
+        uint64_t count;
+};
+
+struct shmd_stats_result {
+        uint64_t uptime_ns, regions, named, orphans, bytes, grants, peers, waiters, directories;
+        uint64_t released, violations, accepts_paused, log_dropped;
+        size_t n_requests;
+        struct shmd_request_stat *requests;
+        size_t n_refusals;
+        struct shmd_reason_stat *refusals;
+        const char *broker;             /* version */
+};
+
+/* Figures of the broker since its start. One block, ended by shmd_stats_free(). */
+SHMD_PUBLIC int shmd_stats(shmd *client, struct shmd_stats_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_stats_start(shmd *client, uint64_t timeout_ns, shmd_callback callback, void *userdata,
+                                 shmd_call **ret);
+SHMD_PUBLIC int shmd_stats_finish(shmd_call *call, struct shmd_stats_result **ret);
+SHMD_PUBLIC struct shmd_stats_result *shmd_stats_free(struct shmd_stats_result *result);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

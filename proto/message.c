@@ -1,0 +1,153 @@
+/* Payloads: see the header for the model. */
+
+#include "proto/message.h"
+
+#include <errno.h>
+#include <stdalign.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+struct Arena {
+        size_t n;
+        size_t used;
+        bool overflowed;        /* told apart from malformed input by unpack's caller */
+        ProtobufCAllocator allocator;
+        alignas(max_align_t) uint8_t bytes[];
+};
+
+void *arena_alloc(Arena *arena, size_t n) {
+        size_t rounded = (n + alignof(max_align_t) - 1) & ~(alignof(max_align_t) - 1);
+        void *p;
+
+        if (rounded < n || rounded > arena->n - arena->used) {
+                arena->overflowed = true;
+                return NULL;
+        }
+        p = arena->bytes + arena->used;
+        arena->used += rounded;
+        return p;
+}
+
+static void *allocator_alloc(void *arena, size_t n) {
+        return arena_alloc(arena, n);
+}
+
+/* What protobuf-c frees stays until the reset: the arena is a stack of one packet. */
+static void allocator_free(void *arena, void *p) {
+        (void)arena;
+        (void)p;
+}
+
+int arena_new(Arena **ret, size_t n) {
+        Arena *arena;
+
+        n &= ~(alignof(max_align_t) - 1);
+        arena = malloc(sizeof(*arena) + n);
+        if (!arena)
+                return -ENOMEM;
+
+        *arena = (Arena){
+                .n = n,
+                .allocator = { .alloc = allocator_alloc, .free = allocator_free, .allocator_data = arena },
+        };
+        *ret = arena;
+        return 0;
+}
+
+Arena *arena_free(Arena *arena) {
+        free(arena);
+        return NULL;
+}
+
+void arena_reset(Arena *arena) {
+        arena->used = 0;
+        arena->overflowed = false;
+}
+
+static const struct {
+        const char *name;
+        const ProtobufCMessageDescriptor *request;
+        const ProtobufCMessageDescriptor *reply;
+} kinds[_MESSAGE_N] = {
+        [MESSAGE_HELLO]   = { "hello",   &shmd__hello__descriptor,   &shmd__hello_reply__descriptor },
+        [MESSAGE_PING]    = { "ping",    &shmd__ping__descriptor,    &shmd__ping__descriptor },
+        [MESSAGE_CREATE]  = { "create",  &shmd__create__descriptor,  &shmd__granted__descriptor },
+        [MESSAGE_OPEN]    = { "open",    &shmd__open__descriptor,    &shmd__granted__descriptor },
+        [MESSAGE_BATCH]   = { "batch",   &shmd__batch__descriptor,   &shmd__batch_reply__descriptor },
+        [MESSAGE_PUBLISH] = { "publish", &shmd__publish__descriptor, &shmd__done__descriptor },
+        [MESSAGE_STAT]    = { "stat",    &shmd__stat__descriptor,    &shmd__stat_reply__descriptor },
+        [MESSAGE_LIST]    = { "list",    &shmd__list__descriptor,    &shmd__list_reply__descriptor },
+        [MESSAGE_MKDIR]   = { "mkdir",   &shmd__mkdir__descriptor,   &shmd__done__descriptor },
+        [MESSAGE_RMDIR]   = { "rmdir",   &shmd__remove__descriptor,  &shmd__done__descriptor },
+        [MESSAGE_UNLINK]  = { "unlink",  &shmd__remove__descriptor,  &shmd__done__descriptor },
+        [MESSAGE_CHMOD]   = { "chmod",   &shmd__chmod__descriptor,   &shmd__done__descriptor },
+        [MESSAGE_CHOWN]   = { "chown",   &shmd__chown__descriptor,   &shmd__done__descriptor },
+        [MESSAGE_WAIT]    = { "wait",    &shmd__wait__descriptor,    &shmd__wait_reply__descriptor },
+        [MESSAGE_DF]      = { "df",      &shmd__df__descriptor,      &shmd__df_reply__descriptor },
+        [MESSAGE_STATS]   = { "stats",   &shmd__stats__descriptor,   &shmd__stats_reply__descriptor },
+};
+
+const char *message_name(unsigned int kind) {
+        return kind < _MESSAGE_N ? kinds[kind].name : NULL;
+}
+
+/* Field number 0 does not exist, but protobuf-c keeps it as an unknown field. */
+static bool has_field_zero(const ProtobufCMessage *message) {
+        for (unsigned int i = 0; i < message->n_unknown_fields; ++i)
+                if (message->unknown_fields[i].tag == 0)
+                        return true;
+
+        for (unsigned int i = 0; i < message->descriptor->n_fields; ++i) {
+                const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
+                const uint8_t *at = (const uint8_t *)message + field->offset;
+
+                if (field->type != PROTOBUF_C_TYPE_MESSAGE)
+                        continue;
+                if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+                        ProtobufCMessage *const *items = *(ProtobufCMessage *const *const *)(const void *)at;
+                        size_t n = *(const size_t *)(const void *)((const uint8_t *)message + field->quantifier_offset);
+
+                        for (size_t k = 0; k < n; ++k)
+                                if (has_field_zero(items[k]))
+                                        return true;
+                } else {
+                        const ProtobufCMessage *item = *(ProtobufCMessage *const *)(const void *)at;
+
+                        if (item && has_field_zero(item))
+                                return true;
+                }
+        }
+        return false;
+}
+
+int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *data, size_t n, ProtobufCMessage **ret) {
+        const ProtobufCMessageDescriptor *descriptor;
+        ProtobufCMessage *message;
+
+        if (reply && kind == MESSAGE_REFUSAL)
+                descriptor = &shmd__refusal__descriptor;
+        else if (message_name(kind))
+                descriptor = reply ? kinds[kind].reply : kinds[kind].request;
+        else
+                return MESSAGE_E_UNKNOWN;
+
+        message = protobuf_c_message_unpack(descriptor, &arena->allocator, n, data);
+        if (!message)
+                return arena->overflowed ? MESSAGE_E_TOO_COMPLEX : MESSAGE_E_MALFORMED;
+        if (protobuf_c_message_get_packed_size(message) != n || has_field_zero(message))
+                return MESSAGE_E_MALFORMED;
+
+        *ret = message;
+        return 0;
+}
+
+int message_pack(const ProtobufCMessage *message, uint8_t *data, size_t n_max, size_t *ret_n) {
+        size_t n = protobuf_c_message_get_packed_size(message);
+
+        if (n > n_max)
+                return MESSAGE_E_TOO_LARGE;
+        *ret_n = protobuf_c_message_pack(message, data);
+        ASSERT(*ret_n == n);
+        return 0;
+}

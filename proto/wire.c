@@ -1,0 +1,146 @@
+/* Packets: see the header for the model. */
+
+#include "proto/wire.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "base/assert.h"
+
+/* The kernel puts descriptors into whatever fits the control buffer *with its padding*: a
+ * buffer for n can receive n + 1 (unix(7) does not say so, put_cmsg() does). */
+#define CONTROL_FDS (FDLIST_MAX + 1)
+
+typedef union Control {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(CONTROL_FDS * sizeof(int))];
+} Control;
+
+void wire_put_header(void *packet, size_t length, uint16_t kind, uint16_t n_fds, uint64_t serial) {
+        WireHeader header = {
+                .length = htole32((uint32_t)length),
+                .kind = htole16(kind),
+                .n_fds = htole16(n_fds),
+                .serial = htole64(serial),
+        };
+
+        memcpy(packet, &header, sizeof(header));
+}
+
+static void get_header(const void *packet, WireHeader *ret) {
+        memcpy(ret, packet, sizeof(*ret));
+        ret->length = le32toh(ret->length);
+        ret->kind = le16toh(ret->kind);
+        ret->n_fds = le16toh(ret->n_fds);
+        ret->serial = le64toh(ret->serial);
+}
+
+/* Moves what the kernel delivered into the list, whatever became of the packet itself. */
+static int collect_fds(struct msghdr *msg, FdList *fds) {
+        int result = 0;
+
+        for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+                size_t n;
+
+                if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+                        continue;
+                n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                for (size_t i = 0; i < n; ++i) {
+                        int fd;
+
+                        memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+                        if (fdlist_consume(fds, fd))
+                                result = WIRE_E_LOST_FDS;
+                }
+        }
+        return result;
+}
+
+int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
+        struct iovec iov = { .iov_base = packet, .iov_len = n_packet };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+        Control control;
+        ssize_t n;
+        int r = 0;
+
+        ASSERT(!fds || fds->n == 0);
+
+        if (fds) {
+                msg.msg_control = control.bytes;
+                msg.msg_controllen = sizeof(control.bytes);
+        }
+
+        do
+                n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
+        if (n < 0) {
+                if (errno == EAGAIN)
+                        return WIRE_E_AGAIN;
+                return errno == ECONNRESET ? WIRE_E_EOF : -errno;
+        }
+
+        if (fds)
+                r = collect_fds(&msg, fds);
+        if (r == 0) {
+                if (msg.msg_flags & MSG_CTRUNC)
+                        r = WIRE_E_LOST_FDS;
+                else if (n == 0)
+                        r = WIRE_E_EOF;
+                else if (msg.msg_flags & MSG_TRUNC)
+                        r = WIRE_E_TOO_LARGE;
+                else if ((size_t)n < sizeof(WireHeader))
+                        r = WIRE_E_VIOLATION;
+        }
+        if (r == 0) {
+                get_header(packet, ret);
+                if (ret->length != (size_t)n || ret->n_fds != (fds ? fds->n : 0))
+                        r = WIRE_E_VIOLATION;
+        }
+        if (r && fds)
+                fdlist_deinit(fds);
+        return r;
+}
+
+int wire_send(int fd, const void *packet, size_t n_packet, const int *fds, size_t n_fds) {
+        struct iovec iov = { .iov_base = (void *)packet, .iov_len = n_packet };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+        Control control;
+        ssize_t n;
+
+        ASSERT(n_packet >= sizeof(WireHeader));
+        ASSERT(n_fds <= FDLIST_MAX);
+
+        if (n_fds) {
+                struct cmsghdr *c = &control.align;
+
+                msg.msg_control = control.bytes;
+                msg.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+                c->cmsg_level = SOL_SOCKET;
+                c->cmsg_type = SCM_RIGHTS;
+                c->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+                memcpy(CMSG_DATA(c), fds, n_fds * sizeof(int));
+        }
+
+        do
+                n = sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        if (n >= 0)
+                return 0;
+
+        switch (errno) {
+        case EAGAIN:
+        case ENOBUFS:
+                return WIRE_E_AGAIN;
+        case EPIPE:
+        case ECONNRESET:
+        case ENOTCONN:
+                return WIRE_E_EOF;
+        case ETOOMANYREFS:
+                return WIRE_E_BACKLOG;
+        default:
+                return -errno;
+        }
+}
