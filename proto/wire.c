@@ -4,6 +4,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -30,7 +31,7 @@ void wire_put_header(void *packet, size_t length, uint16_t kind, uint16_t n_fds,
         memcpy(packet, &header, sizeof(header));
 }
 
-static void get_header(const void *packet, WireHeader *ret) {
+void wire_get_header(const void *packet, WireHeader *ret) {
         memcpy(ret, packet, sizeof(*ret));
         ret->length = le32toh(ret->length);
         ret->kind = le16toh(ret->kind);
@@ -57,6 +58,13 @@ static int collect_fds(struct msghdr *msg, FdList *fds) {
                 }
         }
         return result;
+}
+
+/* Both an empty packet and the end read as 0 bytes; but the end goes on reading so. */
+static bool is_over(int fd) {
+        char byte;
+
+        return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
 }
 
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
@@ -88,14 +96,14 @@ int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader 
                 if (msg.msg_flags & MSG_CTRUNC)
                         r = WIRE_E_LOST_FDS;
                 else if (n == 0)
-                        r = WIRE_E_EOF;
+                        r = is_over(fd) ? WIRE_E_EOF : WIRE_E_EMPTY;
                 else if (msg.msg_flags & MSG_TRUNC)
                         r = WIRE_E_TOO_LARGE;
                 else if ((size_t)n < sizeof(WireHeader))
                         r = WIRE_E_VIOLATION;
         }
         if (r == 0) {
-                get_header(packet, ret);
+                wire_get_header(packet, ret);
                 if (ret->length != (size_t)n || ret->n_fds != (fds ? fds->n : 0))
                         r = WIRE_E_VIOLATION;
         }

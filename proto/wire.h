@@ -29,7 +29,8 @@ _Static_assert(sizeof(WireHeader) == 16, "the header is sixteen bytes on the wir
 enum {
         _WIRE_E_SUCCESS,
         WIRE_E_AGAIN,           /* nothing to read, or no room to send */
-        WIRE_E_EOF,             /* the peer is gone, or sent an empty packet: they read the same */
+        WIRE_E_EOF,             /* the peer is gone */
+        WIRE_E_EMPTY,           /* a packet without any byte, which reads almost the same */
         WIRE_E_LOST_FDS,        /* descriptors came that had no room or no right to come */
         WIRE_E_TOO_LARGE,       /* the packet was longer than the buffer */
         WIRE_E_VIOLATION,       /* the header does not say what the packet is */
@@ -39,13 +40,16 @@ enum {
 /* Writes the header in front of a packet of `length` bytes in all. */
 void wire_put_header(void *packet, size_t length, uint16_t kind, uint16_t n_fds, uint64_t serial);
 
+/* Decodes the header of a packet that wire_receive() took. */
+void wire_get_header(const void *packet, WireHeader *ret);
+
 /* Receives one packet of at most n_packet bytes without waiting. *ret is the decoded header;
  * the payload starts at packet + sizeof(WireHeader). With fds, descriptors are received into
  * that empty list, close-on-exec; without, none is accepted and the kernel drops what came. On
  * any result but 0 no descriptor survives.
  *
- * Return: 0, WIRE_E_AGAIN, WIRE_E_EOF, WIRE_E_LOST_FDS, WIRE_E_TOO_LARGE, WIRE_E_VIOLATION, or
- * a negative errno of recvmsg(2). */
+ * Return: 0, WIRE_E_AGAIN, WIRE_E_EOF, WIRE_E_EMPTY, WIRE_E_LOST_FDS, WIRE_E_TOO_LARGE,
+ * WIRE_E_VIOLATION, or a negative errno of recvmsg(2). */
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret);
 
 /* Sends one packet (with its header in place) and n_fds descriptors, which stay the caller's,
