@@ -1,0 +1,189 @@
+/* memfds: see the header for the model. */
+
+#include "util/memfd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "util/error.h"
+#include "util/probe.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U         /* Linux 6.3 */
+#endif
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
+#endif
+
+uint64_t memfd_page_size(unsigned int huge_shift) {
+        return huge_shift ? UINT64_C(1) << huge_shift : (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static int create_errno(int error) {
+        switch (error) {
+        case ENOMEM:
+        case EMFILE:
+        case ENFILE:
+                return MEMFD_E_NO_MEMORY;
+        case ENODEV:
+        case EINVAL:
+        case EOPNOTSUPP:
+                return MEMFD_E_UNSUPPORTED;
+        case ENOSPC:
+                return MEMFD_E_NO_PAGES;
+        default:
+                return error_origin(-error);
+        }
+}
+
+/* A shared mapping of huge pages reserves them for the inode, and the reservation stays when the
+ * mapping goes: from here on every page of the region is there for whoever touches it. Nobody
+ * else has the file yet, so mapping it is safe. */
+static int reserve_huge_pages(int fd, uint64_t size) {
+        void *map;
+
+        if (size == 0)
+                return 0;
+        map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+                return MEMFD_E_NO_PAGES;
+        return munmap(map, size) < 0 ? error_origin(-errno) : 0;
+}
+
+static int set_size(int fd, const MemfdSpec *spec) {
+        if (spec->size > INT64_MAX)
+                return MEMFD_E_TOO_LARGE;
+        if (ftruncate(fd, (off_t)spec->size) < 0) {
+                if (errno == EFBIG || errno == EINVAL)
+                        return MEMFD_E_TOO_LARGE;
+                return errno == ENOMEM || errno == ENOSPC ? MEMFD_E_NO_MEMORY : error_origin(-errno);
+        }
+        return 0;
+}
+
+static int set_seals(int fd, const MemfdSpec *spec) {
+        int seals = F_SEAL_GROW | F_SEAL_SHRINK;
+
+        /* A holder with a writable description can add seals to an inode that is not sealed
+         * against it, and so lock other writers out: only who asked for it gets such a region. */
+        if (!spec->freezable)
+                seals |= F_SEAL_SEAL;
+        if (fcntl(fd, F_ADD_SEALS, seals) < 0)
+                return error_origin(-errno);            /* unsealed means unaccounted: never hand it out */
+        return 0;
+}
+
+int memfd_make(const MemfdSpec *spec, int *ret) {
+        CLEANUP(close_fdp) int fd = -1;
+        unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+        char name[32];
+        int own, r;
+
+        if (probe_have(PROBE_NOEXEC_SEAL))
+                flags |= MFD_NOEXEC_SEAL;
+        if (spec->huge_shift)
+                flags |= MFD_HUGETLB | spec->huge_shift << MFD_HUGE_SHIFT;
+
+        (void)snprintf(name, sizeof(name), "shmd:%" PRIx64, spec->id);
+        fd = memfd_create(name, flags);
+        if (fd < 0)
+                return create_errno(errno);
+
+        r = set_size(fd, spec);
+        if (r)
+                return r;
+        if (fchmod(fd, 0600) < 0)               /* other uids must not re-open it through /proc */
+                return error_origin(-errno);
+        r = set_seals(fd, spec);
+        if (r)
+                return r;
+        r = memfd_reopen(fd, true, &own);
+        if (r)
+                return r == MEMFD_E_FAILED ? error_origin(-EIO) : r;
+        if (spec->huge_shift) {
+                r = reserve_huge_pages(own, spec->size);
+                if (r) {
+                        (void)close_fd(own);
+                        return r;
+                }
+        }
+
+        *ret = own;
+        return 0;
+}
+
+/* Writes "/proc/self/fd/N". This is on the way of every open, and printf is most of its cost. */
+static const char *fd_path(int fd, char path[32]) {
+        static const char prefix[] = "/proc/self/fd/";
+        char *p = path + 31;
+
+        *p = '\0';
+        do
+                *--p = (char)('0' + fd % 10);
+        while (fd /= 10);
+        for (const char *q = prefix + sizeof(prefix) - 1; q > prefix;)
+                *--p = *--q;
+        return p;
+}
+
+int memfd_reopen(int fd, bool writable, int *ret) {
+        char path[32];
+        int opened;
+
+        /* O_NONBLOCK: if a lease were in the way (of a killed broker, or a holder of our own
+         * uid), the open must fail instead of waiting for lease-break-time. */
+        opened = open(fd_path(fd, path), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+        if (opened < 0)
+                return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? MEMFD_E_NO_MEMORY : MEMFD_E_FAILED;
+        *ret = opened;
+        return 0;
+}
+
+int memfd_probe(int fd) {
+        if (fcntl(fd, F_SETLEASE, F_WRLCK) == 0) {
+                (void)fcntl(fd, F_SETLEASE, F_UNLCK);
+                return 0;
+        }
+        return errno == EAGAIN ? MEMFD_E_HELD : error_origin(-errno);
+}
+
+static struct flock marker(short type, uint64_t mark) {
+        return (struct flock){
+                .l_type = type,
+                .l_whence = SEEK_SET,
+                .l_start = (off_t)(MEMFD_MARKER_BASE + (int64_t)(mark & (UINT64_MAX >> 4))),
+                .l_len = 1,
+        };
+}
+
+int memfd_mark(int fd, uint64_t mark) {
+        struct flock lock = marker(F_RDLCK, mark);
+
+        return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? MEMFD_E_FAILED : 0;
+}
+
+bool memfd_is_marked(int fd, uint64_t mark) {
+        struct flock lock = marker(F_WRLCK, mark);
+
+        return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+uint32_t memfd_seals(int fd) {
+        int seals = fcntl(fd, F_GET_SEALS);
+
+        return seals < 0 ? 0 : (uint32_t)seals;
+}
+
+void memfd_punch(int fd, uint64_t offset, uint64_t length) {
+        int r;
+
+        do
+                r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+        while (r < 0 && errno == EINTR);
+}

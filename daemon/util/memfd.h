@@ -1,0 +1,69 @@
+/* memfds: made, sealed and re-opened the one way that makes a region safe to hand out.
+ *
+ * A memfd is born mode 0777, so that any uid with a read-only descriptor could re-open it for
+ * writing through /proc; one that can grow, shrink or take more seals belongs to whoever holds
+ * it. memfd_make() closes all of that before anybody else can see the inode, or fails. What it
+ * returns is a description that was *opened*: leases do not work on the one memfd_create(2)
+ * returns.
+ */
+#ifndef UTIL_MEMFD_H
+#define UTIL_MEMFD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MEMFD_MARKER_BASE (INT64_C(1) << 62)
+
+enum {
+        _MEMFD_E_SUCCESS,
+        MEMFD_E_UNSUPPORTED,    /* no huge pages of that size on this machine */
+        MEMFD_E_NO_PAGES,       /* not enough huge pages free */
+        MEMFD_E_NO_MEMORY,      /* the machine has no memory, descriptor or inode left */
+        MEMFD_E_TOO_LARGE,      /* larger than a file can be */
+        MEMFD_E_HELD,           /* somebody else has it open, mapped or in flight */
+        MEMFD_E_FAILED,         /* the kernel would not, for this region */
+};
+
+typedef struct MemfdSpec {
+        uint64_t id;            /* goes into the name that /proc/PID/maps shows: an identifier, no secret */
+        uint64_t size;          /* bytes */
+        unsigned int huge_shift;/* log2 of the huge page size, 0 for the system's pages */
+        bool freezable;         /* leave F_SEAL_SEAL off */
+} MemfdSpec;
+
+/* The size of the pages a region of this spec is charged in. Bytes. */
+uint64_t memfd_page_size(unsigned int huge_shift);
+
+/* create, size, chmod 0600, seal, re-open, close the original; in that order. For huge pages the
+ * pool's pages are reserved too, so that no access can fail later. *ret is the caller's.
+ *
+ * Return: 0, MEMFD_E_UNSUPPORTED, MEMFD_E_NO_PAGES, MEMFD_E_NO_MEMORY, MEMFD_E_TOO_LARGE, or a
+ * negative errno. */
+int memfd_make(const MemfdSpec *spec, int *ret);
+
+/* Opens a description of its own, read-only or read-write. *ret is the caller's.
+ * Return: 0, MEMFD_E_NO_MEMORY, MEMFD_E_FAILED. */
+int memfd_reopen(int fd, bool writable, int *ret);
+
+/* Asks the kernel, by a write lease set and taken back, whether any other description of the
+ * inode exists anywhere: descriptor, mapping, or message in flight (fcntl(2), F_SETLEASE).
+ * Return: 0 when nobody else has it, MEMFD_E_HELD, or a negative errno where leases do not work. */
+int memfd_probe(int fd);
+
+/* Marks the description `fd` with read lock number `mark` of its own (an open file description
+ * lock, fcntl(2)), far above any byte of the file. The mark lives as long as the description.
+ * Return: 0, MEMFD_E_FAILED. */
+int memfd_mark(int fd, uint64_t mark);
+
+/* Whether a description with that mark is alive, asked through any other description.
+ * Return: true also when somebody else locked the same byte: marks inform, they prove nothing. */
+bool memfd_is_marked(int fd, uint64_t mark);
+
+/* F_SEAL_* of the inode, 0 if it cannot be asked. */
+uint32_t memfd_seals(int fd);
+
+/* Frees the pages of a range. Only for a region that nobody else holds: the call takes the
+ * inode's lock. Errors mean that the pages go when the file is closed. */
+void memfd_punch(int fd, uint64_t offset, uint64_t length);
+
+#endif
