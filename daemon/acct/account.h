@@ -1,0 +1,150 @@
+/* Accounts: what somebody may use, and uses, in several slots.
+ *
+ * There is one account per uid that owns or asks for anything, one for the common pool, and one
+ * per directory. Accounts form chains: a user's account stands under the pool, a directory's
+ * under its parent's. A charge takes a vector of amounts from an account and from everything
+ * above it, all or nothing.
+ *
+ * An account's own limits are exact. Of the pool a user gets at most a fair share (quota.h), so
+ * that nobody can starve the others however generous the limits are.
+ *
+ * A Charge is the receipt and lives inside what it pays for. It pins its account, and only
+ * charge_release() gives the amounts back: nobody can return what was never taken, or twice.
+ * When an account is freed it proves that its books are balanced.
+ */
+#ifndef ACCT_ACCOUNT_H
+#define ACCT_ACCOUNT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/list.h"
+#include "base/tree.h"
+
+typedef enum AccountSlot {
+        ACCOUNT_BYTES,
+        ACCOUNT_REGIONS,
+        ACCOUNT_GRANTS,
+        ACCOUNT_PEERS,
+        ACCOUNT_WATCHES,
+        ACCOUNT_PENDING,
+        ACCOUNT_INFLIGHT,       /* descriptors sent and not yet received */
+        _ACCOUNT_SLOT_N,
+} AccountSlot;
+
+typedef enum AccountKind {
+        ACCOUNT_POOL,
+        ACCOUNT_USER,
+        ACCOUNT_DIRECTORY,
+} AccountKind;
+
+enum {
+        _ACCOUNT_E_SUCCESS,
+        ACCOUNT_E_QUOTA,
+};
+
+typedef struct Account Account;
+typedef struct Accounts Accounts;
+typedef struct Charge Charge;
+typedef struct Cost Cost;
+typedef struct Shortage Shortage;
+
+struct Cost {
+        uint64_t slots[_ACCOUNT_SLOT_N];
+};
+
+struct Charge {
+        Account *account;       /* NULL: nothing is charged */
+        Cost cost;
+};
+
+#define CHARGE_NULL { .account = NULL }
+
+/* Why a charge was refused: the first slot that was short, in the account nearest to the payer. */
+struct Shortage {
+        const Account *account; /* whose limit; valid while the payer is */
+        uid_t uid;              /* the payer, for user accounts */
+        AccountSlot slot;
+        bool share;             /* not the limit itself, but a fair share of it */
+        uint64_t asked;
+        uint64_t left;
+        uint64_t limit;
+};
+
+struct Account {
+        RB_ENTRY(Account) entry;
+        Accounts *accounts;
+        Account *parent;        /* pinned; NULL at the top */
+        uint64_t n_refs;
+        AccountKind kind;
+        uid_t uid;
+        uint64_t max[_ACCOUNT_SLOT_N];
+        uint64_t used[_ACCOUNT_SLOT_N];
+
+        /* Kept here for others, who alone look at them. */
+        List grants;            /* core/grant: the grants this user asked for, oldest first */
+        struct {
+                uint32_t slots;         /* broker/audit: shortages said once already, by slot */
+                uint64_t refill_at;     /* ... and how fast this user's refusals fill the log */
+                uint32_t tokens;
+                uint64_t suppressed;
+        } audit;
+};
+
+RB_HEAD(AccountTree, Account);
+
+/* An exception to the default limits, for one uid. */
+typedef struct AccountLimits {
+        uid_t uid;
+        uint64_t max[_ACCOUNT_SLOT_N];
+} AccountLimits;
+
+struct Accounts {
+        struct AccountTree users;
+        uint32_t n_users;
+        Account pool;
+        uint64_t user_max[_ACCOUNT_SLOT_N];
+        const AccountLimits *exceptions;
+        size_t n_exceptions;
+};
+
+/* pool_max: the limits of all together; user_max: of each user; exceptions: borrowed, must
+ * outlive the registry. */
+void accounts_init(Accounts *accounts, const uint64_t pool_max[_ACCOUNT_SLOT_N],
+                   const uint64_t user_max[_ACCOUNT_SLOT_N],
+                   const AccountLimits *exceptions, size_t n_exceptions);
+/* Every account must be gone and the pool balanced. */
+void accounts_deinit(Accounts *accounts);
+/* Whether that is so: the books, for the last line of the log. */
+bool accounts_are_balanced(const Accounts *accounts);
+
+/* Finds or makes the account of a uid; *ret is a reference the caller owns.
+ * Return: 0, -ENOMEM. */
+int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret);
+/* The account of a uid, or the first above it, borrowed; NULL when there is none. */
+Account *accounts_find_user(Accounts *accounts, uid_t uid);
+Account *accounts_next_user(Accounts *accounts, uid_t at_least);
+/* The limits a uid has or would have. */
+const uint64_t *accounts_limits_of(const Accounts *accounts, uid_t uid);
+
+/* Makes a directory's account without limits under `parent` (NULL at the top).
+ * Return: 0, -ENOMEM. */
+int account_new_directory(Account **ret, Account *parent);
+
+Account *account_ref(Account *account);
+/* Return: NULL. The last one asserts that nothing is charged any more. */
+Account *account_unref(Account *account);
+
+/* Takes `cost` from the account and everything above it, or nothing at all. *charge must be
+ * CHARGE_NULL. On refusal *shortage (may be NULL) says where it was short.
+ * Return: 0, ACCOUNT_E_QUOTA. */
+int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
+
+/* Adds to a charge, or makes it if it is CHARGE_NULL. Return: 0, ACCOUNT_E_QUOTA. */
+int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage);
+
+/* Gives everything back and unpins the account; CHARGE_NULL is fine. */
+void charge_release(Charge *charge);
+
+#endif

@@ -1,0 +1,29 @@
+/* Arithmetic of limits: see the header for the model. */
+
+#include "acct/quota.h"
+
+#include "base/overflow.h"
+
+uint64_t quota_left(uint64_t limit, uint64_t used) {
+        return used < limit ? limit - used : 0;
+}
+
+bool quota_fits(uint64_t limit, uint64_t used, uint64_t want) {
+        uint64_t total;
+
+        return add_u64(used, want, &total) && total <= limit;
+}
+
+uint64_t quota_share(uint64_t left, uint32_t n_actors, uint64_t held) {
+        uint64_t pool;
+
+        if (!add_u64(left, held, &pool))
+                return 0;
+        return pool / (n_actors + UINT64_C(1));
+}
+
+bool quota_allows(uint64_t left, uint32_t n_actors, uint64_t held, uint64_t want) {
+        uint64_t total;
+
+        return add_u64(held, want, &total) && want <= left && total <= quota_share(left, n_actors, held);
+}
