@@ -1,0 +1,118 @@
+/* Grants: one hand-over of a region to a peer, and what the kernel tells of those still alive.
+ *
+ * A grant is an open file description of its own, so that read-only is the kernel's business and
+ * no two holders share an offset. It is charged to whoever asked. Nobody tells the broker when a
+ * grant of a named region ends, so its charge is reconciled lazily: when an account runs short
+ * of grants, its own are looked at, oldest first and a few a turn, and only then is it refused.
+ *
+ * A grant is marked: a read lock on a byte of its own, far above the file, on the description
+ * that was handed out; it lives exactly as long as that description. At most 64 of a region are
+ * marked, because asking takes longer the more there are. Marks inform: a holder can remove its
+ * own, or forge others. A grant without one stays on the books until its asker's connection has
+ * ended and the lease says that nobody holds the region.
+ */
+#ifndef CORE_GRANT_H
+#define CORE_GRANT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "acct/account.h"
+#include "base/list.h"
+#include "base/tree.h"
+#include "util/deadline.h"
+
+#define GRANT_MARKS_MAX 64
+#define GRANT_STEPS 64                  /* looked at in one turn */
+
+enum {
+        _GRANT_E_SUCCESS,
+        GRANT_E_QUOTA,
+        GRANT_E_NO_MEMORY,              /* no descriptor or memory left */
+        GRANT_E_FAILED,                 /* the region could not be opened now */
+};
+
+typedef struct Grant Grant;
+typedef struct Grants Grants;
+typedef struct Region Region;
+typedef struct RegionGrants RegionGrants;
+typedef struct Regions Regions;
+
+/* Who asked: what is kept of a peer. */
+typedef struct Asker {
+        Account *account;
+        uint64_t peer;          /* the broker's number of the connection */
+        uid_t uid;
+        pid_t pid;
+        uint64_t pidfd_ino;
+} Asker;
+
+struct Grant {
+        Grants *grants;
+        Region *region;
+        List in_region;
+        List in_account;
+        uint64_t id;
+        uint64_t peer;
+        uint64_t born;          /* CLOCK_MONOTONIC */
+        uint64_t pidfd_ino;
+        uid_t uid;
+        pid_t pid;
+        bool writable;
+        bool marked;
+        Charge charge;
+};
+
+/* A region's part. */
+struct RegionGrants {
+        List list;              /* oldest first */
+        uint64_t n;
+        uint32_t n_marked;
+        bool marks_off;         /* a mark failed or was slow: none any more */
+};
+
+typedef bool (*GrantsConnected)(uint64_t peer, void *userdata);
+
+struct Grants {
+        Deadlines *deadlines;
+        Deadline work;
+        GrantsConnected connected;      /* whether a peer is still there */
+        void *userdata;
+        Account *sweeping;              /* pinned; one account at a time */
+        uint64_t left;
+        uint64_t sweeps;                /* finished ones */
+        uint64_t last_id;
+        uint64_t n;
+};
+
+void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata);
+void grants_deinit(Grants *grants);
+
+/* Starts a look at all of the account's grants, a few a turn. Return: a ticket for
+ * grants_swept(), or 0 while another look is under way (which may have passed what has ended
+ * since: ask again when it is over). */
+uint64_t grants_sweep(Grants *grants, Account *account);
+/* Whether that look is over. */
+bool grants_swept(const Grants *grants, uint64_t ticket);
+
+/* Makes a grant: charges the asker, opens the description, marks it. *ret_fd is the caller's,
+ * *ret the region's.
+ * Return: 0, GRANT_E_QUOTA (*shortage says where), GRANT_E_NO_MEMORY, GRANT_E_FAILED, -ENOMEM. */
+int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
+              Shortage *shortage);
+
+/* Takes it off the books (the descriptor is not touched). Return: NULL. */
+Grant *grant_free(Grant *grant);
+
+/* Whether the kernel, or failing that the connection, says that it is alive. For a marked grant
+ * this is exact unless its holder removed the mark. */
+bool grant_is_alive(const Grant *grant);
+
+void region_grants_init(RegionGrants *grants);
+void region_grants_clear(RegionGrants *grants);
+
+/* For kernels where leases do not work: whether a mark or a connection explains a holder. */
+bool region_grants_explain(const RegionGrants *grants);
+
+#endif

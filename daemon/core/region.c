@@ -1,0 +1,456 @@
+/* Regions: see the header for the model. */
+
+#include "core/region.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/inotify.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/overflow.h"
+#include "util/error.h"
+#include "util/memfd.h"
+#include "util/probe.h"
+
+/* One punch is at most this long, about 1.8 ms if all of it is populated ... */
+#define PUNCH_STEP (UINT64_C(16) << 20)
+/* ... and no more are begun in a turn after this time. */
+#define PUNCH_TURN_NS NSEC_PER_MSEC
+/* Orphans asked in one turn of a sweep; a probe takes about a microsecond. */
+#define SWEEP_STEPS 64
+/* A shortage starts a sweep at most so often: close events are the rule, sweeps the exception. */
+#define SQUEEZE_NS (100 * NSEC_PER_MSEC)
+
+/* After an event that found it still held: the last reference may be a moment behind. */
+static const uint64_t retries[] = {
+        4 * NSEC_PER_MSEC, 16 * NSEC_PER_MSEC, 64 * NSEC_PER_MSEC, 256 * NSEC_PER_MSEC, 1000 * NSEC_PER_MSEC,
+};
+#define N_RETRIES (sizeof(retries) / sizeof(retries[0]))
+
+static int compare_id(Region *a, Region *b) {
+        return a->id < b->id ? -1 : a->id > b->id;
+}
+
+static int compare_watch(Region *a, Region *b) {
+        return a->watch < b->watch ? -1 : a->watch > b->watch;
+}
+
+TREE_GENERATE(RegionTree, Region, by_id, compare_id)
+TREE_GENERATE(RegionWatchTree, Region, by_watch, compare_watch)
+
+static void work_arm(Regions *regions);
+
+/* -- making --------------------------------------------------------------------------- */
+
+static int fold_memfd(int r) {
+        switch (r) {
+        case 0:
+                return 0;
+        case MEMFD_E_UNSUPPORTED:
+                return REGION_E_UNSUPPORTED;
+        case MEMFD_E_NO_PAGES:
+                return REGION_E_NO_PAGES;
+        case MEMFD_E_NO_MEMORY:
+                return REGION_E_NO_MEMORY;
+        case MEMFD_E_TOO_LARGE:
+                return REGION_E_SIZE;
+        default:
+                return error_fold(r);
+        }
+}
+
+static int region_cost(const RegionSpec *spec, Cost *ret) {
+        uint64_t page = memfd_page_size(spec->huge_shift);
+        uint64_t bytes;
+
+        if (spec->huge_shift && spec->size & (page - 1))
+                return REGION_E_SIZE;
+        if (spec->size > INT64_MAX || !round_up_u64(spec->size, page, &bytes))
+                return REGION_E_SIZE;
+        *ret = (Cost){ .slots = { [ACCOUNT_BYTES] = bytes, [ACCOUNT_REGIONS] = 1 } };
+        return 0;
+}
+
+int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage) {
+        CLEANUP(region_freep) Region *region = NULL;
+        Cost cost;
+        int r;
+
+        r = region_cost(spec, &cost);
+        if (r)
+                return r;
+        region = malloc(sizeof(*region));
+        if (!region)
+                return error_origin(-ENOMEM);
+
+        *region = (Region){
+                .regions = regions,
+                .id = ++regions->last_id,
+                .size = spec->size,
+                .created_ns = time_wall(),
+                .fd = -1,
+                .watch = -1,
+                .permissions = spec->permissions,
+                .huge_shift = (uint8_t)spec->huge_shift,
+                .lifetime = (uint8_t)spec->lifetime,
+                .freezable = spec->freezable,
+                .charge = CHARGE_NULL,
+                .place = CHARGE_NULL,
+                .probe = DEADLINE_NULL,
+        };
+        region_grants_init(&region->grants);
+        list_init(&region->link);
+        list_init(&region->session);
+        (void)RB_INSERT(RegionTree, &regions->by_id, region);
+        ++regions->n;
+
+        r = account_charge(owner, &cost, &region->charge, shortage);
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+
+        r = memfd_make(&(MemfdSpec){ .id = region->id, .size = spec->size, .huge_shift = spec->huge_shift,
+                                     .freezable = spec->freezable }, &region->fd);
+        if (r)
+                return fold_memfd(r);
+
+        *ret = region;
+        region = NULL;
+        return 0;
+}
+
+Region *regions_find(Regions *regions, uint64_t id) {
+        Region key = { .id = id };
+
+        return RB_FIND(RegionTree, &regions->by_id, &key);
+}
+
+/* -- watching ------------------------------------------------------------------------- */
+
+static void watch_begin(Region *region) {
+        Region *taken;
+        char path[32];
+
+        if (region->regions->inotify < 0 || region->watch >= 0)
+                return;
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", region->fd);
+        region->watch = inotify_add_watch(region->regions->inotify, path, IN_CLOSE);
+        if (region->watch < 0)
+                return;                 /* out of watches: the timer does what it can */
+        taken = RB_INSERT(RegionWatchTree, &region->regions->by_watch, region);
+        ASSERT(!taken);
+}
+
+static void watch_end(Region *region) {
+        if (region->watch < 0)
+                return;
+        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, region);
+        (void)inotify_rm_watch(region->regions->inotify, region->watch);
+        region->watch = -1;
+}
+
+/* -- dying ---------------------------------------------------------------------------- */
+
+static void leave_state(Region *region) {
+        switch (region->state) {
+        case REGION_STATE_ORPHAN:
+                --region->regions->n_orphans;
+                break;
+        case REGION_STATE_CONDEMNED:
+                --region->regions->n_condemned;
+                break;
+        default:
+                break;
+        }
+        list_unlink(&region->link);
+        deadline_disarm(&region->probe);
+        watch_end(region);
+        region->state = REGION_STATE_NAMED;
+}
+
+Region *region_free(Region *region) {
+        if (!region)
+                return NULL;
+        ASSERT(!region->name);
+        if (region->state != REGION_STATE_CONDEMNED)
+                (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
+        leave_state(region);
+        list_unlink(&region->session);
+        region_grants_clear(&region->grants);
+        charge_release(&region->place);
+        region->fd = close_fd(region->fd);
+        charge_release(&region->charge);
+        --region->regions->n;
+        free(region);
+        return NULL;
+}
+
+/* Nobody holds it and nobody can find it any more. */
+static void region_condemn(Region *region) {
+        Regions *regions = region->regions;
+
+        leave_state(region);
+        (void)RB_REMOVE(RegionTree, &regions->by_id, region);
+        list_unlink(&region->session);
+        region_grants_clear(&region->grants);
+        region->state = REGION_STATE_CONDEMNED;
+        list_append(&regions->condemned, &region->link);
+        ++regions->n_condemned;
+        work_arm(regions);
+}
+
+/* Empties condemned regions until the turn is over. */
+static void punch_turn(Regions *regions) {
+        uint64_t until = 0;
+        Region *region;
+
+        while ((region = list_first(&regions->condemned, Region, link))) {
+                uint64_t left = region_charged(region) - region->punched;
+
+                if (until == 0)
+                        until = time_now() + PUNCH_TURN_NS;
+                else if (time_now() >= until)
+                        return;
+                if (left > 0) {
+                        uint64_t step = left < PUNCH_STEP ? left : PUNCH_STEP;
+
+                        memfd_punch(region->fd, region->punched, step);
+                        region->punched += step;
+                        left -= step;
+                }
+                if (left == 0) {
+                        (void)region_free(region);
+                        ++regions->n_released;
+                }
+        }
+}
+
+/* -- asking --------------------------------------------------------------------------- */
+
+static bool region_is_held(const Region *region) {
+        int r = memfd_probe(region->fd);
+
+        if (r < 0)
+                return region_grants_explain(&region->grants);
+        return r == MEMFD_E_HELD;
+}
+
+static void probe_expired(Deadline *deadline, void *userdata);
+
+static void ask_later(Region *region) {
+        bool blind = region->watch < 0 || !probe_have(PROBE_LEASE);
+        uint64_t wait;
+
+        if (region->retry < N_RETRIES)
+                wait = retries[region->retry++];
+        else if (blind)
+                wait = retries[N_RETRIES - 1];  /* no event will come: keep asking, slowly */
+        else
+                return;
+        deadline_arm(&region->probe, region->regions->deadlines, time_now() + wait, probe_expired, region);
+}
+
+/* Asks whether anybody holds it; an orphan that nobody holds is condemned. */
+static void region_ask(Region *region) {
+        if (region->state != REGION_STATE_ORPHAN)
+                return;
+        if (region_is_held(region))
+                ask_later(region);
+        else
+                region_condemn(region);
+}
+
+static void probe_expired(Deadline *deadline, void *userdata) {
+        (void)deadline;
+        region_ask(userdata);
+}
+
+static void region_event(Region *region) {
+        region->retry = 0;
+        region_ask(region);
+}
+
+static void sweep_turn(Regions *regions) {
+        for (unsigned int i = 0; i < SWEEP_STEPS && regions->sweep > 0; ++i, --regions->sweep) {
+                Region *region = list_first(&regions->orphans, Region, link);
+
+                if (!region) {
+                        regions->sweep = 0;
+                        return;
+                }
+                list_move(&regions->orphans, &region->link);
+                if (!region_is_held(region))
+                        region_condemn(region);
+        }
+}
+
+static void work_turn(Deadline *deadline, void *userdata) {
+        Regions *regions = userdata;
+
+        (void)deadline;
+        sweep_turn(regions);
+        punch_turn(regions);
+        if (regions->sweep > 0 || !list_is_empty(&regions->condemned))
+                work_arm(regions);
+}
+
+static void work_arm(Regions *regions) {
+        if (!deadline_is_armed(&regions->work))
+                deadline_arm(&regions->work, regions->deadlines, 0, work_turn, regions);
+}
+
+void regions_sweep(Regions *regions) {
+        regions->sweep = regions->n_orphans;
+        regions->swept_at = time_now();
+        if (regions->sweep > 0)
+                work_arm(regions);
+}
+
+bool regions_squeeze(Regions *regions) {
+        if (regions->sweep == 0 && regions->n_orphans > 0 && time_now() - regions->swept_at >= SQUEEZE_NS)
+                regions_sweep(regions);
+        return regions->sweep > 0 || regions->n_condemned > 0;
+}
+
+void regions_dispatch(Regions *regions) {
+        char buffer[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+        ssize_t n;
+
+        /* One buffer a turn: the loop comes back while there is more. */
+        n = read(regions->inotify, buffer, sizeof(buffer));
+        for (ssize_t at = 0; at < n;) {
+                const struct inotify_event *event = (const struct inotify_event *)(const void *)(buffer + at);
+                Region key = { .watch = event->wd };
+                Region *region;
+
+                at += (ssize_t)(sizeof(*event) + event->len);
+                if (event->mask & IN_Q_OVERFLOW) {
+                        regions_sweep(regions);
+                        continue;
+                }
+                region = RB_FIND(RegionWatchTree, &regions->by_watch, &key);
+                if (region && event->mask & IN_CLOSE)
+                        region_event(region);
+        }
+}
+
+/* -- names ---------------------------------------------------------------------------- */
+
+void region_orphan(Region *region) {
+        Regions *regions = region->regions;
+
+        if (region->state != REGION_STATE_NAMED)
+                return;
+        region->state = REGION_STATE_ORPHAN;
+        region->retry = N_RETRIES;      /* held now is the usual case, and an event will say when not */
+        list_append(&regions->orphans, &region->link);
+        ++regions->n_orphans;
+
+        /* Watch first, ask second: a close in between must not go unseen. */
+        watch_begin(region);
+        region_ask(region);
+}
+
+void region_unlink(Region *region) {
+        tree_unlink(region->name);
+        region->name = NULL;
+        --region->regions->n_named;
+        charge_release(&region->place);
+        region_orphan(region);
+}
+
+Region *region_discard(Region *region) {
+        if (region && region->name) {
+                tree_unlink(region->name);
+                region->name = NULL;
+                --region->regions->n_named;
+        }
+        return region_free(region);
+}
+
+int region_link(Region *region, const Spot *spot, Shortage *shortage) {
+        Charge place = CHARGE_NULL;
+        Region *other = NULL;
+        Node *node = spot->node;
+        int r;
+
+        ASSERT(!region->name);
+
+        r = account_charge(spot->parent->account, &region->charge.cost, &place, shortage);
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        if (node) {
+                other = node->region;
+                tree_replace(node, region);
+        } else {
+                r = tree_link(spot, region, &node);
+                if (r) {
+                        charge_release(&place);
+                        return error_fold(r);
+                }
+        }
+
+        leave_state(region);
+        region->name = node;
+        region->place = place;
+        ++region->regions->n_named;
+        if (other) {
+                other->name = NULL;
+                --other->regions->n_named;
+                charge_release(&other->place);
+                region_orphan(other);
+        }
+        return 0;
+}
+
+int region_chown(Region *region, Account *owner, Shortage *shortage) {
+        Charge charge = CHARGE_NULL;
+        int r;
+
+        if (region->charge.account == owner)
+                return 0;
+        r = account_charge(owner, &region->charge.cost, &charge, shortage);
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        charge_release(&region->charge);
+        region->charge = charge;
+        return 0;
+}
+
+uint32_t region_seals(Region *region) {
+        if (region->freezable || !region->seals)
+                region->seals = memfd_seals(region->fd);
+        return region->seals;
+}
+
+/* -- all of them ---------------------------------------------------------------------- */
+
+int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
+        *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1 };
+        RB_INIT(&regions->by_id);
+        RB_INIT(&regions->by_watch);
+        list_init(&regions->orphans);
+        list_init(&regions->condemned);
+        if (!probe_have(PROBE_INOTIFY))
+                return 0;
+
+        regions->inotify = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+        if (regions->inotify < 0 && errno != EMFILE && errno != ENFILE && errno != ENOMEM)
+                return error_origin(-errno);
+        return 0;               /* out of instances (this uid has others): the timer does it */
+}
+
+void regions_deinit(Regions *regions) {
+        Region *region, *next;
+
+        deadline_disarm(&regions->work);
+        while ((region = list_first(&regions->condemned, Region, link)))
+                (void)region_free(region);
+        for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {
+                next = RB_NEXT(RegionTree, &regions->by_id, region);
+                (void)region_free(region);
+        }
+        ASSERT(regions->n == 0);
+        regions->inotify = close_fd(regions->inotify);
+}

@@ -1,0 +1,169 @@
+/* Regions: memory of a fixed size with an owner, and their life and death.
+ *
+ * A region is one memfd. Its size never changes; its owner pays for the size rounded up to its
+ * pages, from creation until the kernel says that nobody holds it any more. No message and no
+ * disconnect ends the charge: only the lease probe does (util/memfd.h).
+ *
+ *      named  --unlink-->  orphan  --nobody holds it-->  condemned  --punched-->  gone
+ *        ^                   |
+ *        +----- publish -----+
+ *
+ * A region with a name stays, held or not. One without is an orphan: it has an inotify watch, a
+ * close event makes us ask, and a "still held" right after an event is asked again a few times,
+ * because the event can come before the last reference is gone. Watch first, then probe:
+ * otherwise a close between the two is never noticed. A condemned region is emptied in steps,
+ * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
+ * descriptors may still refer to. Memory of one owner is never handed to another.
+ *
+ * What a grant cannot undo: a descriptor that was handed out is the kernel's business. Changing
+ * the mode or unlinking takes nothing back.
+ */
+#ifndef CORE_REGION_H
+#define CORE_REGION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "acct/account.h"
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "base/tree.h"
+#include "core/access.h"
+#include "core/grant.h"
+#include "core/tree.h"
+#include "util/deadline.h"
+
+enum {
+        _REGION_E_SUCCESS,
+        REGION_E_QUOTA,
+        REGION_E_SIZE,          /* larger than a file can be, or not a multiple of its huge pages */
+        REGION_E_UNSUPPORTED,   /* no huge pages of that size */
+        REGION_E_NO_PAGES,      /* not enough huge pages free */
+        REGION_E_NO_MEMORY,     /* the machine is out of memory, descriptors or inodes */
+};
+
+typedef enum RegionLifetime {
+        REGION_NAMED,           /* until unlinked */
+        REGION_SESSION,         /* until its creator's connection ends */
+} RegionLifetime;
+
+typedef enum RegionState {
+        REGION_STATE_NAMED,     /* has a name, or is being made */
+        REGION_STATE_ORPHAN,
+        REGION_STATE_CONDEMNED,
+} RegionState;
+
+typedef struct RegionSpec {
+        uint64_t size;          /* bytes */
+        unsigned int huge_shift;
+        bool freezable;
+        RegionLifetime lifetime;
+        Permissions permissions;
+} RegionSpec;
+
+struct Region {
+        RB_ENTRY(Region) by_id;
+        RB_ENTRY(Region) by_watch;
+        Regions *regions;
+        uint64_t id;
+        uint64_t size;
+        uint64_t created_ns;    /* CLOCK_REALTIME */
+        int fd;                 /* our own description, opened, O_NONBLOCK */
+        int watch;              /* inotify, -1: none */
+        Permissions permissions;
+        uint8_t huge_shift;
+        uint8_t lifetime;       /* RegionLifetime */
+        uint8_t state;          /* RegionState */
+        uint8_t retry;          /* how often it was asked since the last event */
+        bool freezable;
+        uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
+        Node *name;             /* NULL without */
+        Charge charge;          /* the owner's */
+        Charge place;           /* the directories' */
+        RegionGrants grants;
+        List link;              /* orphans, or condemned */
+        List session;           /* in its creator's list, for REGION_SESSION */
+        Deadline probe;
+        uint64_t punched;       /* bytes */
+};
+
+RB_HEAD(RegionTree, Region);
+RB_HEAD(RegionWatchTree, Region);
+
+struct Regions {
+        struct RegionTree by_id;
+        struct RegionWatchTree by_watch;
+        Deadlines *deadlines;
+        Grants *grants;
+        uint64_t last_id;
+        uint64_t n;             /* all that exist, condemned ones included */
+        uint64_t n_named;
+        uint64_t n_orphans;
+        uint64_t n_condemned;
+        uint64_t n_released;
+        List orphans;           /* asked in turn: first is the one not asked for longest */
+        List condemned;
+        int inotify;            /* -1 where there is none */
+        Deadline work;
+        uint64_t sweep;         /* orphans still to ask in this sweep */
+        uint64_t swept_at;
+};
+
+/* grants: borrowed. Return: 0, negative errno. */
+int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants);
+/* All regions must have lost their names; what is left is closed without waiting for holders. */
+void regions_deinit(Regions *regions);
+
+/* Descriptor to be polled for reading, -1 for none; then call regions_dispatch(). */
+static inline int regions_fd(const Regions *regions) {
+        return regions->inotify;
+}
+void regions_dispatch(Regions *regions);
+
+/* Asks every orphan, a few a turn: after an overflow of events, or when a peer left. */
+void regions_sweep(Regions *regions);
+
+/* A charge was refused: starts a sweep unless there was one a moment ago. Return: whether
+ * something may still be released soon, so that asking again makes sense. */
+bool regions_squeeze(Regions *regions);
+
+/* Makes a region charged to `owner`. It has neither name nor watch yet: the caller links it, or
+ * makes it an orphan once a grant exists.
+ * Return: 0, REGION_E_QUOTA (*shortage says where), REGION_E_SIZE, REGION_E_UNSUPPORTED,
+ * REGION_E_NO_PAGES, REGION_E_NO_MEMORY, or a negative errno. */
+int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage);
+
+/* Ends a region that has no name and was never handed out, or at shutdown. Return: NULL. */
+Region *region_free(Region *region);
+
+DEFINE_CLEANUP(Region, region_free);
+
+/* Ends a region that was made a moment ago and never handed out, with its name if it got one.
+ * NULL is fine. Return: NULL. */
+Region *region_discard(Region *region);
+
+Region *regions_find(Regions *regions, uint64_t id);
+
+/* Gives it its (only) name at a free spot, or, with spot->node naming a region, takes that name
+ * over; the other region becomes an orphan. Charged to the directories.
+ * Return: 0, REGION_E_QUOTA, -ENOMEM. */
+int region_link(Region *region, const Spot *spot, Shortage *shortage);
+
+/* Takes its name away; unless somebody holds it, it goes. */
+void region_unlink(Region *region);
+
+/* From now on it lives as long as somebody holds it. Harmless if it is so already. */
+void region_orphan(Region *region);
+
+/* Moves the charge to another account. Return: 0, REGION_E_QUOTA. */
+int region_chown(Region *region, Account *owner, Shortage *shortage);
+
+/* F_SEAL_* of its inode; asked once, unless somebody may add to them. */
+uint32_t region_seals(Region *region);
+
+/* Bytes charged: the size rounded up to its pages. */
+static inline uint64_t region_charged(const Region *region) {
+        return region->charge.cost.slots[ACCOUNT_BYTES];
+}
+
+#endif

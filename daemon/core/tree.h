@@ -1,0 +1,146 @@
+/* The tree of names.
+ *
+ * A node is a directory or a name of a region. Directories keep their children in the byte order
+ * of their components, so that a list has a stable order and can go on after any name, whether
+ * that name still exists or not. A directory pays for itself (its charge) and has an account of
+ * its own, under its parent's, to which everything named below it is charged.
+ *
+ * The tree decides who may look: tree_find() searches each directory on the way, and whoever may
+ * not search one gets the same answer for names that exist and names that do not. It does not
+ * decide who may change: tree_may_change() and the callers do.
+ *
+ * A node does not own its region and is not owned by it: core/region.h ties the two.
+ */
+#ifndef CORE_TREE_H
+#define CORE_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "acct/account.h"
+#include "base/tree.h"
+#include "core/access.h"
+#include "core/name.h"
+
+enum {
+        _TREE_E_SUCCESS,
+        TREE_E_NAME,            /* the path breaks a rule of names: spot->name_error */
+        TREE_E_MISSING,         /* a directory on the way, or for tree_find() the name, does not exist */
+        TREE_E_DENIED,          /* no search permission: spot->decided bytes of the path name the directory */
+        TREE_E_NOT_DIRECTORY,   /* a region where a directory should be: likewise */
+        TREE_E_EXISTS,
+        TREE_E_NOT_EMPTY,
+        TREE_E_ROOT,            /* not possible with the root */
+        TREE_E_QUOTA,
+};
+
+typedef struct Directory Directory;
+typedef struct Node Node;
+typedef struct Region Region;
+typedef struct Spot Spot;
+typedef struct Tree Tree;
+
+struct Node {
+        RB_ENTRY(Node) entry;
+        Directory *parent;      /* NULL for the root */
+        Region *region;         /* NULL for a directory */
+        uint16_t n_name;
+        char *name;             /* in the same block */
+};
+
+RB_HEAD(NodeTree, Node);
+
+struct Directory {
+        Node node;
+        Permissions permissions;
+        struct NodeTree children;
+        uint64_t n_children;
+        uint64_t created_ns;    /* CLOCK_REALTIME */
+        Account *account;       /* of what is named below it */
+        Charge charge;          /* its owner's, for itself */
+        Charge place;           /* in its parent's account, for itself */
+};
+
+struct Tree {
+        Directory *root;
+        uint64_t n_directories; /* with the root */
+};
+
+/* Where a path leads: its parent directory and last component, and the node there if any. The
+ * bytes are borrowed from the path. */
+struct Spot {
+        Directory *parent;      /* NULL for the root itself */
+        const char *name;
+        size_t n_name;
+        Node *node;             /* NULL: free */
+        const char *path;
+        size_t n_path;
+        size_t decided;         /* on errors: so many bytes of the path name what decided */
+        PathError name_error;
+};
+
+static inline bool node_is_directory(const Node *node) {
+        return !node->region;
+}
+
+static inline Directory *node_directory(Node *node) {
+        return (Directory *)node;
+}
+
+/* Makes the root. Return: 0, -ENOMEM. */
+int tree_init(Tree *tree, const Permissions *root);
+/* Everything but the root must be gone. */
+void tree_deinit(Tree *tree);
+
+/* Finds the place of a path, the last component of which need not exist.
+ * Return: 0, TREE_E_NAME, TREE_E_MISSING, TREE_E_DENIED, TREE_E_NOT_DIRECTORY. */
+int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret);
+
+/* The same, and the node must exist. */
+int tree_find(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret);
+
+/* Whether who may add a name at the spot, or take the one there away.
+ * Return: 0, TREE_E_ROOT, TREE_E_DENIED with *ret_sticky telling whether the sticky bit decided. */
+int tree_may_change(const Spot *spot, const Credentials *who, bool *ret_sticky);
+
+/* Owner, group and mode of a node, a region's being the region's. */
+const Permissions *node_permissions(const Node *node);
+
+/* Makes a directory at a free spot, charged to owner and to the directories above it.
+ * Return: 0, TREE_E_QUOTA (*shortage says where), -ENOMEM. */
+int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
+               Shortage *shortage, Directory **ret);
+
+/* Moves what the directory costs its owner to another account. Return: 0, TREE_E_QUOTA. */
+int directory_chown(Directory *directory, Account *owner, Shortage *shortage);
+
+/* Removes an empty directory that is not the root. Return: 0, TREE_E_ROOT, TREE_E_NOT_EMPTY. */
+int tree_rmdir(Tree *tree, Directory *directory);
+
+/* Makes a name for a region at a free spot. Return: 0, -ENOMEM. */
+int tree_link(const Spot *spot, Region *region, Node **ret);
+
+/* Lets a region take the name over from another. */
+void tree_replace(Node *node, Region *region);
+
+/* Frees the name of a region. */
+void tree_unlink(Node *node);
+
+/* Writes the path of a node, without a NUL, into a buffer of PATH_BYTES_MAX bytes.
+ * Return: its length. */
+size_t tree_path(const Node *node, char path[PATH_BYTES_MAX]);
+
+/* A list: the nodes of `base`, or with `recursive` of everything below it that `who` may list,
+ * parents before children, in byte order. tree_list_after() finds the first after `cursor` (a
+ * path below base; the node need not exist any more), tree_list_next() the one after a node.
+ * NULL at the end. Return of tree_list_after(): 0, TREE_E_NAME when cursor is not below base. */
+int tree_list_after(Directory *base, const Credentials *who, bool recursive,
+                    const void *base_path, size_t n_base, const void *cursor, size_t n_cursor, Node **ret);
+Node *tree_list_next(Directory *base, const Credentials *who, bool recursive, Node *node);
+Node *tree_list_first(Directory *base);
+
+/* Any child of the directory, NULL when it is empty: for taking the tree down. */
+Node *directory_any_child(Directory *directory);
+
+#endif
