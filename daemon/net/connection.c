@@ -1,0 +1,317 @@
+/* A connection: see the header for the model. */
+
+#include "net/connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
+#include "base/assert.h"
+#include "util/error.h"
+
+/* What is asked of the kernel; it gives what net.core.wmem_max allows. */
+#define SEND_BUFFER 262144
+/* What the kernel counts for a packet beyond its bytes, generously. */
+#define PACKET_OVERHEAD 1024
+/* How often those who owe something are looked at, at first and when nobody took anything. */
+#define REFRESH_MIN_NS (100 * NSEC_PER_MSEC)
+#define REFRESH_MAX_NS (2 * NSEC_PER_SEC)
+
+typedef struct Packet {
+        List link;
+        size_t n;
+        size_t n_fds;
+        int *fds;               /* owned, in the same block */
+        uint8_t bytes[];
+} Packet;
+
+static void refresh_arm(Connections *connections);
+static Connection *connection_free(Connection *connection);
+
+DEFINE_CLEANUP(Connection, connection_free);
+
+void connections_init(Connections *connections, Loop *loop, Deadlines *deadlines, uint64_t stall_ns) {
+        *connections = (Connections){ .loop = loop, .deadlines = deadlines, .stall_ns = stall_ns,
+                                      .refresh = DEADLINE_NULL, .interval = REFRESH_MIN_NS };
+        list_init(&connections->owing);
+}
+
+void connections_deinit(Connections *connections) {
+        Connection *connection;
+
+        deadline_disarm(&connections->refresh);
+        list_for_each(connection, &connections->owing, Connection, owing)
+                if (connection->lingering)
+                        (void)connection_free(connection);
+        ASSERT(list_is_empty(&connections->owing));
+}
+
+/* -- packets that had no room ---------------------------------------------------------- */
+
+static Packet *packet_free(Packet *packet) {
+        for (size_t i = 0; i < packet->n_fds; ++i)
+                (void)close_fd(packet->fds[i]);
+        list_unlink(&packet->link);
+        free(packet);
+        return NULL;
+}
+
+static int packet_new(Packet **ret, const void *bytes, size_t n, const int *fds, size_t n_fds) {
+        size_t aligned = (n + sizeof(int) - 1) & ~(sizeof(int) - 1);
+        Packet *packet = malloc(sizeof(*packet) + aligned + n_fds * sizeof(int));
+
+        if (!packet)
+                return error_origin(-ENOMEM);
+        *packet = (Packet){ .n = n, .fds = (int *)(void *)(packet->bytes + aligned) };
+        list_init(&packet->link);
+        memcpy(packet->bytes, bytes, n);
+        for (; packet->n_fds < n_fds; ++packet->n_fds) {
+                int fd = fcntl(fds[packet->n_fds], F_DUPFD_CLOEXEC, 0);
+
+                if (fd < 0) {
+                        int r = -errno;
+
+                        (void)packet_free(packet);
+                        return error_origin(r);
+                }
+                packet->fds[packet->n_fds] = fd;
+        }
+        *ret = packet;
+        return 0;
+}
+
+/* -- what the other side owes ----------------------------------------------------------- */
+
+static void owes(Connection *connection) {
+        Connections *connections = connection->connections;
+
+        if (connection->owes_since)
+                return;
+        connection->owes_since = time_now();
+        list_append(&connections->owing, &connection->owing);
+        if (connections->interval > REFRESH_MIN_NS) {
+                connections->interval = REFRESH_MIN_NS;
+                deadline_disarm(&connections->refresh);
+        }
+        refresh_arm(connections);
+}
+
+/* Asks the kernel how much the other side has not read. Return: whether it took something. */
+static bool ask_kernel(Connection *connection) {
+        uint32_t before = connection->unread;
+        int unread = 0;
+
+        if (ioctl(connection->fd, SIOCOUTQ, &unread) < 0 || unread < 0)
+                return false;
+        connection->unread = (uint32_t)unread;
+        if (unread == 0) {
+                charge_release(&connection->inflight);
+                connection->n_inflight = 0;
+                if (list_is_empty(&connection->queue)) {
+                        connection->owes_since = 0;
+                        list_unlink(&connection->owing);
+                }
+        } else if (connection->unread < before && connection->owes_since) {
+                connection->owes_since = time_now();
+        }
+        return connection->unread < before;
+}
+
+static bool has_room(const Connection *connection) {
+        return connection->unread == 0 || connection->unread + WIRE_REPLY_MAX + PACKET_OVERHEAD <= connection->room;
+}
+
+static int send_now(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds) {
+        int r = wire_send(connection->fd, bytes, n, fds, n_fds);
+
+        if (r == 0)
+                connection->unread += (uint32_t)n + PACKET_OVERHEAD;
+        return r;
+}
+
+/* Sends what is queued. Return: false if the other side must read first. */
+static bool flush(Connection *connection) {
+        Packet *packet;
+
+        while ((packet = list_first(&connection->queue, Packet, link))) {
+                int r = send_now(connection, packet->bytes, packet->n, packet->fds, packet->n_fds);
+
+                if (r == WIRE_E_AGAIN || r == WIRE_E_BACKLOG)
+                        return false;
+                (void)packet_free(packet);      /* sent, or nobody is there to take it */
+        }
+        return true;
+}
+
+static bool has_stalled(const Connection *connection, uint64_t now) {
+        return connection->owes_since && now > connection->owes_since &&
+               now - connection->owes_since > connection->connections->stall_ns;
+}
+
+static void refresh_expired(Deadline *deadline, void *userdata) {
+        Connections *connections = userdata;
+        uint64_t now = time_now();
+        Connection *connection;
+        bool taken = false;
+
+        (void)deadline;
+        list_for_each(connection, &connections->owing, Connection, owing) {
+                (void)flush(connection);
+                taken |= ask_kernel(connection);
+                if (connection->lingering) {
+                        if (!connection->owes_since)
+                                (void)connection_free(connection);
+                } else if (has_stalled(connection, now)) {
+                        connection->events.stalled(connection->events.userdata);
+                }
+        }
+        connections->interval = taken ? REFRESH_MIN_NS : connections->interval * 2;
+        if (connections->interval > REFRESH_MAX_NS)
+                connections->interval = REFRESH_MAX_NS;
+        refresh_arm(connections);
+}
+
+static void refresh_arm(Connections *connections) {
+        if (!list_is_empty(&connections->owing) && !deadline_is_armed(&connections->refresh))
+                deadline_arm(&connections->refresh, connections->deadlines, time_now() + connections->interval,
+                             refresh_expired, connections);
+}
+
+int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage) {
+        Cost cost = { .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
+        int r;
+
+        if (!has_room(connection) || connection->n_inflight + n_fds > CONNECTION_INFLIGHT_MAX)
+                (void)ask_kernel(connection);
+        if (!flush(connection) || !has_room(connection) || connection->n_inflight + n_fds > CONNECTION_INFLIGHT_MAX) {
+                owes(connection);
+                return CONNECTION_E_BUSY;
+        }
+        if (n_fds == 0)
+                return 0;
+
+        r = charge_grow(&connection->inflight, connection->account, &cost, shortage);
+        if (r == ACCOUNT_E_QUOTA && connection->n_inflight) {
+                (void)ask_kernel(connection);
+                r = charge_grow(&connection->inflight, connection->account, &cost, shortage);
+        }
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? CONNECTION_E_QUOTA : error_fold(r);
+        connection->n_inflight += n_fds;
+        owes(connection);
+        return 0;
+}
+
+int connection_send(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds) {
+        Packet *packet = NULL;
+        int r = WIRE_E_AGAIN;
+
+        if (list_is_empty(&connection->queue))
+                r = send_now(connection, bytes, n, fds, n_fds);
+        switch (r) {
+        case 0:
+                return 0;
+        case WIRE_E_AGAIN:
+        case WIRE_E_BACKLOG:
+                break;
+        case WIRE_E_EOF:
+                return CONNECTION_E_GONE;
+        default:
+                return error_fold(r);
+        }
+
+        r = packet_new(&packet, bytes, n, fds, n_fds);
+        if (r)
+                return error_fold(r);
+        list_append(&connection->queue, &packet->link);
+        owes(connection);
+        return 0;
+}
+
+/* -- life ------------------------------------------------------------------------------- */
+
+static void connection_ready(void *userdata) {
+        Connection *connection = userdata;
+
+        connection->events.readable(connection->events.userdata);
+}
+
+int connection_read(Connection *connection, bool enable) {
+        return source_enable(connection->source, enable);
+}
+
+const Cost connection_cost = { .slots = { [ACCOUNT_PEERS] = 1 } };
+
+int connection_new_consume_fd(Connection **ret, Connections *connections, int fd, Charge *slot,
+                              const ConnectionEvents *events) {
+        CLEANUP(connection_freep) Connection *connection = NULL;
+        int size = SEND_BUFFER, r;
+        socklen_t n = sizeof(size);
+
+        connection = malloc(sizeof(*connection));
+        if (!connection) {
+                (void)close_fd(fd);
+                charge_release(slot);
+                return error_origin(-ENOMEM);
+        }
+        *connection = (Connection){ .connections = connections, .events = *events, .fd = fd,
+                                    .account = slot->account, .slot = *slot, .inflight = CHARGE_NULL };
+        *slot = (Charge)CHARGE_NULL;
+        list_init(&connection->queue);
+        list_init(&connection->owing);
+
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+        if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &n) < 0 || size <= 0)
+                return error_origin(-errno);
+        connection->room = (uint32_t)size;
+        r = source_new(&connection->source, connections->loop, fd, connection_ready, connection);
+        if (r)
+                return error_fold(r);
+
+        *ret = connection;
+        connection = NULL;
+        return 0;
+}
+
+static void drop_queue(Connection *connection) {
+        Packet *packet;
+
+        while ((packet = list_first(&connection->queue, Packet, link)))
+                (void)packet_free(packet);
+}
+
+static Connection *connection_free(Connection *connection) {
+        if (!connection)
+                return NULL;
+        if (connection->lingering)
+                --connection->connections->n_lingering;
+        drop_queue(connection);
+        list_unlink(&connection->owing);
+        connection->source = source_free(connection->source);
+        connection->fd = close_fd(connection->fd);
+        charge_release(&connection->inflight);
+        charge_release(&connection->slot);
+        free(connection);
+        return NULL;
+}
+
+Connection *connection_retire(Connection *connection) {
+        if (!connection)
+                return NULL;
+        (void)flush(connection);
+        drop_queue(connection);
+        (void)ask_kernel(connection);
+        if (connection->unread == 0)
+                return connection_free(connection);
+
+        connection->source = source_free(connection->source);
+        (void)shutdown(connection->fd, SHUT_RDWR);
+        connection->lingering = true;
+        ++connection->connections->n_lingering;
+        owes(connection);
+        return NULL;
+}

@@ -1,0 +1,39 @@
+/* The event loop: readiness of descriptors, and deadlines. The only place that knows libevent.
+ *
+ * Descriptors are level-triggered: a handler that leaves something unread is called again in the
+ * next turn, after everybody else had theirs. Deadlines come after the descriptors of a turn.
+ */
+#ifndef NET_LOOP_H
+#define NET_LOOP_H
+
+#include <stdbool.h>
+
+#include "base/cleanup.h"
+#include "util/deadline.h"
+
+typedef struct Loop Loop;
+typedef struct Source Source;
+typedef void (*SourceFn)(void *userdata);
+
+/* deadlines: borrowed. Return: 0, negative errno. */
+int loop_new(Loop **ret, Deadlines *deadlines);
+/* Every source must be gone. Return: NULL. */
+Loop *loop_free(Loop *loop);
+
+DEFINE_CLEANUP(Loop, loop_free);
+
+/* Runs until loop_stop(). Return: what was given to it, or a negative errno of the loop itself. */
+int loop_run(Loop *loop);
+void loop_stop(Loop *loop, int result);
+
+/* Calls fn whenever fd (borrowed) can be read, or its other end is gone; enabled from the start.
+ * Return: 0, -ENOMEM, or a negative errno of epoll_ctl(2). */
+int source_new(Source **ret, Loop *loop, int fd, SourceFn fn, void *userdata);
+/* Return: NULL. */
+Source *source_free(Source *source);
+/* A disabled source costs nothing, whatever happens at its descriptor. Return: 0, negative errno. */
+int source_enable(Source *source, bool enable);
+
+DEFINE_CLEANUP(Source, source_free);
+
+#endif
