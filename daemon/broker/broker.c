@@ -1,0 +1,237 @@
+/* The broker: see the header for the model. */
+
+#include "broker/broker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "broker/peer.h"
+#include "util/error.h"
+#include "util/log.h"
+
+/* What one request may unpack into: eight times the largest packet. */
+#define ARENA_BYTES (8 * WIRE_REQUEST_MAX)
+
+bool broker_is_connected(uint64_t peer, void *broker) {
+        return peers_find(broker, peer);
+}
+
+/* -- events --------------------------------------------------------------------------- */
+
+static int accepted(void *userdata, int fd) {
+        return peer_accept_consume_fd(userdata, fd);
+}
+
+static void listener_noted(void *userdata, bool paused, int error) {
+        const Broker *broker = userdata;
+        LogLine line;
+
+        log_begin(&line, paused ? LOG_WARN : LOG_NOTE, paused ? "accept-paused" : "accept-resumed");
+        if (paused)
+                log_errno(&line, "error", error);
+        log_u64(&line, "peers", broker->n_peers);
+        log_u64(&line, "regions", broker->regions.n);
+        log_end(&line);
+}
+
+static void inotify_ready(void *userdata) {
+        Broker *broker = userdata;
+
+        regions_dispatch(&broker->regions);
+}
+
+static void signal_ready(void *userdata) {
+        Broker *broker = userdata;
+        struct signalfd_siginfo info;
+        LogLine line;
+
+        if (read(broker->signal_fd, &info, sizeof(info)) != sizeof(info))
+                return;
+        log_begin(&line, LOG_NOTE, "stopping");
+        log_text(&line, "signal", sigabbrev_np((int)info.ssi_signo));
+        log_end(&line);
+
+        peers_finish(broker);
+        broker->listener = listener_free(broker->listener);
+        loop_stop(broker->loop, 0);
+}
+
+/* -- making --------------------------------------------------------------------------- */
+
+/* Makes a directory of the configuration, and those above it that do not exist, as the broker's. */
+static int make_directory(Broker *broker, const BrokerDirectory *wanted) {
+        static const Credentials root = { .uid = 0, .admin = true };
+        size_t n = strlen(wanted->path);
+        Directory *directory = NULL;
+        Account *account;
+        Shortage shortage;
+        Spot spot;
+        int r;
+
+        r = tree_resolve(&broker->tree, &root, wanted->path, n, &spot);
+        if (r || (spot.node && !node_is_directory(spot.node)))
+                return error_origin(-EINVAL);
+        if (spot.node) {
+                directory = node_directory(spot.node);
+                directory->permissions = wanted->permissions;
+        } else {
+                r = accounts_ref_user(&broker->accounts, wanted->permissions.uid, &account);
+                if (r)
+                        return error_fold(r);
+                r = tree_mkdir(&broker->tree, &spot, account, &wanted->permissions, &shortage, &directory);
+                (void)account_unref(account);
+                if (r)
+                        return r > 0 ? error_origin(-EINVAL) : r;
+        }
+        memcpy(directory->account->max, wanted->max, sizeof(wanted->max));
+        return 0;
+}
+
+static int make_directories(Broker *broker, const BrokerDirectory **ret_directory) {
+        for (size_t i = 0; i < broker->options->n_directories; ++i) {
+                int r = make_directory(broker, &broker->options->directories[i]);
+
+                if (r) {
+                        *ret_directory = &broker->options->directories[i];
+                        return r;
+                }
+        }
+        return 0;
+}
+
+static int make_core(Broker *broker) {
+        const BrokerOptions *options = broker->options;
+        Permissions root = { .uid = options->uid, .gid = options->gid, .mode = options->root_mode };
+        int r;
+
+        r = tree_init(&broker->tree, &root);
+        if (r)
+                return error_fold(r);
+        r = regions_init(&broker->regions, &broker->deadlines, &broker->grants);
+        if (r)
+                return error_fold(r);
+        return arena_new(&broker->arena, ARENA_BYTES);
+}
+
+static int make_net(Broker *broker, int listen_fd) {
+        CLEANUP(close_fdp) int fd = listen_fd;
+        int r;
+
+        r = loop_new(&broker->loop, &broker->deadlines);
+        if (r)
+                return error_fold(r);
+        connections_init(&broker->connections, broker->loop, &broker->deadlines, broker->options->stall_ns);
+        r = listener_new_consume_fd(&broker->listener, broker->loop, &broker->deadlines, steal_fd(&fd),
+                                    &(ListenerEvents){ accepted, listener_noted, broker });
+        if (r)
+                return error_fold(r);
+        r = source_new(&broker->signals, broker->loop, broker->signal_fd, signal_ready, broker);
+        if (r)
+                return error_fold(r);
+        if (regions_fd(&broker->regions) >= 0)
+                r = source_new(&broker->inotify, broker->loop, regions_fd(&broker->regions), inotify_ready, broker);
+        return error_fold(r);
+}
+
+static void broker_freep(Broker **broker) {
+        if (*broker)
+                (void)broker_free(*broker);
+}
+
+int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int listen_fd, int signal_fd,
+                           const BrokerDirectory **ret_directory) {
+        CLEANUP(close_fdp) int fd = listen_fd;
+        CLEANUP(broker_freep) Broker *broker = NULL;
+        int r;
+
+        *ret_directory = NULL;
+        broker = calloc(1, sizeof(*broker));
+        if (!broker) {
+                (void)close_fd(signal_fd);
+                return error_origin(-ENOMEM);
+        }
+        broker->options = options;
+        broker->signal_fd = signal_fd;
+        broker->stats.started = time_now();
+        RB_INIT(&broker->peers);
+        list_init(&broker->held);
+        list_init(&broker->connections.owing);
+        deadlines_init(&broker->deadlines);
+        accounts_init(&broker->accounts, options->pool_max, options->user_max,
+                      options->exceptions, options->n_exceptions);
+        grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
+        waiters_init(&broker->waiters, &broker->tree, &broker->deadlines);
+
+        r = make_core(broker);
+        if (!r)
+                r = make_net(broker, steal_fd(&fd));
+        if (!r)
+                r = make_directories(broker, ret_directory);
+        if (r)
+                return error_fold(r);
+
+        *ret = broker;
+        broker = NULL;
+        return 0;
+}
+
+int broker_run(Broker *broker) {
+        return loop_run(broker->loop);
+}
+
+/* -- taking apart ----------------------------------------------------------------------- */
+
+static void empty_tree(Tree *tree) {
+        Directory *directory = tree->root;
+
+        while (directory) {
+                Node *node = directory_any_child(directory);
+
+                if (!node) {
+                        Directory *parent = directory->node.parent;
+
+                        if (parent)
+                                (void)tree_rmdir(tree, directory);
+                        directory = parent;
+                } else if (node_is_directory(node)) {
+                        directory = node_directory(node);
+                } else {
+                        region_unlink(node->region);
+                }
+        }
+}
+
+bool broker_free(Broker *broker) {
+        Peer *peer;
+        bool balanced;
+
+        while ((peer = peers_first(broker)))
+                (void)peer_free(peer);
+        deadline_disarm(&broker->retry);
+        connections_deinit(&broker->connections);
+        waiters_deinit(&broker->waiters);
+        if (broker->tree.root)
+                empty_tree(&broker->tree);
+        broker->inotify = source_free(broker->inotify);
+        if (broker->regions.deadlines)
+                regions_deinit(&broker->regions);
+        if (broker->tree.root)
+                tree_deinit(&broker->tree);
+        grants_deinit(&broker->grants);
+        broker->signals = source_free(broker->signals);
+        broker->listener = listener_free(broker->listener);
+        broker->loop = loop_free(broker->loop);
+        broker->signal_fd = close_fd(broker->signal_fd);
+        broker->arena = arena_free(broker->arena);
+
+        balanced = accounts_are_balanced(&broker->accounts);
+        if (balanced)
+                accounts_deinit(&broker->accounts);
+        deadlines_deinit(&broker->deadlines);
+        free(broker);
+        return balanced;
+}

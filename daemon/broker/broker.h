@@ -1,0 +1,99 @@
+/* The broker: everything that there is one of, and how it is put together and taken apart.
+ *
+ * Only this layer knows both sides: the core, which has regions and names but no sockets, and
+ * the net, which has packets but no regions.
+ */
+#ifndef BROKER_BROKER_H
+#define BROKER_BROKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "acct/account.h"
+#include "base/tree.h"
+#include "broker/stats.h"
+#include "core/grant.h"
+#include "core/region.h"
+#include "core/tree.h"
+#include "core/watch.h"
+#include "net/connection.h"
+#include "net/listener.h"
+#include "net/loop.h"
+#include "proto/message.h"
+#include "util/deadline.h"
+
+typedef struct Broker Broker;
+typedef struct BrokerOptions BrokerOptions;
+typedef struct BrokerDirectory BrokerDirectory;
+typedef struct Peer Peer;
+
+/* A directory to make at start. */
+struct BrokerDirectory {
+        const char *path;
+        Permissions permissions;
+        uint64_t max[_ACCOUNT_SLOT_N];
+};
+
+/* Everything is a number by now; borrowed, must outlive the broker. */
+struct BrokerOptions {
+        uint64_t pool_max[_ACCOUNT_SLOT_N];
+        uint64_t user_max[_ACCOUNT_SLOT_N];
+        const AccountLimits *exceptions;
+        size_t n_exceptions;
+        const BrokerDirectory *directories;
+        size_t n_directories;
+        uid_t uid;              /* the broker's own: owns the root directory */
+        gid_t gid;
+        mode_t root_mode;
+        bool have_admin_group;
+        gid_t admin_group;
+        uint64_t wait_max_ns;
+        uint64_t hello_ns;
+        uint64_t stall_ns;
+        const char *version;
+};
+
+RB_HEAD(PeerTree, Peer);
+
+struct Broker {
+        const BrokerOptions *options;
+        Deadlines deadlines;
+        Loop *loop;
+        Connections connections;
+        Accounts accounts;
+        Tree tree;
+        Grants grants;
+        Regions regions;
+        Waiters waiters;
+        Listener *listener;
+        Source *inotify;
+        Source *signals;
+        int signal_fd;          /* owned */
+        struct PeerTree peers;
+        uint64_t n_peers;
+        uint64_t last_peer;
+        List held;              /* peers whose request waits for its turn, in order */
+        Deadline retry;
+        Stats stats;
+        Arena *arena;
+        uint8_t request[WIRE_REQUEST_MAX];
+        uint8_t reply[WIRE_REPLY_MAX];
+};
+
+/* Makes a broker that listens on listen_fd and stops at a signal that signal_fd (signalfd(2))
+ * reads. Both are consumed, always.
+ * Return: 0, -EINVAL (a directory of the options is impossible: *ret_directory), negative errno. */
+int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int listen_fd, int signal_fd,
+                           const BrokerDirectory **ret_directory);
+
+/* Runs until a signal. Return: 0, or a negative errno that ended it. */
+int broker_run(Broker *broker);
+
+/* Takes everything down, regions that are held included (their holders keep them).
+ * Return: whether the books were balanced. */
+bool broker_free(Broker *broker);
+
+/* Whether a peer of that number is still there: for core/grant. */
+bool broker_is_connected(uint64_t peer, void *broker);
+
+#endif

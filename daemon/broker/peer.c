@@ -1,0 +1,376 @@
+/* A peer: see the header for the model. */
+
+#include "broker/peer.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/assert.h"
+#include "broker/audit.h"
+#include "broker/request.h"
+#include "util/error.h"
+#include "util/log.h"
+
+/* Requests answered for one peer in one turn, so that pipelining one leaves others their turns. */
+#define REQUESTS_TURN 16
+/* A peer with one request at a time is asked this seldom whether it has more. */
+#define EAGER_EVERY 16
+/* How soon a request that waits for its own client to read is asked again. */
+#define HELD_MIN_NS NSEC_PER_MSEC
+#define HELD_MAX_NS (100 * NSEC_PER_MSEC)
+
+static int peer_compare(Peer *a, Peer *b) {
+        return a->id < b->id ? -1 : a->id > b->id;
+}
+
+TREE_GENERATE(PeerTree, Peer, entry, peer_compare)
+
+DEFINE_CLEANUP(Peer, peer_free);
+DEFINE_CLEANUP(Account, account_unref);
+
+Peer *peers_find(Broker *broker, uint64_t id) {
+        Peer key = { .id = id };
+
+        return RB_FIND(PeerTree, &broker->peers, &key);
+}
+
+Peer *peers_first(Broker *broker) {
+        return RB_MIN(PeerTree, &broker->peers);
+}
+
+Asker peer_asker(const Peer *peer) {
+        return (Asker){
+                .account = peer->account,
+                .peer = peer->id,
+                .uid = peer->cred.uid,
+                .pid = peer->cred.pid,
+                .pidfd_ino = peer->cred.pidfd_ino,
+        };
+}
+
+/* -- ending --------------------------------------------------------------------------- */
+
+static void peer_over(Deadline *deadline, void *userdata) {
+        (void)deadline;
+        (void)peer_free(userdata);
+}
+
+void peer_end(Peer *peer, const char *reason) {
+        if (deadline_is_armed(&peer->end))
+                return;
+        if (reason) {
+                ++peer->broker->stats.violations;
+                audit_log_closed(peer->account, peer->id, peer->cred.pid, reason);
+        }
+        /* Not now: whoever calls may be in the middle of a list this peer is on. */
+        (void)connection_read(peer->connection, false);
+        deadline_arm(&peer->end, &peer->broker->deadlines, 0, peer_over, peer);
+}
+
+static void drop_held(Peer *peer) {
+        list_unlink(&peer->held.link);
+        free(peer->held.packet);
+        peer->held.packet = NULL;
+        peer->held.sweep = 0;
+}
+
+static void end_sessions(Peer *peer) {
+        Region *region;
+
+        while ((region = list_first(&peer->sessions, Region, session))) {
+                list_unlink(&region->session);
+                if (region->name)
+                        region_unlink(region);
+        }
+}
+
+Peer *peer_free(Peer *peer) {
+        Waiter *waiter;
+
+        if (!peer)
+                return NULL;
+        (void)RB_REMOVE(PeerTree, &peer->broker->peers, peer);
+        --peer->broker->n_peers;
+        deadline_disarm(&peer->hello);
+        deadline_disarm(&peer->end);
+        drop_held(peer);
+        while ((waiter = list_first(&peer->waiters, Waiter, link)))
+                (void)waiter_free(waiter);
+        peer->connection = connection_retire(peer->connection);
+        end_sessions(peer);
+        peer->account = account_unref(peer->account);
+        peercred_deinit(&peer->cred);
+
+        /* Its descriptor is free again, and what only its departure proves can be asked. */
+        if (peer->broker->listener)
+                listener_resume(peer->broker->listener);
+        regions_sweep(&peer->broker->regions);
+        free(peer);
+        return NULL;
+}
+
+/* -- reading -------------------------------------------------------------------------- */
+
+static const char *violation_name(int r) {
+        switch (r) {
+        case WIRE_E_EMPTY:
+                return "empty-packet";
+        case WIRE_E_LOST_FDS:
+                return "unwanted-descriptors";
+        case WIRE_E_TOO_LARGE:
+                return "too-large";
+        case WIRE_E_VIOLATION:
+                return "header-mismatch";
+        default:
+                return "receive-failed";
+        }
+}
+
+/* Receives and answers one request. Return: whether the peer may go on in this turn. */
+static bool peer_serve(Peer *peer) {
+        Broker *broker = peer->broker;
+        WireHeader header;
+        int r;
+
+        r = wire_receive(peer->connection->fd, broker->request, sizeof(broker->request), NULL, &header);
+        if (r == WIRE_E_AGAIN)
+                return false;
+        if (r) {
+                peer_end(peer, r == WIRE_E_EOF ? NULL : violation_name(r));
+                return false;
+        }
+        r = request_dispatch(peer, &header, broker->request);
+        if (r < 0)
+                loop_stop(broker->loop, r);
+        return r == 0;
+}
+
+static void peer_readable(void *userdata) {
+        Peer *peer = userdata;
+        bool more = peer->pipelines || ++peer->wakes % EAGER_EVERY == 0;
+        unsigned int n = 0;
+
+        /* A recvmsg() that finds nothing costs as much as one that does, so who asks one thing at
+         * a time is read from once a turn; the loop comes back if there was more. */
+        while (n < REQUESTS_TURN && peer_serve(peer)) {
+                ++n;
+                if (!more)
+                        return;
+        }
+        if (more)
+                peer->pipelines = n > 1;
+}
+
+static void peer_stalled(void *userdata) {
+        peer_end(userdata, "stalled");
+}
+
+static void hello_expired(Deadline *deadline, void *userdata) {
+        (void)deadline;
+        peer_end(userdata, "hello-timeout");
+}
+
+/* -- requests that have to wait ---------------------------------------------------------- */
+
+static void held_expired(Deadline *deadline, void *userdata);
+
+static void held_arm(Broker *broker, uint64_t at) {
+        if (!deadline_is_armed(&broker->retry) || broker->retry.at > at)
+                deadline_arm(&broker->retry, &broker->deadlines, at, held_expired, broker);
+}
+
+static uint64_t held_wait(const HeldRequest *held, uint64_t now) {
+        uint64_t wait = (now - held->since) / 8;
+
+        return wait < HELD_MIN_NS ? HELD_MIN_NS : wait > HELD_MAX_NS ? HELD_MAX_NS : wait;
+}
+
+int peer_hold(Peer *peer, size_t n_packet, bool soon) {
+        HeldRequest *held = &peer->held;
+        uint64_t now = time_now();
+        int r;
+
+        if (!held->packet) {
+                held->packet = malloc(n_packet);
+                if (!held->packet)
+                        return error_origin(-ENOMEM);
+                memcpy(held->packet, peer->broker->request, n_packet);
+                held->n_packet = n_packet;
+                held->since = now;
+                list_append(&peer->broker->held, &held->link);
+                r = connection_read(peer->connection, false);
+                if (r)
+                        return error_fold(r);
+        }
+        held->at = soon ? 0 : now + held_wait(held, now);
+        held_arm(peer->broker, held->at);
+        return 0;
+}
+
+/* Return: 0, or a negative errno that ends the broker. */
+static int retry_one(Peer *peer) {
+        Broker *broker = peer->broker;
+        HeldRequest *held = &peer->held;
+        WireHeader header;
+        int r;
+
+        memcpy(broker->request, held->packet, held->n_packet);
+        wire_get_header(broker->request, &header);
+        r = request_dispatch(peer, &header, broker->request);
+        if (r == REQUEST_E_HELD)
+                return 0;
+        drop_held(peer);
+        if (r < 0)
+                return error_fold(r);
+        return deadline_is_armed(&peer->end) ? 0 : connection_read(peer->connection, true);
+}
+
+static void held_expired(Deadline *deadline, void *userdata) {
+        Broker *broker = userdata;
+        uint64_t now = time_now();
+        HeldRequest *held;
+
+        (void)deadline;
+        list_for_each(held, &broker->held, HeldRequest, link) {
+                if (held->at <= now) {
+                        int r = retry_one(list_entry(held, Peer, held));
+
+                        if (r < 0)
+                                loop_stop(broker->loop, r);
+                } else {
+                        held_arm(broker, held->at);
+                }
+        }
+}
+
+/* -- stopping ---------------------------------------------------------------------------- */
+
+static void refuse_stopping(Peer *peer, unsigned int kind, uint64_t serial, const void *path, size_t n_path) {
+        Refusal refusal;
+
+        audit_refuse(&refusal, SHMD__ERROR__ERROR_SHUTDOWN, SHMD__REASON__REASON_STOPPING, path, n_path,
+                     "the broker is stopping");
+        peer_refuse(peer, kind, serial, &refusal);
+}
+
+static void peer_finish(Peer *peer) {
+        WireHeader header;
+        Waiter *waiter;
+
+        for (unsigned int i = 0; i < REQUESTS_TURN && !peer->held.packet; ++i)
+                if (!peer_serve(peer))
+                        break;
+        if (peer->held.packet) {
+                wire_get_header(peer->held.packet, &header);
+                refuse_stopping(peer, header.kind, header.serial, NULL, 0);
+                drop_held(peer);
+        }
+        while ((waiter = list_first(&peer->waiters, Waiter, link))) {
+                refuse_stopping(peer, MESSAGE_WAIT, waiter->serial, waiter->path, waiter->n_path);
+                (void)waiter_free(waiter);
+        }
+}
+
+void peers_finish(Broker *broker) {
+        Peer *peer;
+
+        RB_FOREACH(peer, PeerTree, &broker->peers)
+                if (!deadline_is_armed(&peer->end))
+                        peer_finish(peer);
+}
+
+/* -- accepting ------------------------------------------------------------------------ */
+
+static bool is_admin(const Broker *broker, const Peercred *cred) {
+        return cred->uid == 0 ||
+               (broker->options->have_admin_group && peercred_in_group(cred, broker->options->admin_group));
+}
+
+static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *account, Charge *slot) {
+        CLEANUP(close_fdp) int socket = fd;
+        CLEANUP(peer_freep) Peer *peer = NULL;
+        int r;
+
+        peer = malloc(sizeof(*peer));
+        if (!peer)
+                return error_origin(-ENOMEM);
+        *peer = (Peer){ .broker = broker, .id = ++broker->last_peer, .state = PEER_NEW, .cred = *cred,
+                        .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL };
+        *cred = (Peercred)PEERCRED_NULL;
+        peer->who = (Credentials){ .uid = peer->cred.uid, .gid = peer->cred.gid, .groups = peer->cred.groups,
+                                   .n_groups = peer->cred.n_groups, .admin = is_admin(broker, &peer->cred) };
+        list_init(&peer->sessions);
+        list_init(&peer->waiters);
+        list_init(&peer->held.link);
+        (void)RB_INSERT(PeerTree, &broker->peers, peer);
+        ++broker->n_peers;
+
+        if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
+                return error_origin(-EIO);
+        r = connection_new_consume_fd(&peer->connection, &broker->connections, steal_fd(&socket), slot,
+                                      &(ConnectionEvents){ peer_readable, peer_stalled, peer });
+        if (r)
+                return error_fold(r);
+        deadline_arm(&peer->hello, &broker->deadlines, time_now() + broker->options->hello_ns, hello_expired, peer);
+
+        peer = NULL;            /* it is in the tree of peers and ends by itself */
+        return 0;
+}
+
+/* Tells a connection that did not become a peer why, as well as it can be told. */
+static void refuse_connection(Broker *broker, int fd, const Refusal *refusal) {
+        Shmd__Refusal message;
+        size_t n;
+
+        audit_message(refusal, &message);
+        if (message_pack(&message.base, broker->reply + sizeof(WireHeader),
+                         sizeof(broker->reply) - sizeof(WireHeader), &n))
+                return;
+        wire_put_header(broker->reply, n + sizeof(WireHeader), MESSAGE_REFUSAL, 0, 0);
+        (void)wire_send(fd, broker->reply, n + sizeof(WireHeader), NULL, 0);
+}
+
+static void log_not_accepted(const char *reason, int error) {
+        LogLine line;
+
+        log_begin(&line, LOG_NOTE, "not-accepted");
+        log_text(&line, "reason", reason);
+        if (error)
+                log_errno(&line, "error", error);
+        log_end(&line);
+}
+
+int peer_accept_consume_fd(Broker *broker, int fd) {
+        CLEANUP(close_fdp) int socket = fd;
+        CLEANUP(peercred_deinit) Peercred cred = PEERCRED_NULL;
+        CLEANUP(account_unrefp) Account *account = NULL;
+        CLEANUP(charge_release) Charge slot = CHARGE_NULL;
+        Shortage shortage;
+        int r;
+
+        r = peercred_read(socket, &cred);
+        if (r) {
+                log_not_accepted(r == PEERCRED_E_UNMAPPED ? "unmapped-uid" : "credentials", r < 0 ? r : 0);
+                return 0;
+        }
+        r = accounts_ref_user(&broker->accounts, cred.uid, &account);
+        if (!r)
+                r = account_charge(account, &connection_cost, &slot, &shortage);
+        if (r == ACCOUNT_E_QUOTA) {
+                Refusal refusal;
+
+                audit_shortage(&refusal, &shortage, NULL, 0);
+                refuse_connection(broker, socket, &refusal);
+                stats_refusal(&broker->stats, refusal.reason);
+                audit_log(&refusal, account, 0, cred.pid, "connect");
+                return 0;
+        }
+        if (!r)
+                r = peer_new_consume_fd(broker, steal_fd(&socket), &cred, account, &slot);
+        if (r)
+                /* No memory, no descriptor for this one; the others are served. */
+                log_not_accepted("resources", r);
+        return 0;
+}

@@ -1,0 +1,76 @@
+/* A peer: the broker's object for one connected process.
+ *
+ * Who it is was read when it connected and never changes. A peer ends when its connection does,
+ * when it breaks the protocol, or when it leaves its answers unread; its session regions lose
+ * their names then and its waits are over. What it was granted stays the kernel's business.
+ */
+#ifndef BROKER_PEER_H
+#define BROKER_PEER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/broker.h"
+#include "core/access.h"
+#include "core/grant.h"
+#include "util/peercred.h"
+
+/* States a request may be legal in: bits, for the table. */
+enum {
+        PEER_NEW = 1,           /* has not said hello */
+        PEER_READY = 2,
+};
+
+/* A request that cannot be answered yet: a copy of its packet, asked again in its turn. */
+typedef struct HeldRequest {
+        List link;              /* in Broker.held */
+        uint8_t *packet;        /* NULL: none; owned */
+        size_t n_packet;
+        uint64_t since;         /* CLOCK_MONOTONIC */
+        uint64_t at;            /* when to ask again */
+        uint64_t sweep;         /* ticket of a look at its account's grants */
+} HeldRequest;
+
+struct Peer {
+        RB_ENTRY(Peer) entry;
+        Broker *broker;
+        uint64_t id;
+        unsigned int state;
+        Peercred cred;
+        Credentials who;        /* points into cred */
+        Account *account;       /* pinned */
+        Connection *connection;
+        Deadline hello;
+        Deadline end;           /* armed once it is over: it is freed in the next turn */
+        uint8_t session[MESSAGE_SESSION_BYTES];
+        List sessions;          /* regions that end with it */
+        List waiters;
+        HeldRequest held;
+        bool pipelines;         /* had more than one request ready the last time */
+        uint8_t wakes;
+};
+
+/* Takes over an accepted socket. One that cannot be a peer (its credentials, its user's limit)
+ * is told why and closed. Return: 0, or a negative errno that ends the broker. */
+int peer_accept_consume_fd(Broker *broker, int fd);
+
+/* Ends the peer, in the next turn of the loop; reason is for the log, NULL for an ordinary end. */
+void peer_end(Peer *peer, const char *reason);
+
+/* Frees it now. Return: NULL. */
+Peer *peer_free(Peer *peer);
+
+/* The broker stops: answers what every peer has sent so far, and refuses what would have to wait. */
+void peers_finish(Broker *broker);
+
+Peer *peers_find(Broker *broker, uint64_t id);
+Peer *peers_first(Broker *broker);
+
+/* Who asks for a grant. */
+Asker peer_asker(const Peer *peer);
+
+/* Keeps the request in broker->request, to be asked again in the next turn (soon) or after a while
+ * that grows, and reads nothing else until it is answered. Return: 0, -ENOMEM, or negative errno. */
+int peer_hold(Peer *peer, size_t n_packet, bool soon);
+
+#endif

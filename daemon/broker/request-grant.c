@@ -1,0 +1,334 @@
+/* Requests that hand out memory: create, open, batch.
+ *
+ * All three are one thing: a list of items, each of which makes or finds a region and grants it,
+ * all or nothing. What was made is kept in `Made` until every item worked; then it takes effect
+ * together, the answer goes out with all descriptors, and whoever waited for a name is told.
+ */
+
+#include <string.h>
+
+#include "broker/request.h"
+#include "util/error.h"
+#include "util/memfd.h"
+
+typedef struct Item {
+        const Shmd__Create *create;     /* one of the two */
+        const Shmd__Open *open;
+} Item;
+
+typedef struct Made {
+        Region *region;
+        Grant *grant;           /* NULL: none was wanted */
+        int fd;
+        bool created;
+} Made;
+
+/* About 18 KiB on the stack; nothing of it is touched beyond the items there are. */
+typedef struct Work {
+        size_t n;
+        size_t n_fds;
+        Made made[MESSAGE_BATCH_MAX];
+        int fds[MESSAGE_BATCH_MAX];
+        Shmd__Granted granted[MESSAGE_BATCH_MAX];
+        Shmd__Granted *pointers[MESSAGE_BATCH_MAX];
+} Work;
+
+/* -- undoing --------------------------------------------------------------------------- */
+
+static void made_undo(Made *made) {
+        made->fd = close_fd(made->fd);
+        made->grant = grant_free(made->grant);
+        if (made->created)
+                made->region = region_discard(made->region);
+}
+
+static void work_undo(Work *work) {
+        while (work->n > 0)
+                made_undo(&work->made[--work->n]);
+}
+
+/* -- refusing -------------------------------------------------------------------------- */
+
+static int refuse_region(Request *request, int r, const Shmd__Create *create, const Shortage *shortage) {
+        const void *path = create->path.data;
+        size_t n = create->path.len;
+
+        switch (r) {
+        case REGION_E_QUOTA:
+                return request_shortage(request, shortage, path, n);
+        case REGION_E_SIZE:
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_SIZE, path, n,
+                                      create->huge_page_size ?
+                                      "the size is not a multiple of the huge page size, or too large for a file" :
+                                      "the size is larger than a file can be");
+        case REGION_E_UNSUPPORTED:
+                return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_HUGE_PAGES, path, n,
+                                      "this machine has no huge pages of 2^%u bytes", create->huge_page_size);
+        case REGION_E_NO_PAGES:
+                return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_HUGE_PAGES, path, n,
+                                      "not enough huge pages of 2^%u bytes are free", create->huge_page_size);
+        case REGION_E_NO_MEMORY:
+                return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS, path, n,
+                                      "the broker or the machine has no descriptors or memory left");
+        default:
+                return error_fold(r);
+        }
+}
+
+static int refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage) {
+        switch (r) {
+        case GRANT_E_QUOTA:
+                return request_shortage(request, shortage, path.data, path.len);
+        case GRANT_E_NO_MEMORY:
+                return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS,
+                                      path.data, path.len, "the broker or the machine has no descriptors left");
+        case GRANT_E_FAILED:
+                return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_KERNEL, path.data, path.len,
+                                      "the kernel would not open the region now");
+        default:
+                return error_fold(r);
+        }
+}
+
+/* -- one item -------------------------------------------------------------------------- */
+
+static int grant_item(Request *request, Made *made, ProtobufCBinaryData path, uint32_t rights) {
+        Asker asker = peer_asker(request->peer);
+        Shortage shortage;
+        int r;
+
+        if (rights == SHMD__RIGHTS__RIGHTS_NONE)
+                return 0;
+        r = grant_new(&made->grant, &made->fd, &request->broker->grants, made->region, &asker,
+                      rights == SHMD__RIGHTS__RIGHTS_READ_WRITE, &shortage);
+        return r ? refuse_grant(request, r, path, &shortage) : 0;
+}
+
+/* Whether the asker may have these rights of an existing region. */
+static int check_rights(Request *request, const Region *region, ProtobufCBinaryData path, uint32_t rights) {
+        const Credentials *who = &request->peer->who;
+
+        if (rights == SHMD__RIGHTS__RIGHTS_NONE)
+                return 0;
+        if (!access_allows(who, &region->permissions, ACCESS_READ))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_READ,
+                                      path.data, path.len, "no read permission on the region (mode %04o, uid %u, gid %u)",
+                                      region->permissions.mode, region->permissions.uid, region->permissions.gid);
+        if (rights == SHMD__RIGHTS__RIGHTS_READ_WRITE && !access_allows(who, &region->permissions, ACCESS_WRITE))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_WRITE,
+                                      path.data, path.len, "no write permission on the region (mode %04o, uid %u, gid %u)",
+                                      region->permissions.mode, region->permissions.uid, region->permissions.gid);
+        return 0;
+}
+
+static int open_at(Request *request, Made *made, const Spot *spot, ProtobufCBinaryData path, uint32_t rights) {
+        int r;
+
+        if (node_is_directory(spot->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      path.data, path.len, "it is a directory");
+        r = check_rights(request, spot->node->region, path, rights);
+        if (r)
+                return r;
+        made->region = spot->node->region;
+        return grant_item(request, made, path, rights);
+}
+
+static int open_item(Request *request, Made *made, const Shmd__Open *open) {
+        Spot spot;
+        int r;
+
+        if (open->rights != SHMD__RIGHTS__RIGHTS_READ_ONLY && open->rights != SHMD__RIGHTS__RIGHTS_READ_WRITE)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
+                                      open->path.data, open->path.len, "there are no rights of number %u", open->rights);
+        r = request_find(request, open->path, &spot);
+        return r ? r : open_at(request, made, &spot, open->path, open->rights);
+}
+
+static int check_create(Request *request, const Shmd__Create *create) {
+        const void *path = create->path.data;
+        size_t n = create->path.len;
+
+        if (create->mode & ~ACCESS_REGION_MODES)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MODE, path, n,
+                                      "a region's mode is at most 0777, not 0%o", create->mode);
+        if (create->lifetime > SHMD__LIFETIME__LIFETIME_SESSION || create->rights > SHMD__RIGHTS__RIGHTS_READ_WRITE ||
+            (create->huge_page_size && (create->huge_page_size < 12 || create->huge_page_size > 40)))
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
+                                      "lifetime, rights or huge page size is out of range");
+        if (n == 0 && (create->rights == SHMD__RIGHTS__RIGHTS_NONE || create->flags & SHMD__CREATE_FLAGS__CREATE_OPEN))
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
+                                      "a region without a name needs a grant, and cannot be opened instead");
+        if (create->flags & SHMD__CREATE_FLAGS__CREATE_RESERVE && create->rights != SHMD__RIGHTS__RIGHTS_READ_WRITE)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
+                                      "reserving needs a read-write grant");
+        return request_check_flags(request, create->flags,
+                                   SHMD__CREATE_FLAGS__CREATE_OPEN | SHMD__CREATE_FLAGS__CREATE_FREEZABLE |
+                                   SHMD__CREATE_FLAGS__CREATE_RESERVE);
+}
+
+static int create_region(Request *request, Made *made, const Shmd__Create *create, const Spot *spot) {
+        const Peer *peer = request->peer;
+        RegionSpec spec = {
+                .size = create->size,
+                .huge_shift = create->huge_page_size,
+                .freezable = create->flags & SHMD__CREATE_FLAGS__CREATE_FREEZABLE,
+                .lifetime = (RegionLifetime)create->lifetime,
+                .permissions = { .uid = peer->cred.uid, .gid = peer->cred.gid, .mode = create->mode },
+        };
+        Shortage shortage;
+        int r;
+
+        r = region_new(&made->region, &request->broker->regions, peer->account, &spec, &shortage);
+        if (r)
+                return refuse_region(request, r, create, &shortage);
+        made->created = true;
+        if (spot) {
+                r = region_link(made->region, spot, &shortage);
+                if (r)
+                        return refuse_region(request, r, create, &shortage);
+        }
+        return grant_item(request, made, create->path, create->rights);
+}
+
+static int create_item(Request *request, Made *made, const Shmd__Create *create) {
+        Spot spot;
+        int r;
+
+        r = check_create(request, create);
+        if (r)
+                return r;
+        if (create->path.len == 0)
+                return create_region(request, made, create, NULL);
+
+        r = request_resolve(request, create->path, &spot);
+        if (r)
+                return r;
+        if (spot.node && create->flags & SHMD__CREATE_FLAGS__CREATE_OPEN)
+                return open_at(request, made, &spot, create->path, create->rights);
+        if (spot.node)
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
+                                      create->path.data, create->path.len, "the name is taken");
+        r = request_may_change(request, &spot);
+        return r ? r : create_region(request, made, create, &spot);
+}
+
+/* -- all items -------------------------------------------------------------------------- */
+
+static int work_do(Request *request, Work *work, const Item *items, size_t n) {
+        work->n = work->n_fds = 0;
+        for (size_t i = 0; i < n; ++i) {
+                Made *made = &work->made[i];
+                int r;
+
+                *made = (Made){ .fd = -1 };
+                work->n = i + 1;
+                r = items[i].create ? create_item(request, made, items[i].create) :
+                                      open_item(request, made, items[i].open);
+                if (r) {
+                        work_undo(work);
+                        request->refusal.index = (uint32_t)i;
+                        return r;
+                }
+                if (made->fd >= 0)
+                        work->fds[work->n_fds++] = made->fd;
+        }
+        return 0;
+}
+
+static void describe(const Made *made, Shmd__Granted *ret) {
+        const Region *region = made->region;
+        const Grant *grant = made->grant;
+
+        shmd__granted__init(ret);
+        ret->region = region->id;
+        ret->size = region->size;
+        ret->outcome = made->created ? SHMD__OUTCOME__OUTCOME_CREATED : SHMD__OUTCOME__OUTCOME_OPENED;
+        ret->huge_page_size = region->huge_shift;
+        ret->freezable = region->freezable;
+        if (!grant)
+                return;
+        ret->granted = true;
+        ret->rights = grant->writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY;
+        ret->grant = grant->id;
+        ret->marker = grant->marked;
+}
+
+/* Lets what was made take effect: nothing can fail any more. */
+static void work_commit(Request *request, Work *work, const Item *items) {
+        for (size_t i = 0; i < work->n; ++i) {
+                Made *made = &work->made[i];
+
+                if (made->created) {
+                        if (made->region->lifetime == REGION_SESSION)
+                                list_append(&request->peer->sessions, &made->region->session);
+                        if (!made->region->name)
+                                region_orphan(made->region);
+                        else
+                                waiters_notify(&request->broker->waiters,
+                                               items[i].create->path.data, items[i].create->path.len);
+                }
+                made->fd = close_fd(made->fd);
+        }
+        work->n = 0;
+}
+
+static int grant_all(Request *request, const Item *items, size_t n, bool batch) {
+        Work work;
+        int r;
+
+        r = request_reserve(request, (uint32_t)n);
+        if (r)
+                return r;
+        r = work_do(request, &work, items, n);
+        if (r)
+                return r;
+
+        for (size_t i = 0; i < n; ++i) {
+                describe(&work.made[i], &work.granted[i]);
+                work.pointers[i] = &work.granted[i];
+        }
+        if (batch) {
+                Shmd__BatchReply reply = SHMD__BATCH_REPLY__INIT;
+
+                reply.n_items = n;
+                reply.items = work.pointers;
+                r = request_reply(request, &reply.base, work.fds, work.n_fds);
+        } else {
+                r = request_reply(request, &work.granted[0].base, work.fds, work.n_fds);
+        }
+        /* Even an answer that could not be sent leaves what it did: as if it had been lost. */
+        work_commit(request, &work, items);
+        return r;
+}
+
+int request_create(Request *request) {
+        Item item = { .create = (const Shmd__Create *)request->message };
+
+        return grant_all(request, &item, 1, false);
+}
+
+int request_open(Request *request) {
+        Item item = { .open = (const Shmd__Open *)request->message };
+
+        return grant_all(request, &item, 1, false);
+}
+
+int request_batch(Request *request) {
+        const Shmd__Batch *batch = (const Shmd__Batch *)request->message;
+        Item items[MESSAGE_BATCH_MAX];
+
+        if (batch->n_items == 0 || batch->n_items > MESSAGE_BATCH_MAX)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "a batch has 1 to %u items, not %zu", MESSAGE_BATCH_MAX, batch->n_items);
+        for (size_t i = 0; i < batch->n_items; ++i) {
+                items[i] = (Item){ .create = batch->items[i]->create, .open = batch->items[i]->open };
+                if (!items[i].create == !items[i].open) {
+                        (void)request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                             "an item of a batch is either a create or an open");
+                        request->refusal.index = (uint32_t)i;
+                        return REQUEST_E_REFUSED;
+                }
+        }
+        return grant_all(request, items, batch->n_items, true);
+}

@@ -1,0 +1,442 @@
+/* Requests that look: stat, list, wait, df, stats. */
+
+#include <string.h>
+
+#include "acct/quota.h"
+#include "base/assert.h"
+#include "broker/request.h"
+#include "util/error.h"
+#include "util/log.h"
+#include "util/memfd.h"
+
+/* -- nodes ------------------------------------------------------------------------------ */
+
+void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret) {
+        const Permissions *permissions = region ? &region->permissions : node_permissions(node);
+
+        shmd__node__init(ret);
+        if (node)
+                ret->path = (ProtobufCBinaryData){ .data = (uint8_t *)path, .len = tree_path(node, path) };
+        ret->uid = permissions->uid;
+        ret->gid = permissions->gid;
+        ret->mode = permissions->mode;
+        if (!region) {
+                const Directory *directory = (const Directory *)node;
+
+                ret->kind = SHMD__NODE_KIND__NODE_DIRECTORY;
+                ret->entries = directory->n_children;
+                ret->created_ns = directory->created_ns;
+                return;
+        }
+        ret->kind = SHMD__NODE_KIND__NODE_REGION;
+        ret->region = region->id;
+        ret->size = region->size;
+        ret->charge = region_charged(region);
+        ret->lifetime = region->lifetime;
+        ret->huge_page_size = region->huge_shift;
+        ret->freezable = region->freezable;
+        ret->seals = region_seals(region);
+        ret->created_ns = region->created_ns;
+        ret->grants = region->grants.n;
+}
+
+/* -- stat ------------------------------------------------------------------------------- */
+
+/* Holders one stat shows: as many as can be marked, so that the answer costs a bounded walk. */
+#define HOLDERS_MAX GRANT_MARKS_MAX
+
+/* Fills in the grants that live; what is found dead goes off the books on the way. */
+static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Holder **pointers, uint64_t *ret_more) {
+        uint64_t now = time_now();
+        size_t n = 0, steps = 0;
+        Grant *grant;
+
+        *ret_more = 0;
+        list_for_each(grant, &region->grants.list, Grant, in_region) {
+                bool connected;
+
+                if (n == HOLDERS_MAX || steps++ == 2 * HOLDERS_MAX) {
+                        *ret_more = region->grants.n - n;
+                        break;
+                }
+                if (!grant_is_alive(grant)) {
+                        (void)grant_free(grant);
+                        continue;
+                }
+                connected = grant->grants->connected(grant->peer, grant->grants->userdata);
+                pointers[n] = &holders[n];
+                shmd__holder__init(&holders[n]);
+                holders[n].grant = grant->id;
+                holders[n].uid = grant->uid;
+                holders[n].pid = (uint32_t)grant->pid;
+                holders[n].rights = grant->writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY;
+                holders[n].age_ns = now - grant->born;
+                holders[n].pidfd_ino = grant->pidfd_ino;
+                holders[n].marked = grant->marked;
+                holders[n].connected = connected;
+                ++n;
+        }
+        return n;
+}
+
+static int stat_reply(Request *request, Node *node, Region *region, bool with_holders) {
+        Shmd__StatReply reply = SHMD__STAT_REPLY__INIT;
+        Shmd__Holder holders[HOLDERS_MAX], *pointers[HOLDERS_MAX];
+        char path[PATH_BYTES_MAX];
+        Shmd__Node description;
+
+        if (region) {
+                int r = memfd_probe(region->fd);
+
+                reply.held = r == MEMFD_E_HELD;
+                reply.held_known = r >= 0;
+        }
+        if (region && with_holders) {
+                reply.n_holders = describe_holders(region, holders, pointers, &reply.more);
+                reply.holders = pointers;
+        }
+        request_describe(node, region, path, &description);
+        reply.node = &description;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+int request_stat(Request *request) {
+        const Shmd__Stat *stat = (const Shmd__Stat *)request->message;
+        bool with_holders = stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS;
+        Spot spot;
+        int r;
+
+        r = request_check_flags(request, stat->flags, SHMD__STAT_FLAGS__STAT_HOLDERS);
+        if (r)
+                return r;
+        if (stat->region != 0 && stat->path.len != 0)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "a name or a number, not both");
+        if (stat->region != 0) {
+                Region *region;
+
+                r = request_own_region(request, stat->region, &region);
+                return r ? r : stat_reply(request, region->name, region, with_holders);
+        }
+        r = request_find(request, stat->path, &spot);
+        return r ? r : stat_reply(request, spot.node, spot.node->region, with_holders);
+}
+
+/* -- list ------------------------------------------------------------------------------- */
+
+/* Nodes of one page: few enough that a page is a small part of a millisecond. */
+#define LIST_MAX 256
+/* What a node takes on the wire besides its path, generously. */
+#define LIST_NODE_BYTES 160
+
+static int list_begin(Request *request, const Shmd__List *list, Directory *base, Node **ret) {
+        int r;
+
+        if (list->cursor.len == 0) {
+                *ret = tree_list_first(base);
+                return 0;
+        }
+        r = tree_list_after(base, &request->peer->who, list->flags & SHMD__LIST_FLAGS__LIST_RECURSIVE,
+                            list->path.data, list->path.len, list->cursor.data, list->cursor.len, ret);
+        if (r)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
+                                      list->path.data, list->path.len, "the cursor is not of this list");
+        return 0;
+}
+
+static int list_page(Request *request, const Shmd__List *list, Directory *base, Node *node) {
+        Shmd__ListReply reply = SHMD__LIST_REPLY__INIT;
+        size_t most = list->limit && list->limit < LIST_MAX ? list->limit : LIST_MAX;
+        Shmd__Node nodes[LIST_MAX], *pointers[LIST_MAX];
+        size_t room = WIRE_REPLY_MAX - sizeof(WireHeader) - LIST_NODE_BYTES - PATH_BYTES_MAX;
+        char *paths;
+
+        paths = arena_alloc(request->broker->arena, room + PATH_BYTES_MAX);
+        if (!paths)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_PACKET, NULL, 0,
+                                      "the request leaves no room for its answer");
+        reply.nodes = pointers;
+        while (node && reply.n_nodes < most && room >= LIST_NODE_BYTES + PATH_BYTES_MAX) {
+                Shmd__Node *at = &nodes[reply.n_nodes];
+
+                request_describe(node, node->region, paths, at);
+                paths += at->path.len;
+                room -= at->path.len + LIST_NODE_BYTES;
+                pointers[reply.n_nodes++] = at;
+                node = tree_list_next(base, &request->peer->who, list->flags & SHMD__LIST_FLAGS__LIST_RECURSIVE, node);
+        }
+        if (node && reply.n_nodes)
+                reply.cursor = nodes[reply.n_nodes - 1].path;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+int request_list(Request *request) {
+        const Shmd__List *list = (const Shmd__List *)request->message;
+        Directory *base;
+        Node *node;
+        Spot spot;
+        int r;
+
+        r = request_check_flags(request, list->flags, SHMD__LIST_FLAGS__LIST_RECURSIVE);
+        if (!r)
+                r = request_find(request, list->path, &spot);
+        if (r)
+                return r;
+        if (!node_is_directory(spot.node))
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      spot.path, spot.n_path, "it is a region, not a directory");
+        base = node_directory(spot.node);
+        if (!access_allows(&request->peer->who, &base->permissions, ACCESS_READ | ACCESS_SEARCH))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_READ,
+                                      spot.path, spot.n_path, "no read and search permission on the directory");
+        r = list_begin(request, list, base, &node);
+        return r ? r : list_page(request, list, base, node);
+}
+
+/* -- wait ------------------------------------------------------------------------------- */
+
+static void answer_wait(Peer *peer, uint64_t serial, Node *node) {
+        Shmd__WaitReply reply = SHMD__WAIT_REPLY__INIT;
+        char path[PATH_BYTES_MAX];
+        Shmd__Node description;
+
+        request_describe(node, node->region, path, &description);
+        reply.node = &description;
+        peer_answer(peer, MESSAGE_WAIT, serial, &reply.base);
+}
+
+static void refuse_timeout(Refusal *refusal, const void *path, size_t n) {
+        audit_refuse(refusal, SHMD__ERROR__ERROR_TIMEOUT, SHMD__REASON__REASON_DEADLINE, path, n,
+                     "the name did not appear in time");
+}
+
+static void wait_over(Waiter *waiter, Node *node) {
+        Peer *peer = waiter->userdata;
+        Refusal refusal;
+
+        if (node) {
+                answer_wait(peer, waiter->serial, node);
+        } else {
+                refuse_timeout(&refusal, waiter->path, waiter->n_path);
+                peer_refuse(peer, MESSAGE_WAIT, waiter->serial, &refusal);
+        }
+        (void)waiter_free(waiter);
+}
+
+static int wait_begin(Request *request, const Shmd__Wait *wait) {
+        uint64_t longest = request->broker->options->wait_max_ns;
+        uint64_t until = time_now() + (wait->timeout_ns < longest ? wait->timeout_ns : longest);
+        Peer *peer = request->peer;
+        Shortage shortage;
+        Waiter *waiter;
+        int r;
+
+        r = waiter_new(&waiter, &request->broker->waiters, peer->account, &peer->who,
+                       wait->path.data, wait->path.len, until, wait_over, peer, &shortage);
+        if (r == WATCH_E_QUOTA)
+                return request_shortage(request, &shortage, wait->path.data, wait->path.len);
+        if (r)
+                return error_fold(r);
+        waiter->serial = request->serial;
+        list_append(&peer->waiters, &waiter->link);
+        return REQUEST_E_PENDING;
+}
+
+int request_wait(Request *request) {
+        const Shmd__Wait *wait = (const Shmd__Wait *)request->message;
+        Spot spot;
+        int r;
+
+        r = tree_find(&request->broker->tree, &request->peer->who, wait->path.data, wait->path.len, &spot);
+        if (r && r != TREE_E_MISSING) {
+                audit_tree(&request->refusal, r, &spot, false);
+                return REQUEST_E_REFUSED;
+        }
+        if (r == 0) {
+                answer_wait(request->peer, request->serial, spot.node);
+                return 0;
+        }
+        if (wait->timeout_ns == 0) {
+                refuse_timeout(&request->refusal, wait->path.data, wait->path.len);
+                return REQUEST_E_REFUSED;
+        }
+        return wait_begin(request, wait);
+}
+
+/* -- df --------------------------------------------------------------------------------- */
+
+#define DF_ACCOUNTS_MAX 64
+
+typedef struct Usage {
+        Shmd__AccountUse use;
+        Shmd__SlotUse slots[_ACCOUNT_SLOT_N];
+        Shmd__SlotUse *pointers[_ACCOUNT_SLOT_N];
+} Usage;
+
+static void describe_usage(Usage *usage, const uint64_t *max, const uint64_t *used, uid_t uid, unsigned int n_slots) {
+        shmd__account_use__init(&usage->use);
+        usage->use.uid = uid;
+        usage->use.n_slots = n_slots;
+        usage->use.slots = usage->pointers;
+        for (unsigned int i = 0; i < n_slots; ++i) {
+                shmd__slot_use__init(&usage->slots[i]);
+                usage->slots[i].slot = i + 1;
+                usage->slots[i].limit = max[i];
+                usage->slots[i].used = used ? used[i] : 0;
+                usage->pointers[i] = &usage->slots[i];
+        }
+}
+
+static int df_one(Request *request, const uint64_t *max, const uint64_t *used, uid_t uid, unsigned int n_slots) {
+        Shmd__DfReply reply = SHMD__DF_REPLY__INIT;
+        Shmd__AccountUse *pointer;
+        Usage usage;
+
+        describe_usage(&usage, max, used, uid, n_slots);
+        pointer = &usage.use;
+        reply.n_accounts = 1;
+        reply.accounts = &pointer;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int df_account(Request *request, const Shmd__Df *df) {
+        Accounts *accounts = &request->broker->accounts;
+        uid_t uid = df->set_uid ? df->uid : request->peer->cred.uid;
+        const Account *account;
+
+        if (uid != request->peer->cred.uid && !request->peer->who.admin)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
+                                      "only an administrator may look at another user's account");
+        account = accounts_find_user(accounts, uid);
+        return df_one(request, accounts_limits_of(accounts, uid), account ? account->used : NULL, uid, _ACCOUNT_SLOT_N);
+}
+
+/* Directories limit what is named below them: bytes and regions, the first two slots. */
+#define DF_DIRECTORY_SLOTS (ACCOUNT_REGIONS + 1)
+
+static int df_directory(Request *request, const Shmd__Df *df) {
+        const Directory *directory;
+        Spot spot;
+        int r;
+
+        r = request_find(request, df->path, &spot);
+        if (r)
+                return r;
+        if (!node_is_directory(spot.node))
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      spot.path, spot.n_path, "it is a region, not a directory");
+        directory = node_directory(spot.node);
+        return df_one(request, directory->account->max, directory->account->used, directory->permissions.uid,
+                      DF_DIRECTORY_SLOTS);
+}
+
+static int df_accounts(Request *request, const Shmd__Df *df) {
+        Shmd__DfReply reply = SHMD__DF_REPLY__INIT;
+        Shmd__AccountUse *pointers[DF_ACCOUNTS_MAX];
+        Usage usages[DF_ACCOUNTS_MAX];
+        Account *account;
+
+        if (!request->peer->who.admin)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
+                                      "only an administrator may look at every account");
+        account = accounts_next_user(&request->broker->accounts, df->cursor);
+        reply.accounts = pointers;
+        while (account && reply.n_accounts < DF_ACCOUNTS_MAX) {
+                size_t i = reply.n_accounts++;
+
+                describe_usage(&usages[i], account->max, account->used, account->uid, _ACCOUNT_SLOT_N);
+                pointers[i] = &usages[i].use;
+                account = accounts_next_user(&request->broker->accounts, account->uid + 1);
+        }
+        reply.more = account != NULL;
+        reply.cursor = account ? account->uid : 0;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+int request_df(Request *request) {
+        const Shmd__Df *df = (const Shmd__Df *)request->message;
+        const Account *pool = &request->broker->accounts.pool;
+
+        switch (df->scope) {
+        case SHMD__DF_SCOPE__DF_ACCOUNT:
+                return df_account(request, df);
+        case SHMD__DF_SCOPE__DF_DIRECTORY:
+                return df_directory(request, df);
+        case SHMD__DF_SCOPE__DF_TOTAL:
+                return df_one(request, pool->max, pool->used, 0, _ACCOUNT_SLOT_N);
+        case SHMD__DF_SCOPE__DF_ACCOUNTS:
+                return df_accounts(request, df);
+        default:
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "there is no scope of number %u", df->scope);
+        }
+}
+
+/* -- stats ------------------------------------------------------------------------------ */
+
+typedef struct Figures {
+        Shmd__RequestStat requests[_MESSAGE_N];
+        Shmd__RequestStat *request_pointers[_MESSAGE_N];
+        Shmd__ReasonStat reasons[STATS_REASONS];
+        Shmd__ReasonStat *reason_pointers[STATS_REASONS];
+} Figures;
+
+static ProtobufCBinaryData text(const char *s) {
+        return (ProtobufCBinaryData){ .data = (uint8_t *)s, .len = strlen(s) };
+}
+
+static void describe_requests(Stats *stats, Figures *figures, Shmd__StatsReply *reply) {
+        reply->requests = figures->request_pointers;
+        for (unsigned int kind = MESSAGE_NONE + 1; kind < _MESSAGE_N; ++kind) {
+                Shmd__RequestStat *at = &figures->requests[reply->n_requests];
+                RequestFigures *of = &stats->requests[kind];
+
+                shmd__request_stat__init(at);
+                at->name = text(message_name(kind));
+                at->count = of->count;
+                at->refused = of->refused;
+                at->total_ns = of->total_ns;
+                at->n_bucket = MESSAGE_BUCKETS;
+                at->bucket = of->bucket;
+                figures->request_pointers[reply->n_requests++] = at;
+        }
+}
+
+static void describe_refusals(const Stats *stats, Figures *figures, Shmd__StatsReply *reply) {
+        reply->refusals = figures->reason_pointers;
+        for (unsigned int reason = 1; reason < STATS_REASONS; ++reason) {
+                Shmd__ReasonStat *at = &figures->reasons[reply->n_refusals];
+
+                if (!stats->refusals[reason])
+                        continue;
+                shmd__reason_stat__init(at);
+                at->reason = reason;
+                at->name = text(audit_reason_name(reason));
+                at->count = stats->refusals[reason];
+                figures->reason_pointers[reply->n_refusals++] = at;
+        }
+}
+
+int request_stats(Request *request) {
+        Shmd__StatsReply reply = SHMD__STATS_REPLY__INIT;
+        Broker *broker = request->broker;
+        Figures figures;
+
+        reply.uptime_ns = time_now() - broker->stats.started;
+        reply.regions = broker->regions.n;
+        reply.named = broker->regions.n_named;
+        reply.orphans = broker->regions.n_orphans;
+        reply.bytes = broker->accounts.pool.used[ACCOUNT_BYTES];
+        reply.grants = broker->grants.n;
+        reply.peers = broker->n_peers;
+        reply.waiters = broker->waiters.n;
+        reply.directories = broker->tree.n_directories;
+        reply.released = broker->regions.n_released;
+        reply.violations = broker->stats.violations;
+        reply.accepts_paused = listener_n_pauses(broker->listener);
+        reply.log_dropped = log_dropped();
+        reply.broker = text(broker->options->version);
+        describe_requests(&broker->stats, &figures, &reply);
+        describe_refusals(&broker->stats, &figures, &reply);
+        return request_reply(request, &reply.base, NULL, 0);
+}

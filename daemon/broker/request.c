@@ -1,0 +1,294 @@
+/* Requests: see the header for the model. */
+
+#include "broker/request.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "util/error.h"
+
+static int request_hello(Request *request);
+static int request_ping(Request *request);
+
+typedef enum RequestRight {
+        RIGHT_ANYBODY,          /* names and regions decide */
+        RIGHT_ADMIN,
+} RequestRight;
+
+static const struct {
+        RequestFn fn;
+        unsigned int states;    /* peer states in which it is legal */
+        RequestRight right;     /* checked here, before fn */
+        bool grants;            /* its reply can carry descriptors: fn asks for room itself */
+} requests[_MESSAGE_N] = {
+        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false },
+        [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true },
+        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true },
+        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true },
+        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false },
+        [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
+};
+
+/* -- answering ------------------------------------------------------------------------ */
+
+/* Packs and sends one packet. A message that does not fit is our mistake, not the client's:
+ * handlers page what can be long. */
+static int send_message(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
+                        const int *fds, size_t n_fds) {
+        uint8_t *packet = peer->broker->reply;
+        size_t n;
+        int r;
+
+        r = message_pack(message, packet + sizeof(WireHeader), WIRE_REPLY_MAX - sizeof(WireHeader), &n);
+        ASSERT(r == 0);
+        n += sizeof(WireHeader);
+        wire_put_header(packet, n, (uint16_t)kind, (uint16_t)n_fds, serial);
+
+        r = connection_send(peer->connection, packet, n, fds, n_fds);
+        if (r == CONNECTION_E_GONE) {
+                peer_end(peer, NULL);
+                return 0;
+        }
+        if (r) {
+                peer_end(peer, "send-failed");
+                return r == -ENOMEM || r == -EMFILE ? 0 : error_fold(r);
+        }
+        return 0;
+}
+
+int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
+        return send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds);
+}
+
+int request_done(Request *request) {
+        Shmd__Done done = SHMD__DONE__INIT;
+
+        return request_reply(request, &done.base, NULL, 0);
+}
+
+void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message) {
+        (void)send_message(peer, kind | MESSAGE_REPLY, serial, message, NULL, 0);
+}
+
+void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal) {
+        const char *name = message_name(kind);
+        Shmd__Refusal message;
+
+        stats_refusal(&peer->broker->stats, refusal->reason);
+        audit_log(refusal, peer->account, peer->id, peer->cred.pid, name ? name : "unknown");
+        audit_message(refusal, &message);
+        (void)send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0);
+}
+
+/* -- the dispatcher ------------------------------------------------------------------- */
+
+static const char *malformed_name(int r) {
+        return r == MESSAGE_E_TOO_COMPLEX ? "too-complex" : "malformed";
+}
+
+static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
+        Peer *peer = request->peer;
+        Broker *broker = request->broker;
+        unsigned int kind = request->kind;
+        ProtobufCMessage *message;
+        int r;
+
+        if (!message_name(kind))
+                return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_REQUEST, NULL, 0,
+                                      "this broker knows no request of kind %u", kind);
+        if (!(requests[kind].states & peer->state)) {
+                peer_end(peer, peer->state == PEER_NEW ? "before-hello" : "second-hello");
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_STATE, NULL, 0,
+                                      peer->state == PEER_NEW ? "the first request must be hello" :
+                                                                "hello was said already");
+        }
+        if (requests[kind].right == RIGHT_ADMIN && !peer->who.admin)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
+                                      "only an administrator may do that");
+
+        arena_reset(broker->arena);
+        r = message_unpack(broker->arena, kind, false, payload, n, &message);
+        if (r) {
+                peer_end(peer, malformed_name(r));
+                return REQUEST_E_CLOSED;
+        }
+        request->message = message;
+        return requests[kind].fn(request);
+}
+
+int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
+        Broker *broker = peer->broker;
+        Request request = { .broker = broker, .peer = peer, .kind = header->kind, .serial = header->serial };
+        uint64_t began = time_now();
+        int r;
+
+        if (header->serial == 0) {
+                peer_end(peer, "serial-zero");
+                return REQUEST_E_CLOSED;
+        }
+
+        r = REQUEST_E_LATER;
+        if (header->kind < _MESSAGE_N && requests[header->kind].grants)
+                r = 0;
+        else
+                r = request_reserve(&request, 0);
+        if (!r)
+                r = check_and_call(&request, packet + sizeof(WireHeader), header->length - sizeof(WireHeader));
+        if (r == -ENOMEM)
+                r = request_refuse(&request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_KERNEL, NULL, 0,
+                                   "the broker is out of memory");
+
+        if (r == REQUEST_E_SOON || r == REQUEST_E_LATER) {
+                r = peer_hold(peer, header->length, r == REQUEST_E_SOON);
+                if (r == 0)
+                        return REQUEST_E_HELD;
+                peer_end(peer, "resources");
+                return REQUEST_E_CLOSED;
+        }
+        if (r == REQUEST_E_REFUSED)
+                peer_refuse(peer, header->kind, header->serial, &request.refusal);
+        if (r != REQUEST_E_CLOSED)
+                stats_request(&broker->stats, header->kind, r == REQUEST_E_REFUSED, time_now() - began);
+        if (r < 0)
+                return r;
+        return deadline_is_armed(&peer->end) ? REQUEST_E_CLOSED : 0;
+}
+
+/* -- for handlers --------------------------------------------------------------------- */
+
+int request_reserve(Request *request, uint32_t n_fds) {
+        HeldRequest *held = &request->peer->held;
+        Shortage shortage;
+        int r;
+
+        r = connection_may_send(request->peer->connection, n_fds, &shortage);
+        if (r == CONNECTION_E_BUSY)
+                return REQUEST_E_LATER;
+        if (r == CONNECTION_E_QUOTA) {
+                /* Other connections of the same user must read: wait for them, but not for ever. */
+                if (!held->packet || time_now() - held->since < request->broker->options->stall_ns)
+                        return REQUEST_E_LATER;
+                audit_shortage(&request->refusal, &shortage, NULL, 0);
+                return REQUEST_E_REFUSED;
+        }
+        return error_fold(r);
+}
+
+/* How long a request may wait for what is being released. */
+#define SHORTAGE_WAIT_NS (2 * NSEC_PER_SEC)
+
+int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path) {
+        HeldRequest *held = &request->peer->held;
+        Broker *broker = request->broker;
+        bool again = false;
+
+        if (shortage->slot == ACCOUNT_GRANTS) {
+                /* Before the answer is no, every grant of the account is looked at once. */
+                again = held->sweep == 0 || !grants_swept(&broker->grants, held->sweep);
+                if (held->sweep == 0)
+                        held->sweep = grants_sweep(&broker->grants, request->peer->account);
+        } else if (shortage->slot == ACCOUNT_BYTES || shortage->slot == ACCOUNT_REGIONS) {
+                again = (!held->packet || time_now() - held->since < SHORTAGE_WAIT_NS) &&
+                        regions_squeeze(&broker->regions);
+        }
+        if (again)
+                return REQUEST_E_SOON;
+        audit_shortage(&request->refusal, shortage, path, n_path);
+        return REQUEST_E_REFUSED;
+}
+
+int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = tree_resolve(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
+
+        if (r == 0)
+                return 0;
+        audit_tree(&request->refusal, r, ret, false);
+        return REQUEST_E_REFUSED;
+}
+
+int request_find(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = tree_find(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
+
+        if (r == 0)
+                return 0;
+        audit_tree(&request->refusal, r, ret, false);
+        return REQUEST_E_REFUSED;
+}
+
+/* A region by number is its owner's business: for everybody else there is none of that number. */
+int request_own_region(Request *request, uint64_t id, Region **ret) {
+        Region *region = regions_find(&request->broker->regions, id);
+
+        if (!region || !access_owns(&request->peer->who, &region->permissions))
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING, NULL, 0,
+                                      "no region of that number is yours");
+        *ret = region;
+        return 0;
+}
+
+int request_may_change(Request *request, const Spot *spot) {
+        bool sticky;
+        int r = tree_may_change(spot, &request->peer->who, &sticky);
+
+        if (r == TREE_E_DENIED && !sticky)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_WRITE,
+                                      spot->path, spot->n_path, "no write permission on the directory it is in");
+        if (r) {
+                audit_tree(&request->refusal, r, spot, sticky);
+                return REQUEST_E_REFUSED;
+        }
+        return 0;
+}
+
+int request_check_flags(Request *request, uint32_t flags, uint32_t known) {
+        if (flags & ~known)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_FLAGS, NULL, 0,
+                                      "this broker does not know the flags 0x%x", flags & ~known);
+        return 0;
+}
+
+/* -- hello and ping ------------------------------------------------------------------- */
+
+static int request_hello(Request *request) {
+        const Shmd__Hello *hello = (const Shmd__Hello *)request->message;
+        Shmd__HelloReply reply = SHMD__HELLO_REPLY__INIT;
+        Peer *peer = request->peer;
+        const char *version = request->broker->options->version;
+
+        if (hello->version == 0)
+                return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_VERSION, NULL, 0,
+                                      "this broker speaks version %u of the protocol", MESSAGE_VERSION);
+        if (hello->session.len != 0 && hello->session.len != MESSAGE_SESSION_BYTES)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "a session has %u bytes", MESSAGE_SESSION_BYTES);
+
+        /* A session that ended, or is not of this broker, is not found: the client gets a new one. */
+        peer->state = PEER_READY;
+        deadline_disarm(&peer->hello);
+        reply.version = MESSAGE_VERSION;
+        reply.session = (ProtobufCBinaryData){ .data = peer->session, .len = sizeof(peer->session) };
+        reply.uid = peer->cred.uid;
+        reply.admin = peer->who.admin;
+        reply.broker = (ProtobufCBinaryData){ .data = (uint8_t *)version, .len = strlen(version) };
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int request_ping(Request *request) {
+        const Shmd__Ping *ping = (const Shmd__Ping *)request->message;
+
+        if (ping->payload.len > MESSAGE_PING_MAX)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "a ping carries at most %u bytes, not %zu", MESSAGE_PING_MAX, ping->payload.len);
+        return request_reply(request, &ping->base, NULL, 0);
+}

@@ -1,0 +1,95 @@
+/* Requests: the table of them, and the one dispatcher that checks what the table says.
+ *
+ * A handler sees only requests that are legal in the peer's state and that the peer has the right
+ * to make. It checks the shape of what it got, resolves names with the asker's credentials, acts,
+ * and answers. Module codes end here: a handler turns each into a refusal in words (audit.h), or
+ * into "ask me again".
+ */
+#ifndef BROKER_REQUEST_H
+#define BROKER_REQUEST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "broker/audit.h"
+#include "broker/broker.h"
+#include "broker/peer.h"
+#include "proto/message.h"
+#include "proto/wire.h"
+
+enum {
+        _REQUEST_E_SUCCESS,     /* answered */
+        REQUEST_E_REFUSED,      /* request->refusal says why */
+        REQUEST_E_SOON,         /* something may be released in the next turns: ask again then */
+        REQUEST_E_LATER,        /* the client, or its user, must read first: ask again in a while */
+        REQUEST_E_PENDING,      /* taken; the answer comes when it comes */
+        REQUEST_E_HELD,         /* from the dispatcher: kept by the peer, to be asked again */
+        REQUEST_E_CLOSED,       /* from the dispatcher: the peer is over */
+};
+
+typedef struct Request {
+        Broker *broker;
+        Peer *peer;
+        unsigned int kind;
+        uint64_t serial;
+        const ProtobufCMessage *message;
+        Refusal refusal;
+} Request;
+
+typedef int (*RequestFn)(Request *request);
+
+/* Checks and answers one packet that wire_receive() took.
+ * Return: 0, REQUEST_E_HELD, REQUEST_E_CLOSED, or a negative errno that ends the broker. */
+int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet);
+
+/* -- for handlers ---------------------------------------------------------------------- */
+
+/* Makes sure that a reply with so many descriptors can be sent. Return: 0, REQUEST_E_LATER,
+ * REQUEST_E_REFUSED. */
+int request_reserve(Request *request, uint32_t n_fds);
+
+/* Sends the reply, with descriptors that stay the caller's. Return: 0, or negative errno. */
+int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds);
+int request_done(Request *request);
+
+/* Sends a reply or a refusal outside of a dispatch (a wait that is over). */
+void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message);
+void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal);
+
+/* A charge was refused: whether to ask again because something may come free, or to refuse.
+ * Return: REQUEST_E_SOON, REQUEST_E_REFUSED. */
+int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path);
+
+/* Refuses. Return: REQUEST_E_REFUSED. */
+#define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)
+
+/* Resolves a path, or refuses. Return: 0, REQUEST_E_REFUSED. */
+int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_find(Request *request, ProtobufCBinaryData path, Spot *ret);
+/* Finds a region by number for its owner, or refuses. */
+int request_own_region(Request *request, uint64_t id, Region **ret);
+/* Whether the name at the spot may be made or taken away, or refuses. */
+int request_may_change(Request *request, const Spot *spot);
+int request_check_flags(Request *request, uint32_t flags, uint32_t known);
+
+/* Describes a directory (region NULL) or a region (node NULL if it has no name); path is where the
+ * bytes of its path may go (PATH_BYTES_MAX). */
+void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret);
+
+/* The handlers: request-grant.c, request-name.c, request-look.c. */
+int request_create(Request *request);
+int request_open(Request *request);
+int request_batch(Request *request);
+int request_publish(Request *request);
+int request_mkdir(Request *request);
+int request_rmdir(Request *request);
+int request_unlink(Request *request);
+int request_chmod(Request *request);
+int request_chown(Request *request);
+int request_wait(Request *request);
+int request_stat(Request *request);
+int request_list(Request *request);
+int request_df(Request *request);
+int request_stats(Request *request);
+
+#endif
