@@ -1,0 +1,31 @@
+/* Capacity: what this machine and this process's limits allow, and the "auto" of the
+ * configuration worked out from it.
+ *
+ * Every region keeps a descriptor, every connection has one, and every descriptor on its way to a
+ * client counts too. So the soft limit is raised to the hard one and divided; a configuration that
+ * asks for more than there can be is an error at start, not a surprise at the worst time.
+ */
+#ifndef CAPACITY_H
+#define CAPACITY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config.h"
+
+enum {
+        _CAPACITY_E_SUCCESS,
+        CAPACITY_E_IMPOSSIBLE,          /* config->message has both numbers */
+};
+
+/* Raises the soft limit of descriptors to the hard one. Return: 0 and the limit, negative errno. */
+int capacity_raise_descriptors(uint64_t *ret);
+
+/* Half of the smaller of the machine's memory and the lowest limit of a memory cgroup this process
+ * is in. Bytes. */
+uint64_t capacity_memory(void);
+
+/* Replaces every CONFIG_AUTO. Return: 0, CAPACITY_E_IMPOSSIBLE. */
+int capacity_resolve(Config *config, uint64_t descriptors, uint64_t memory);
+
+#endif

@@ -1,0 +1,336 @@
+/* shmd: the start-up recipe, and nothing else.
+ *
+ * main() reads from top to bottom: what is asked of the system is asked first, then privileges
+ * end on one visible line, then the broker is put together, then the door is closed, and only then
+ * is the first client's byte read.
+ */
+
+#include <argp.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "broker/broker.h"
+#include "buildinfo.h"
+#include "capacity.h"
+#include "config.h"
+#include "sandbox.h"
+#include "service.h"
+#include "util/log.h"
+#include "util/peercred.h"
+#include "util/probe.h"
+
+#define DEFAULT_CONFIG SHMD_SYSCONFDIR "/shmd/shmd.conf"
+#define SYSTEM_DIRECTORY "/run/shmd"
+
+typedef struct Options {
+        const char *socket;
+        const char *config;
+        bool check;
+        bool user;
+} Options;
+
+/* -- the command line ------------------------------------------------------------------- */
+
+const char *argp_program_version = "shmd " PACKAGE_VERSION;
+error_t argp_err_exit_status = 2;
+
+enum {
+        OPTION_CHECK = 256,
+        OPTION_USER,
+};
+
+static error_t parse_option(int key, char *argument, struct argp_state *state) {
+        Options *options = state->input;
+
+        switch (key) {
+        case 's':
+                options->socket = argument;
+                return 0;
+        case 'c':
+                options->config = argument;
+                return 0;
+        case OPTION_CHECK:
+                options->check = true;
+                return 0;
+        case OPTION_USER:
+                options->user = true;
+                return 0;
+        case ARGP_KEY_ARG:
+                argp_error(state, "there is nothing to do with '%s'", argument);
+                return EINVAL;
+        default:
+                return ARGP_ERR_UNKNOWN;
+        }
+}
+
+static const struct argp_option option_table[] = {
+        { "socket", 's', "PATH", 0, "Listen on PATH", 0 },
+        { "config", 'c', "FILE", 0, "Read FILE instead of " DEFAULT_CONFIG, 0 },
+        { "check-config", OPTION_CHECK, NULL, 0, "Check the configuration and exit", 0 },
+        { "user", OPTION_USER, NULL, 0, "Be a user's own broker: listen on $XDG_RUNTIME_DIR/shmd/socket", 0 },
+        { 0 },
+};
+
+static const struct argp argp = {
+        .options = option_table,
+        .parser = parse_option,
+        .doc = "Broker for shared memory: makes regions, gives them names, decides who may have them, and hands out "
+               "their descriptors.\vRuns in the foreground and logs to standard error. See shmd(8) and shmd.conf(5).",
+};
+
+/* -- steps ------------------------------------------------------------------------------ */
+
+static int fail(const char *what, int r) {
+        LogLine line;
+
+        log_begin(&line, LOG_ERROR, "failed");
+        log_text(&line, "step", what);
+        if (r < 0)
+                log_errno(&line, "error", r);
+        log_end(&line);
+        return EXIT_FAILURE;
+}
+
+static int fail_message(const char *what, const char *message) {
+        LogLine line;
+
+        log_begin(&line, LOG_ERROR, "failed");
+        log_text(&line, "step", what);
+        log_text(&line, "message", message);
+        log_end(&line);
+        return EXIT_FAILURE;
+}
+
+/* Reads the configuration; a default file that is not there is an empty one. */
+static int read_config(const Options *options, Config **ret) {
+        CLEANUP(config_freep) Config *config = NULL;
+        const char *path = options->config ? options->config : DEFAULT_CONFIG;
+        int r;
+
+        r = config_new(&config);
+        if (r)
+                return fail("config", r);
+        r = config_read(config, path);
+        if (r == CONFIG_E_INVALID)
+                return fail_message("config", config->message);
+        if (r < 0 || (r == CONFIG_E_MISSING && options->config)) {
+                (void)snprintf(config->message, sizeof(config->message), "%s: %s", path,
+                               r < 0 ? strerror(-r) : strerror(ENOENT));
+                return fail_message("config", config->message);
+        }
+        *ret = config;
+        config = NULL;
+        return 0;
+}
+
+/* Where to listen: the command line, the configuration, or the default of the system or the user. */
+static const char *socket_path(const Options *options, const Config *config, char buffer[static 256]) {
+        const char *runtime = getenv("XDG_RUNTIME_DIR");
+
+        if (options->socket)
+                return options->socket;
+        if (*config->socket)
+                return config->socket;
+        if (!options->user) {
+                (void)mkdir(SYSTEM_DIRECTORY, 0755);
+                return SYSTEM_DIRECTORY "/socket";
+        }
+        if (!runtime || strlen(runtime) > 200)
+                return NULL;
+        (void)snprintf(buffer, 256, "%s/shmd", runtime);
+        (void)mkdir(buffer, 0700);
+        (void)snprintf(buffer, 256, "%s/shmd/socket", runtime);
+        return buffer;
+}
+
+static int take_socket(const Options *options, const Config *config, int *ret_fd, const char **ret_path) {
+        static char buffer[256];
+        int r;
+
+        r = service_take_socket(ret_fd);
+        if (r)
+                return fail("listen-fds", r);
+        *ret_path = "inherited";
+        if (*ret_fd >= 0)
+                return 0;
+        *ret_path = socket_path(options, config, buffer);
+        if (!*ret_path)
+                return fail_message("socket", "--user needs $XDG_RUNTIME_DIR, or --socket");
+        r = listener_bind(*ret_path, (unsigned int)config->socket_mode, ret_fd);
+        if (r == -EADDRINUSE)
+                return fail_message("socket", "another broker, or another file, is at the socket's path");
+        return r ? fail("socket", r) : 0;
+}
+
+/* Signals become readable events; SIGIO comes from leases that somebody runs into, SIGPIPE from
+ * peers that are gone: neither may end the broker. */
+static int take_signals(int *ret) {
+        sigset_t set;
+
+        (void)signal(SIGIO, SIG_IGN);
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGTERM);
+        (void)sigaddset(&set, SIGINT);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return fail("signals", -errno);
+        *ret = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        return *ret < 0 ? fail("signals", -errno) : 0;
+}
+
+static int drop_privileges(const Config *config, uid_t *ret_uid, gid_t *ret_gid) {
+        LogLine line;
+        int r;
+
+        *ret_uid = geteuid();
+        *ret_gid = getegid();
+        if (*ret_uid == 0 && *config->user && config_find_user(config->user, ret_uid, ret_gid)) {
+                log_begin(&line, LOG_WARN, "user-missing");
+                log_text(&line, "user", config->user);
+                log_text(&line, "message", "there is no such user: keeping uid 0, without any capability");
+                log_end(&line);
+        }
+        r = sandbox_drop_privileges(*ret_uid, *ret_gid);
+        return r ? fail("privileges", r) : 0;
+}
+
+static void log_missing_features(void) {
+        for (unsigned int i = 0; i < _PROBE_N; ++i) {
+                LogLine line;
+
+                if (probe_have(i))
+                        continue;
+                log_begin(&line, LOG_WARN, "degraded");
+                log_text(&line, "missing", probe_name(i));
+                log_text(&line, "consequence", probe_consequence(i));
+                log_end(&line);
+        }
+}
+
+static int make_options(const Config *config, BrokerOptions *ret) {
+        static BrokerDirectory *directories;
+
+        *ret = (BrokerOptions){
+                .exceptions = config->exceptions,
+                .n_exceptions = config->n_exceptions,
+                .n_directories = config->n_directories,
+                .root_mode = (mode_t)config->root_mode,
+                .wait_max_ns = config->wait_max,
+                .hello_ns = config->hello,
+                .stall_ns = config->stall,
+                .version = PACKAGE_VERSION,
+        };
+        memcpy(ret->pool_max, config->global, sizeof(ret->pool_max));
+        memcpy(ret->user_max, config->account, sizeof(ret->user_max));
+        if (*config->admin_group) {
+                if (config_find_group(config->admin_group, &ret->admin_group))
+                        return fail_message("config", "admin-group: there is no such group");
+                ret->have_admin_group = true;
+        }
+        directories = calloc(config->n_directories + 1, sizeof(*directories));
+        if (!directories)
+                return fail("config", -ENOMEM);
+        for (size_t i = 0; i < config->n_directories; ++i) {
+                directories[i].path = config->directories[i].path;
+                directories[i].permissions = config->directories[i].permissions;
+                memcpy(directories[i].max, config->directories[i].max, sizeof(directories[i].max));
+        }
+        ret->directories = directories;
+        return 0;
+}
+
+static void log_ready(const char *path, const BrokerOptions *options, uint64_t descriptors, int landlock) {
+        LogLine line;
+
+        log_begin(&line, LOG_NOTE, "ready");
+        log_text(&line, "version", options->version);
+        log_text(&line, "socket", path);
+        log_u64(&line, "uid", options->uid);
+        log_u64(&line, "descriptors", descriptors);
+        log_u64(&line, "bytes", options->pool_max[ACCOUNT_BYTES]);
+        log_u64(&line, "regions", options->pool_max[ACCOUNT_REGIONS]);
+        log_u64(&line, "peers", options->pool_max[ACCOUNT_PEERS]);
+        log_u64(&line, "inflight", options->pool_max[ACCOUNT_INFLIGHT]);
+        log_text(&line, "landlock", landlock ? "yes" : "no");
+        log_end(&line);
+}
+
+static int finish(Broker *broker, int result) {
+        bool balanced = broker_free(broker);
+        LogLine line;
+
+        log_begin(&line, balanced && !result ? LOG_NOTE : LOG_ERROR, "stopped");
+        log_text(&line, "books", balanced ? "balanced" : "unbalanced");
+        if (result)
+                log_errno(&line, "error", result);
+        log_end(&line);
+        return balanced && !result ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* -- the recipe ------------------------------------------------------------------------- */
+
+int main(int argc, char **argv) {
+        CLEANUP(config_freep) Config *config = NULL;
+        const BrokerDirectory *bad_directory;
+        int listen_fd = -1, signal_fd = -1, landlock = 0, r;
+        Options options = { .socket = NULL };
+        BrokerOptions broker_options;
+        uint64_t descriptors;
+        const char *path = NULL;
+        Broker *broker;
+
+        if (argp_parse(&argp, argc, argv, 0, NULL, &options))
+                return 2;
+        (void)log_open(STDERR_FILENO);
+
+        /* What is asked of the system, while it may still be asked. */
+        if (read_config(&options, &config))
+                return EXIT_FAILURE;
+        r = capacity_raise_descriptors(&descriptors);
+        if (r)
+                return fail("descriptors", r);
+        if (capacity_resolve(config, descriptors, capacity_memory()))
+                return fail_message("capacity", config->message);
+        if (make_options(config, &broker_options))
+                return EXIT_FAILURE;
+        if (options.check)
+                return puts("the configuration is valid") < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+        if (take_signals(&signal_fd) || take_socket(&options, config, &listen_fd, &path))
+                return EXIT_FAILURE;
+        r = service_connect();
+        if (r)
+                return fail("notify-socket", r);
+        peercred_setup();
+
+        /* Privileges end here. */
+        if (drop_privileges(config, &broker_options.uid, &broker_options.gid))
+                return EXIT_FAILURE;
+
+        /* The broker, from numbers and descriptors. */
+        r = probe_run();
+        if (r)
+                return fail("probe", r);
+        log_missing_features();
+        r = broker_new_consume_fds(&broker, &broker_options, listen_fd, signal_fd, &bad_directory);
+        if (r)
+                return bad_directory ? fail_message(bad_directory->path, "the directory cannot be made: does its parent exist?") :
+                                       fail("broker", r);
+
+        /* The door is closed. */
+        r = sandbox_enter(&landlock);
+        if (r)
+                return fail("sandbox", r);
+
+        log_ready(path, &broker_options, descriptors, landlock);
+        service_notify("READY=1");
+        r = broker_run(broker);
+        service_notify("STOPPING=1");
+        return finish(broker, r);
+}
