@@ -121,6 +121,32 @@ static bool has_field_zero(const ProtobufCMessage *message) {
         return false;
 }
 
+/* A buffer that keeps nothing: it compares what is packed into it with the bytes that came. */
+typedef struct Comparison {
+        ProtobufCBuffer base;
+        const uint8_t *data;
+        size_t left;
+        bool differs;
+} Comparison;
+
+static void comparison_append(ProtobufCBuffer *buffer, size_t n, const uint8_t *data) {
+        Comparison *comparison = (Comparison *)buffer;
+
+        if (comparison->differs || n > comparison->left || (n && memcmp(data, comparison->data, n) != 0)) {
+                comparison->differs = true;
+                return;
+        }
+        comparison->data += n;
+        comparison->left -= n;
+}
+
+static bool encodes_to(const ProtobufCMessage *message, const uint8_t *data, size_t n) {
+        Comparison comparison = { .base = { .append = comparison_append }, .data = data, .left = n };
+
+        (void)protobuf_c_message_pack_to_buffer(message, &comparison.base);
+        return !comparison.differs && comparison.left == 0;
+}
+
 int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *data, size_t n, ProtobufCMessage **ret) {
         const ProtobufCMessageDescriptor *descriptor;
         ProtobufCMessage *message;
@@ -135,7 +161,7 @@ int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *d
         message = protobuf_c_message_unpack(descriptor, &arena->allocator, n, data);
         if (!message)
                 return arena->overflowed ? MESSAGE_E_TOO_COMPLEX : MESSAGE_E_MALFORMED;
-        if (protobuf_c_message_get_packed_size(message) != n || has_field_zero(message))
+        if (has_field_zero(message) || !encodes_to(message, data, n))
                 return MESSAGE_E_MALFORMED;
 
         *ret = message;

@@ -2,8 +2,8 @@
  *
  * protobuf-c is lenient: it merges repeated sub-messages, takes overlong numbers and lets the
  * last of two values win. Here a payload has one encoding: what was unpacked must encode to
- * exactly as many bytes as came, or it is refused. Fields this version does not know are
- * ignored, as the protocol promises, but they count against the packet and the arena.
+ * exactly the bytes that came, or it is refused. Fields this version does not know are ignored,
+ * as the protocol promises, but they come last and count against the packet and the arena.
  *
  * The arena is a fixed block, allocated once and reset after each packet: unpacking allocates
  * nothing, and a packet crafted to unpack into much more than itself is refused when the block
