@@ -1,0 +1,428 @@
+/* A real broker in a private directory: see the header for the model. */
+
+#define _GNU_SOURCE
+#include "lib/broker.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static const char *shmd_path(void) {
+        static char path[512];
+        const char *dir = getenv("SHMD_TEST_BUILDDIR");
+
+        (void)snprintf(path, sizeof(path), "%s/shmd", dir ? dir : ".");
+        return path;
+}
+
+static char *read_file(const char *path) {
+        char *text = NULL;
+        size_t n = 0, room = 0;
+        FILE *file = fopen(path, "re");
+
+        if (!file)
+                return NULL;
+        do {
+                room = room ? room * 2 : 4096;
+                text = realloc(text, room);
+                REQUIRE(text);
+                n += fread(text + n, 1, room - n - 1, file);
+        } while (n == room - 1);
+        (void)fclose(file);
+        text[n] = 0;
+        return text;
+}
+
+const char *broker_write_file(Broker *broker, const char *name, const char *content) {
+        static char path[128];
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "%s/%s", broker->dir, name);
+        file = fopen(path, "we");
+        REQUIRE(file, "%s: %s", path, strerror(errno));
+        REQUIRE(fputs(content, file) >= 0 && fclose(file) == 0);
+        return path;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+        return remove(path);
+}
+
+static void remove_tree(const char *dir) {
+        (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+/* What becomes of the broker and its directory when the test dies in the middle. */
+static void minder_start(Broker *broker) {
+        int fds[2];
+
+        REQUIRE(pipe2(fds, O_CLOEXEC) == 0);
+        broker->minder = fork();
+        REQUIRE(broker->minder >= 0);
+        if (broker->minder == 0) {
+                char byte;
+
+                for (int fd = 0; fd < 4096; ++fd)
+                        if (fd != fds[0])
+                                (void)close(fd);
+                (void)setsid();
+                if (read(fds[0], &byte, 1) == 1)
+                        _exit(0);
+                (void)kill(broker->pid, SIGKILL);
+                remove_tree(broker->dir);
+                _exit(0);
+        }
+        close_fd(fds[0]);
+        broker->minder_fd = fds[1];
+}
+
+static void minder_stop(Broker *broker) {
+        if (broker->minder > 0) {
+                REQUIRE(write(broker->minder_fd, "", 1) == 1);
+                (void)test_wait_pid(broker->minder);
+        }
+        broker->minder = 0;
+        broker->minder_fd = close_fd(broker->minder_fd);
+}
+
+static int notify_socket(Broker *broker) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd;
+
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", broker->dir);
+        fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        REQUIRE(fd >= 0);
+        REQUIRE(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "%s", strerror(errno));
+        REQUIRE(chmod(address.sun_path, 0666) == 0);
+        return fd;
+}
+
+static void become_daemon(Broker *broker, const BrokerOptions *options, const char *config) {
+        char notify[128];
+        sigset_t none;
+        int log;
+
+        log = open(broker->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+        REQUIRE(log >= 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2);
+        (void)close(0);
+        REQUIRE(open("/dev/null", O_RDONLY) == 0);
+
+        (void)sigemptyset(&none);
+        (void)sigprocmask(SIG_SETMASK, &none, NULL);
+        (void)signal(SIGPIPE, SIG_DFL);
+        (void)snprintf(notify, sizeof(notify), "%s/notify", broker->dir);
+        (void)setenv("NOTIFY_SOCKET", notify, 1);
+        if (!options->no_socket) {
+                (void)unsetenv("LISTEN_FDS");
+                (void)unsetenv("LISTEN_PID");
+        }
+        for (int fd = 3; fd < 1024; ++fd) {
+                int flags = fcntl(fd, F_GETFD);
+
+                if (flags >= 0)
+                        (void)fcntl(fd, F_SETFD, flags | FD_CLOEXEC);
+        }
+        if (options->prepare)
+                options->prepare(options->userdata);
+        if (options->as_nobody && geteuid() == 0)
+                REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
+
+        if (options->no_socket)
+                (void)execl(shmd_path(), "shmd", "--config", config, NULL);
+        else
+                (void)execl(shmd_path(), "shmd", "--config", config, "--socket", broker->socket, NULL);
+        fprintf(stderr, "cannot run %s: %s\n", shmd_path(), strerror(errno));
+        _exit(127);
+}
+
+/* Waits for READY=1 or for the daemon's end. */
+static void wait_until_ready(Broker *broker, int notify) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        char text[512];
+        ssize_t n;
+
+        for (;;) {
+                struct pollfd p = { .fd = notify, .events = POLLIN };
+                int status;
+
+                if (poll(&p, 1, 20) == 1) {
+                        n = recv(notify, text, sizeof(text) - 1, MSG_DONTWAIT);
+                        text[n > 0 ? n : 0] = 0;
+                        if (strstr(text, "READY=1"))
+                                return;
+                }
+                if (waitpid(broker->pid, &status, WNOHANG) == broker->pid) {
+                        char *log = read_file(broker->log);
+
+                        broker->pid = 0;
+                        test_fail(__FILE__, __LINE__, "the broker starts", " it ended with status %#x and said:\n%s",
+                                  status, log ? log : "");
+                }
+                REQUIRE(test_now_ms() < end, "the broker is not ready");
+        }
+}
+
+Broker *broker_spawn_with(const BrokerOptions *options) {
+        Broker *broker = calloc(1, sizeof(*broker));
+        char config[128];
+        FILE *file;
+        int notify;
+
+        REQUIRE(broker);
+        (void)snprintf(broker->dir, sizeof(broker->dir), "%s/shmd-test-XXXXXX", "/tmp");
+        REQUIRE(mkdtemp(broker->dir), "%s", strerror(errno));
+        REQUIRE(chmod(broker->dir, options->as_nobody ? 0777 : 0755) == 0);
+        (void)snprintf(broker->socket, sizeof(broker->socket), "%s",
+                       options->socket ? options->socket : "");
+        if (!options->socket)
+                (void)snprintf(broker->socket, sizeof(broker->socket), "%s/socket", broker->dir);
+        (void)snprintf(broker->log, sizeof(broker->log), "%s/log", broker->dir);
+        broker->minder_fd = -1;
+
+        (void)snprintf(config, sizeof(config), "%s/shmd.conf", broker->dir);
+        file = fopen(config, "we");
+        REQUIRE(file);
+        fprintf(file, "[daemon]\n");
+        if (geteuid() == 0 && !options->as_nobody)
+                fprintf(file, "user = %d\n", TEST_BROKER_UID);
+        fprintf(file, "%s\n", options->config ? options->config : "");
+        REQUIRE(fclose(file) == 0);
+
+        notify = notify_socket(broker);
+        (void)fflush(NULL);
+        broker->pid = fork();
+        REQUIRE(broker->pid >= 0);
+        if (broker->pid == 0)
+                become_daemon(broker, options, config);
+        minder_start(broker);
+        wait_until_ready(broker, notify);
+        close_fd(notify);
+        return broker;
+}
+
+Broker *broker_spawn(const char *config) {
+        return broker_spawn_with(&(BrokerOptions){ .config = config });
+}
+
+int broker_wait(Broker *broker) {
+        int status = test_wait_pid(broker->pid);
+
+        broker->pid = 0;
+        return status;
+}
+
+Broker *broker_forget(Broker *broker) {
+        minder_stop(broker);
+        remove_tree(broker->dir);
+        free(broker);
+        return NULL;
+}
+
+Broker *broker_stop(Broker *broker) {
+        bool balanced;
+        int status;
+
+        REQUIRE(broker_is_alive(broker), "the broker ended before it was told to");
+        REQUIRE(kill(broker->pid, SIGTERM) == 0);
+        status = broker_wait(broker);
+        balanced = broker_log_has(broker, "event=stopped", "books=balanced", NULL);
+        if (status != 0 || !balanced) {
+                char *log = read_file(broker->log);
+
+                test_fail(__FILE__, __LINE__, "a clean end with balanced books", " status %#x, log:\n%.800s", status,
+                          log ? (strlen(log) > 800 ? log + strlen(log) - 800 : log) : "");
+        }
+        return broker_forget(broker);
+}
+
+void broker_kill(Broker *broker) {
+        REQUIRE(kill(broker->pid, SIGKILL) == 0);
+        (void)broker_wait(broker);
+}
+
+bool broker_is_alive(Broker *broker) {
+        siginfo_t info = { 0 };
+
+        if (broker->pid <= 0)
+                return false;
+        return waitid(P_PID, (id_t)broker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+}
+
+int shmd_run(char **ret, ...) {
+        char *argv[16] = { (char *)"shmd" };
+        char path[] = "/tmp/shmd-test-output-XXXXXX";
+        int fd, status, n = 1;
+        va_list args;
+        pid_t pid;
+
+        va_start(args, ret);
+        while ((argv[n] = va_arg(args, char *)))
+                REQUIRE(++n < 15);
+        va_end(args);
+
+        fd = mkostemp(path, O_CLOEXEC);
+        REQUIRE(fd >= 0);
+        (void)fflush(NULL);
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+                (void)close(0);
+                REQUIRE(open("/dev/null", O_RDONLY) == 0 && dup2(fd, 1) == 1 && dup2(fd, 2) == 2);
+                (void)unsetenv("NOTIFY_SOCKET");
+                (void)execv(shmd_path(), argv);
+                _exit(127);
+        }
+        status = test_wait_pid(pid);
+        *ret = read_file(path);
+        (void)unlink(path);
+        close_fd(fd);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static bool line_has(const char *line, size_t n, va_list args) {
+        const char *what;
+
+        while ((what = va_arg(args, const char *)))
+                if (!memmem(line, n, what, strlen(what)))
+                        return false;
+        return true;
+}
+
+static bool log_has(Broker *broker, va_list args) {
+        CLEANUP(freep) char *log = read_file(broker->log);
+        bool found = false;
+
+        for (char *line = log; line && *line && !found;) {
+                size_t n = strcspn(line, "\n");
+                va_list copy;
+
+                va_copy(copy, args);
+                found = line_has(line, n, copy);
+                va_end(copy);
+                line += n + (line[n] != 0);
+        }
+        return found;
+}
+
+bool broker_log_has(Broker *broker, ...) {
+        va_list args;
+        bool found;
+
+        va_start(args, broker);
+        found = log_has(broker, args);
+        va_end(args);
+        return found;
+}
+
+void broker_expect_log_line(Broker *broker, ...) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        bool found;
+
+        do {
+                va_list args;
+
+                va_start(args, broker);
+                found = log_has(broker, args);
+                va_end(args);
+                if (!found)
+                        test_sleep_ms(2);
+        } while (!found && test_now_ms() < end && broker_is_alive(broker));
+        if (!found) {
+                CLEANUP(freep) char *log = read_file(broker->log);
+                va_list args;
+
+                va_start(args, broker);
+                const char *first = va_arg(args, const char *), *second = va_arg(args, const char *);
+                va_end(args);
+                test_fail(__FILE__, __LINE__, "the log has a line", " with \"%s\" and \"%s\"; its end is:\n%s", first,
+                          second ? second : "", log && strlen(log) > 600 ? log + strlen(log) - 600 : log);
+        }
+}
+
+size_t broker_log_count(Broker *broker, const char *what) {
+        CLEANUP(freep) char *log = read_file(broker->log);
+        size_t count = 0;
+
+        for (char *at = log; at && (at = strstr(at, what)); at += strlen(what))
+                ++count;
+        return count;
+}
+
+size_t broker_fds(Broker *broker) {
+        char path[64];
+        size_t n = 0;
+        DIR *dir;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)broker->pid);
+        dir = opendir(path);
+        REQUIRE(dir, "%s: %s", path, strerror(errno));
+        while (readdir(dir))
+                ++n;
+        (void)closedir(dir);
+        return n - 2;
+}
+
+typedef struct FdsWanted {
+        Broker *broker;
+        size_t n;
+} FdsWanted;
+
+static bool has_few_fds(void *userdata) {
+        FdsWanted *wanted = userdata;
+
+        return broker_fds(wanted->broker) <= wanted->n;
+}
+
+void broker_expect_fds(Broker *broker, size_t n) {
+        REQUIRE(test_eventually(has_few_fds, &(FdsWanted){ broker, n }), "the broker has %zu descriptors, not %zu",
+                broker_fds(broker), n);
+}
+
+const char *broker_status(Broker *broker, const char *key) {
+        static char value[256];
+        CLEANUP(freep) char *text = NULL;
+        char path[64], *at;
+        size_t n = strlen(key);
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/status", (int)broker->pid);
+        text = read_file(path);
+        REQUIRE(text, "%s", path);
+        for (at = text; at; at = strchr(at, '\n'), at = at ? at + 1 : NULL)
+                if (strncmp(at, key, n) == 0 && at[n] == ':')
+                        break;
+        REQUIRE(at, "no %s in %s", key, path);
+        at += n + 1;
+        at += strspn(at, " \t");
+        (void)snprintf(value, sizeof(value), "%.*s", (int)strcspn(at, "\n"), at);
+        return value;
+}
+
+size_t broker_rss(Broker *broker) {
+        return (size_t)strtoull(broker_status(broker, "VmRSS"), NULL, 10) * 1024;
+}
+
+int64_t broker_cpu_ms(Broker *broker) {
+        CLEANUP(freep) char *text = NULL;
+        unsigned long long user, system;
+        char path[64], *at;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)broker->pid);
+        text = read_file(path);
+        REQUIRE(text);
+        at = strrchr(text, ')');
+        REQUIRE(at && sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &system) == 2);
+        return (int64_t)((user + system) * 1000 / (unsigned long long)sysconf(_SC_CLK_TCK));
+}

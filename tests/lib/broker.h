@@ -1,0 +1,72 @@
+/* A real broker in a private directory, for one test.
+ *
+ * broker_spawn() starts the daemon from the build directory, as root with a user to become (the
+ * sandbox is on as in production), and returns when it said READY=1. broker_stop() ends it with
+ * SIGTERM and requires exit status 0 and balanced books: every integration test ends so, which
+ * makes each of them a test of the accounting. A test that dies takes its broker along.
+ */
+#ifndef TESTS_LIB_BROKER_H
+#define TESTS_LIB_BROKER_H
+
+#include <stdarg.h>
+
+#include "lib/test.h"
+
+typedef struct Broker {
+        pid_t pid;
+        char dir[64];
+        char socket[96];
+        char log[96];
+        pid_t minder;           /* kills the broker when the test is gone */
+        int minder_fd;
+} Broker;
+
+typedef struct BrokerOptions {
+        const char *config;             /* as for broker_spawn() */
+        void (*prepare)(void *);        /* runs in the child, as root, before it becomes the daemon */
+        void *userdata;
+        bool as_nobody;                 /* start it as an ordinary user instead of root */
+        bool no_socket;                 /* without --socket: the sockets come otherwise */
+        const char *socket;             /* with another socket than DIR/socket */
+} BrokerOptions;
+
+/* Starts a broker. config goes on in the section [daemon]: keys before the first header in it
+ * are keys of that section. */
+Broker *broker_spawn(const char *config);
+Broker *broker_spawn_with(const BrokerOptions *options);
+
+/* Ends it as an administrator does; requires exit status 0 and balanced books. Return: NULL. */
+Broker *broker_stop(Broker *broker);
+/* Ends it as the OOM killer does. Its directory stays until broker_forget(). */
+void broker_kill(Broker *broker);
+/* Removes what is left of a broker that is gone already. Return: NULL. */
+Broker *broker_forget(Broker *broker);
+/* Waits for a broker that should end by itself. Return: waitpid(2)'s status. */
+int broker_wait(Broker *broker);
+
+/* Runs `shmd ARG...` (NULL at the end) to its end with nothing on standard input. *ret is
+ * everything it printed, to be freed. Return: its exit status, or 128 + the signal. */
+int shmd_run(char **ret, ...);
+
+/* A file of that content in the broker's directory; the path is valid until the next call. */
+const char *broker_write_file(Broker *broker, const char *name, const char *content);
+
+/* Whether one line of the log contains all the strings (NULL at the end). */
+bool broker_log_has(Broker *broker, ...);
+/* Waits until it does. */
+void broker_expect_log_line(Broker *broker, ...);
+#define broker_expect_log(broker, ...) broker_expect_log_line(broker, __VA_ARGS__, NULL)
+/* How many lines contain the string. */
+size_t broker_log_count(Broker *broker, const char *what);
+
+/* From /proc: descriptors open, resident bytes, processor time used. */
+size_t broker_fds(Broker *broker);
+size_t broker_rss(Broker *broker);
+int64_t broker_cpu_ms(Broker *broker);
+/* Waits until the broker has no more than n descriptors. */
+void broker_expect_fds(Broker *broker, size_t n);
+/* The value of a line of /proc/PID/status ("Seccomp"), valid until the next call. */
+const char *broker_status(Broker *broker, const char *key);
+bool broker_is_alive(Broker *broker);
+
+#endif

@@ -1,0 +1,240 @@
+/* What every test stands on: see the header for the model. */
+
+#include "lib/test.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+static pid_t test_pid;
+
+/* In a child of child_spawn(): the two ends it was given. */
+static int child_go = -1;
+static int child_ready = -1;
+
+/* In the parent: what the latest child said. */
+static int64_t value;
+
+size_t test_begin(void) {
+        test_pid = getpid();
+        return test_count_fds();
+}
+
+size_t test_count_fds(void) {
+        DIR *dir = opendir("/proc/self/fd");
+        size_t n = 0;
+
+        if (!dir)
+                test_fail(__FILE__, __LINE__, "opendir(/proc/self/fd)", " %s", strerror(errno));
+        while (readdir(dir))
+                ++n;
+        (void)closedir(dir);
+        return n - 3;           /* ".", ".." and the directory's own */
+}
+
+void test_fail(const char *file, int line, const char *condition, const char *format, ...) {
+        const char *base = strrchr(file, '/');
+        char text[1024];
+        va_list args;
+
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof(text), format, args);
+        va_end(args);
+
+        if (test_pid && getpid() != test_pid) {
+                fprintf(stderr, "%s:%d (child): %s:%s\n", base ? base + 1 : file, line, condition, text);
+                _exit(TEST_CHILD_FAILED);
+        }
+        cr_assert_fail("%s:%d: %s:%s", base ? base + 1 : file, line, condition, text);
+        abort();
+}
+
+void test_skip(const char *format, ...) {
+        const char *forbidden = getenv("SHMD_NO_SKIP");
+        char text[512];
+        va_list args;
+
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof(text), format, args);
+        va_end(args);
+
+        if (forbidden && strcmp(forbidden, "1") == 0)
+                cr_assert_fail("may not be skipped here (SHMD_NO_SKIP=1): %s", text);
+        else
+                cr_skip_test("%s", text);
+}
+
+void test_needs_root(void) {
+        if (geteuid() != 0)
+                test_skip("needs root, to be several users");
+}
+
+int64_t test_now_ns(void) {
+        struct timespec now;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &now);
+        return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+int64_t test_now_ms(void) {
+        return test_now_ns() / 1000000;
+}
+
+void test_sleep_ms(int ms) {
+        struct timespec t = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
+
+        while (nanosleep(&t, &t) < 0 && errno == EINTR)
+                continue;
+}
+
+bool test_eventually(bool (*condition)(void *), void *userdata) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+
+        for (int ms = 1;; ms = ms < 50 ? ms * 2 : 50) {
+                if (condition(userdata))
+                        return true;
+                if (test_now_ms() > end)
+                        return false;
+                test_sleep_ms(ms);
+        }
+}
+
+static bool has_ended(void *userdata) {
+        int *status = userdata;         /* [0] the pid, then the status */
+        pid_t pid = waitpid(status[0], &status[1], WNOHANG);
+
+        return pid == status[0] || (pid < 0 && errno == ECHILD);
+}
+
+int test_wait_pid(pid_t pid) {
+        int status[2] = { pid, -1 };
+
+        if (!test_eventually(has_ended, status)) {
+                (void)kill(pid, SIGKILL);
+                (void)waitpid(pid, NULL, 0);
+                test_fail(__FILE__, __LINE__, "the process ends", " pid %d did not", (int)pid);
+        }
+        return status[1];
+}
+
+/* setgroups(2) and its kin as raw calls: a child of fork has one thread. */
+static void become(uid_t uid, gid_t gid) {
+        if (geteuid() == 0)
+                REQUIRE(syscall(SYS_setgroups, 0, NULL) == 0, "%s", strerror(errno));
+        if (getegid() != gid || geteuid() != uid) {
+                REQUIRE(syscall(SYS_setresgid, gid, gid, gid) == 0, "%s", strerror(errno));
+                REQUIRE(syscall(SYS_setresuid, uid, uid, uid) == 0, "%s", strerror(errno));
+        }
+}
+
+static pid_t fork_quietly(void) {
+        pid_t pid;
+
+        (void)fflush(NULL);
+        pid = fork();
+        REQUIRE(pid >= 0, "fork: %s", strerror(errno));
+        return pid;
+}
+
+int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata) {
+        int result = -1, status, fds[2];
+        pid_t pid;
+
+        REQUIRE(pipe(fds) == 0);
+        pid = fork_quietly();
+        if (pid == 0) {
+                become(uid, gid);
+                result = fn(userdata);
+                REQUIRE(write(fds[1], &result, sizeof(result)) == sizeof(result));
+                _exit(0);
+        }
+        close_fd(fds[1]);
+        status = test_wait_pid(pid);
+        if (read(fds[0], &result, sizeof(result)) != sizeof(result))
+                status = -1;
+        close_fd(fds[0]);
+        REQUIRE(status == 0, "the child ended with status %#x", status);
+        return result;
+}
+
+void child_spawn(Child *child, TestFn fn, void *userdata) {
+        int go[2], ready[2];
+
+        REQUIRE(pipe(go) == 0 && pipe(ready) == 0);
+        child->pid = fork_quietly();
+        if (child->pid == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                close_fd(go[1]);
+                close_fd(ready[0]);
+                child_go = go[0];
+                child_ready = ready[1];
+                _exit(fn(userdata) == 0 ? 0 : TEST_CHILD_FAILED);
+        }
+        close_fd(go[0]);
+        close_fd(ready[1]);
+        child->go = go[1];
+        child->ready = ready[0];
+
+        struct pollfd p = { .fd = child->ready, .events = POLLIN };
+        REQUIRE(poll(&p, 1, TEST_PATIENCE_MS) == 1, "the child did not arrive");
+        if (read(child->ready, &value, sizeof(value)) != sizeof(value)) {
+                pid_t pid = child->pid;
+
+                child_kill(child);
+                test_fail(__FILE__, __LINE__, "the child arrives", " child %d ended before", (int)pid);
+        }
+}
+
+void child_arrive(int64_t v) {
+        char byte;
+
+        REQUIRE(write(child_ready, &v, sizeof(v)) == sizeof(v));
+        while (read(child_go, &byte, 1) < 0 && errno == EINTR)
+                continue;
+}
+
+int64_t child_value(void) {
+        return value;
+}
+
+void child_close_fds_but(int keep) {
+        for (int fd = 3; fd < 4096; ++fd)
+                if (fd != keep && fd != child_go && fd != child_ready)
+                        (void)close(fd);
+}
+
+static void child_forget(Child *child) {
+        child->go = close_fd(child->go);
+        child->ready = close_fd(child->ready);
+        child->pid = 0;
+}
+
+void child_release(Child *child) {
+        int status;
+
+        child->go = close_fd(child->go);
+        status = test_wait_pid(child->pid);
+        child_forget(child);
+        REQUIRE(status == 0, "the child ended with status %#x", status);
+}
+
+void child_kill(Child *child) {
+        if (child->pid > 0) {
+                (void)kill(child->pid, SIGKILL);
+                (void)test_wait_pid(child->pid);
+        }
+        child_forget(child);
+}

@@ -1,0 +1,114 @@
+/* What every test here stands on.
+ *
+ * TEST(suite, name) wraps a Criterion test in a check that it leaves as many descriptors open
+ * as it found. The check stands around the body, not in a fixture: a failed assertion in a
+ * Criterion fixture does not fail the test.
+ *
+ * REQUIRE() is the assertion that helpers use. It also works in children that a test forked,
+ * where Criterion's own would talk to the runner on the parent's behalf: there it prints what
+ * was wrong and ends the child with TEST_CHILD_FAILED, which child_wait() turns into a failure
+ * of the test.
+ *
+ * No wait in a test is without end (TEST_PATIENCE_MS), and no test asserts how long something
+ * took: a slow machine must not look like a bug.
+ */
+#ifndef TESTS_LIB_TEST_H
+#define TESTS_LIB_TEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <criterion/criterion.h>
+
+/* Seconds after which Criterion ends a test that hangs. */
+#ifndef TEST_TIMEOUT
+#define TEST_TIMEOUT 60
+#endif
+
+/* How long anything that should happen soon may take before the test fails. */
+#define TEST_PATIENCE_MS 20000
+
+#define TEST_CHILD_FAILED 99
+
+/* Uids of the clients in tests; none of them needs to exist. */
+#define TEST_BROKER_UID 64055
+#define ALICE 64101
+#define BOB 64102
+#define CAROL 64103
+
+#define TEST(suite, name)                                                               \
+        static void suite##_##name(void);                                               \
+        Test(suite, name, .timeout = TEST_TIMEOUT) {                                    \
+                size_t n_fds = test_begin();                                            \
+                                                                                        \
+                suite##_##name();                                                       \
+                REQUIRE(test_count_fds() == n_fds, "leaked descriptors: %zu before, %zu after", \
+                        n_fds, test_count_fds());                                       \
+        }                                                                               \
+        static void suite##_##name(void)
+
+#define REQUIRE(condition, ...)                                                         \
+        do {                                                                            \
+                if (!(condition))                                                       \
+                        test_fail(__FILE__, __LINE__, #condition, " " __VA_ARGS__);      \
+        } while (0)
+
+/* Remembers which process is the test. Return: the number of open descriptors. */
+size_t test_begin(void);
+size_t test_count_fds(void);
+
+__attribute__((noreturn, format(printf, 4, 5)))
+void test_fail(const char *file, int line, const char *condition, const char *format, ...);
+
+/* Ends the test as skipped, or as failed if SHMD_NO_SKIP=1 is set: what CI must not skip. */
+__attribute__((format(printf, 1, 2))) void test_skip(const char *format, ...);
+
+/* Skips the test unless it runs as root, which can be any uid. */
+void test_needs_root(void);
+
+/* Milliseconds of CLOCK_MONOTONIC, and nanoseconds. */
+int64_t test_now_ms(void);
+int64_t test_now_ns(void);
+void test_sleep_ms(int ms);
+
+/* Polls a condition until it holds or TEST_PATIENCE_MS are over. Return: whether it held. */
+bool test_eventually(bool (*condition)(void *), void *userdata);
+
+/* -- other processes ------------------------------------------------------------------ */
+
+typedef int (*TestFn)(void *userdata);
+
+/* Forks a child that becomes uid and gid for good (no supplementary groups) and runs fn.
+ * The descriptors of the test are all there. Return: what fn returned, which may be a negative
+ * errno; a REQUIRE() that failed in the child fails the test. */
+int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata);
+
+/* A child that has reached a point and stays there until it is told to go on or is killed. */
+typedef struct Child {
+        pid_t pid;
+        int go;                 /* closing it lets the child go on */
+        int ready;              /* what the child wrote to it is read here */
+} Child;
+
+#define CHILD_NULL { .pid = 0, .go = -1, .ready = -1 }
+
+/* Forks a child that runs fn. Returns when fn called child_arrive(). */
+void child_spawn(Child *child, TestFn fn, void *userdata);
+/* In the child: tells the parent that the point is reached, with a number of the child's
+ * choice, and waits to be let go. */
+void child_arrive(int64_t value);
+/* In the child: closes every descriptor but those two, the standard ones, and keep (-1: none). */
+void child_close_fds_but(int keep);
+/* Lets the child go on, waits for its end, and requires that fn returned 0. */
+void child_release(Child *child);
+/* Kills the child with SIGKILL and waits for its end. */
+void child_kill(Child *child);
+/* The number that the child gave to child_arrive(). */
+int64_t child_value(void);
+
+/* Waits at most TEST_PATIENCE_MS for the end of a process. Return: as waitpid(2)'s status. */
+int test_wait_pid(pid_t pid);
+
+#endif
