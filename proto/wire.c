@@ -67,6 +67,16 @@ static bool is_over(int fd) {
         return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
 }
 
+/* Is it a whole packet whose header says so? */
+static int check_packet(const void *packet, size_t n, int flags, WireHeader *ret) {
+        if (flags & MSG_TRUNC)
+                return WIRE_E_TOO_LARGE;
+        if (n < sizeof(*ret))
+                return WIRE_E_VIOLATION;
+        wire_get_header(packet, ret);
+        return ret->length == n ? 0 : WIRE_E_VIOLATION;
+}
+
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
         struct iovec iov = { .iov_base = packet, .iov_len = n_packet };
         struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
@@ -92,21 +102,16 @@ int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader 
 
         if (fds)
                 r = collect_fds(&msg, fds);
-        if (r == 0) {
-                if (msg.msg_flags & MSG_CTRUNC)
-                        r = WIRE_E_LOST_FDS;
-                else if (n == 0)
-                        r = is_over(fd) ? WIRE_E_EOF : WIRE_E_EMPTY;
-                else if (msg.msg_flags & MSG_TRUNC)
-                        r = WIRE_E_TOO_LARGE;
-                else if ((size_t)n < sizeof(WireHeader))
-                        r = WIRE_E_VIOLATION;
-        }
-        if (r == 0) {
-                wire_get_header(packet, ret);
-                if (ret->length != (size_t)n || ret->n_fds != (fds ? fds->n : 0))
-                        r = WIRE_E_VIOLATION;
-        }
+        if (msg.msg_flags & MSG_CTRUNC)
+                r = WIRE_E_LOST_FDS;
+        if (r == 0 && n == 0)
+                r = is_over(fd) ? WIRE_E_EOF : WIRE_E_EMPTY;
+        else if (r == 0)
+                r = check_packet(packet, (size_t)n, msg.msg_flags, ret);
+        else if (check_packet(packet, (size_t)n, msg.msg_flags, ret))
+                *ret = (WireHeader){ 0 };
+        if (r == 0 && ret->n_fds != (fds ? fds->n : 0))
+                r = WIRE_E_VIOLATION;
         if (r && fds)
                 fdlist_deinit(fds);
         return r;

@@ -46,7 +46,8 @@ void wire_get_header(const void *packet, WireHeader *ret);
 /* Receives one packet of at most n_packet bytes without waiting. *ret is the decoded header;
  * the payload starts at packet + sizeof(WireHeader). With fds, descriptors are received into
  * that empty list, close-on-exec; without, none is accepted and the kernel drops what came. On
- * any result but 0 no descriptor survives.
+ * any result but 0 no descriptor survives. After WIRE_E_LOST_FDS *ret still says whose packet it
+ * was; its serial is 0 if the packet was no good otherwise.
  *
  * Return: 0, WIRE_E_AGAIN, WIRE_E_EOF, WIRE_E_EMPTY, WIRE_E_LOST_FDS, WIRE_E_TOO_LARGE,
  * WIRE_E_VIOLATION, or a negative errno of recvmsg(2). */
