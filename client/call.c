@@ -1,0 +1,265 @@
+/* Calls: started, found, ended, waited for. See client.h for the model. */
+
+#include "config.h"
+
+#include "client/client.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+
+/* A call that is over is kept for the next one, up to so many. */
+#define SPARE_MAX 64
+
+static int compare_serials(const shmd_call *a, const shmd_call *b) {
+        return a->serial < b->serial ? -1 : a->serial > b->serial;
+}
+
+static int compare_deadlines(const shmd_call *a, const shmd_call *b) {
+        if (a->deadline_ns != b->deadline_ns)
+                return a->deadline_ns < b->deadline_ns ? -1 : 1;
+        return compare_serials(a, b);
+}
+
+#define UNUSED_STATIC __attribute__((unused)) static
+RB_GENERATE_INTERNAL(CallsBySerial, shmd_call, by_serial, compare_serials, UNUSED_STATIC)
+RB_GENERATE_INTERNAL(CallsByDeadline, shmd_call, by_deadline, compare_deadlines, UNUSED_STATIC)
+
+shmd_call *call_find(shmd *client, uint64_t serial) {
+        shmd_call key = { .serial = serial };
+
+        return RB_FIND(CallsBySerial, &client->by_serial, &key);
+}
+
+shmd_call *call_first(shmd *client) {
+        return RB_MIN(CallsBySerial, &client->by_serial);
+}
+
+uint64_t call_next_deadline(shmd *client) {
+        const shmd_call *call = RB_MIN(CallsByDeadline, &client->by_deadline);
+
+        return call ? call->deadline_ns : UINT64_MAX;
+}
+
+static shmd_call *call_new(shmd *client) {
+        shmd_call *call = client->spare;
+
+        if (call) {
+                client->spare = call->next_spare;
+                --client->n_spare;
+        } else {
+                call = malloc(sizeof(*call));
+        }
+        if (call)
+                *call = (shmd_call){ .client = client };
+        return call;
+}
+
+static void call_recycle(shmd_call *call) {
+        shmd *client = call->client;
+
+        if (client->n_spare >= SPARE_MAX) {
+                free(call);
+                return;
+        }
+        call->next_spare = client->spare;
+        client->spare = call;
+        ++client->n_spare;
+}
+
+void call_free_spare(shmd *client) {
+        while (client->spare) {
+                shmd_call *call = client->spare;
+
+                client->spare = call->next_spare;
+                free(call);
+        }
+        client->n_spare = 0;
+}
+
+static void call_insert(shmd_call *call) {
+        (void)RB_INSERT(CallsBySerial, &call->client->by_serial, call);
+        if (call->deadline_ns != UINT64_MAX)
+                (void)RB_INSERT(CallsByDeadline, &call->client->by_deadline, call);
+}
+
+/* An unsent request of a call that is over is never sent. */
+static void call_remove(shmd_call *call) {
+        (void)RB_REMOVE(CallsBySerial, &call->client->by_serial, call);
+        if (call->deadline_ns != UINT64_MAX)
+                (void)RB_REMOVE(CallsByDeadline, &call->client->by_deadline, call);
+        call->packet = packet_free(call->packet);
+}
+
+void call_forget_all(shmd *client) {
+        shmd_call *call;
+
+        while ((call = call_first(client))) {
+                call_remove(call);
+                free(call);
+        }
+}
+
+/* A sum beyond the end of time is no deadline. */
+static uint64_t deadline_of(const shmd *client, const Op *op, uint64_t now_ns, uint64_t timeout_ns) {
+        uint64_t wait_ns = client_timeout(client, timeout_ns);
+        uint64_t deadline_ns;
+
+        if (wait_ns == SHMD_TIMEOUT_NONE ||
+            __builtin_add_overflow(now_ns, wait_ns, &deadline_ns) ||
+            __builtin_add_overflow(deadline_ns, op->grace_ns, &deadline_ns))
+                return UINT64_MAX;
+        return deadline_ns;
+}
+
+static int call_send(shmd_call *call, const ProtobufCMessage *message) {
+        shmd *client = call->client;
+        size_t n;
+
+        if (message_pack(message, client->buffer + sizeof(WireHeader), WIRE_REQUEST_MAX - sizeof(WireHeader), &n))
+                return -E2BIG;
+        n += sizeof(WireHeader);
+        wire_put_header(client->buffer, n, (uint16_t)call->op->kind, 0, call->serial);
+        return io_send(client, call, client->buffer, n);
+}
+
+static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
+                                shmd_callback callback, void *userdata, shmd_call **ret) {
+        shmd_call *call;
+        int r;
+
+        call = call_new(client);
+        if (!call)
+                return -ENOMEM;
+        call->op = op;
+        call->serial = client->next_serial++;
+        call->started_ns = client_now();
+        call->deadline_ns = deadline_of(client, op, call->started_ns, timeout_ns);
+        call->callback = callback;
+        call->userdata = userdata;
+
+        r = call_send(call, message);
+        if (r) {
+                call_recycle(call);
+                return r;
+        }
+        call_insert(call);
+        if (ret)
+                *ret = call;
+        return 0;
+}
+
+int call_start(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
+               shmd_callback callback, void *userdata, shmd_call **ret) {
+        KEEP_ERRNO;
+        int r;
+
+        r = client_check(client);
+        if (r)
+                return r == -EINVAL ? r : refusal_local(client, r, 0, 0, "", NULL);
+        /* To wait in a callback would be to receive a packet while one is being looked at. */
+        if (callback == call_waited && client->depth > 0)
+                return refusal_local(client, -EDEADLK, 0, 0, "", NULL);
+
+        r = call_start_unchecked(client, op, message, timeout_ns, callback, userdata, ret);
+        return r ? refusal_local(client, r, 0, 0, "", NULL) : 0;
+}
+
+void call_end(shmd_call *call, int result) {
+        shmd *client = call->client;
+
+        call_remove(call);
+        call->result = result;
+        call->state = CALL_ENDED;
+        if (result == 0 || !call->refusal.sentence)
+                refusal_own(result, &call->refusal);
+
+        if (call->callback) {
+                ++client->depth;
+                call->callback(client, call, call->userdata);
+                --client->depth;
+                ++client->n_callbacks;
+        }
+        call_recycle(call);
+}
+
+/* The time is read once: a callback that starts calls cannot keep this from ending. */
+void call_expire(shmd *client) {
+        uint64_t now_ns;
+
+        if (call_next_deadline(client) == UINT64_MAX)
+                return;
+        now_ns = client_now();
+        while (call_next_deadline(client) <= now_ns)
+                call_end(RB_MIN(CallsByDeadline, &client->by_deadline), -ETIMEDOUT);
+}
+
+int call_finish(shmd_call *call, const Op *op, void *out) {
+        KEEP_ERRNO;
+        int r;
+
+        if (!call || call->op != op || call->state == CALL_IN_FLIGHT)
+                return -EINVAL;
+        if (call->state == CALL_FINISHED)
+                return -EALREADY;
+        call->state = CALL_FINISHED;
+        if (call->result < 0 || !op->decode)
+                return call->result;
+
+        r = op->decode(call, call->reply, out);
+        if (r && call->refusal.error != r) {
+                uint32_t index = call->refusal.index;
+
+                refusal_own(r, &call->refusal);
+                call->refusal.index = index;
+        }
+        return r;
+}
+
+void shmd_call_cancel(shmd_call *call) {
+        shmd *client;
+
+        if (!call || call->state != CALL_IN_FLIGHT)
+                return;
+        client = call->client;
+        if (client_check(client) == -ECHILD)
+                return;
+        call_remove(call);
+        call_recycle(call);
+}
+
+int shmd_call_result(shmd_call *call) {
+        return call->state == CALL_IN_FLIGHT ? -EINPROGRESS : call->result;
+}
+
+const struct shmd_refusal *shmd_call_refusal(shmd_call *call) {
+        if (call->state == CALL_IN_FLIGHT)
+                refusal_own(0, &call->refusal);
+        return &call->refusal;
+}
+
+void call_waited(shmd *client, shmd_call *call, void *userdata) {
+        CallWait *wait = userdata;
+
+        wait->result = call_finish(call, call->op, wait->out);
+        wait->done = true;
+        refusal_remember(client, wait->result < 0 ? &call->refusal : NULL);
+}
+
+int call_wait(CallWait *wait, shmd *client, int started) {
+        KEEP_ERRNO;
+
+        if (started)
+                return started;
+
+        while (!wait->done) {
+                int r = io_poll(client, UINT64_MAX);
+
+                if (r) {
+                        shmd_call_cancel(wait->call);
+                        return refusal_local(client, r, 0, 0, "", NULL);
+                }
+                (void)io_dispatch(client, &wait->done);
+        }
+        return wait->result;
+}

@@ -1,0 +1,243 @@
+/* The inside of libshmd: connections and calls.
+ *
+ * A *connection* (shmd) is a socket, the calls in flight on it, and the requests that the
+ * socket had no room for yet. A *call* (shmd_call) is one request: it is found by its serial
+ * when the answer comes and by its deadline when none does, and it ends exactly once, by
+ * call_end(), which runs its callback and gives the object back. Nothing else runs callbacks.
+ *
+ * Everything is asynchronous. A synchronous function starts its call with call_waited() as the
+ * callback and then does what any event loop would do: poll and dispatch, until that call has
+ * ended. Other calls' callbacks may run meanwhile.
+ *
+ * One packet is looked at at a time. Its payload is unpacked into the connection's arena and its
+ * descriptors lie in the connection's list; both are valid while the callback runs and are
+ * forgotten (the descriptors closed) after it. So an answer costs no allocation, and an answer
+ * that nobody takes, be it late, canceled or without a callback, leaks nothing.
+ *
+ * An operation (Op) is what makes a kind of request special: how many descriptors its reply
+ * promises and how the reply becomes a result. client/op-*.c have one table each.
+ *
+ * After fork(2) the connection is the parent's. The child notices by a page of memory that the
+ * kernel wipes on fork (MADV_WIPEONFORK), so the check is a load and not a system call, and
+ * process ids that are equal in different namespaces or reused do not matter.
+ */
+#ifndef CLIENT_CLIENT_H
+#define CLIENT_CLIENT_H
+
+#include <bsd/sys/tree.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "proto/fdlist.h"
+#include "proto/message.h"
+#include "proto/wire.h"
+#include "shmd.h"
+
+#define CLIENT_NS_PER_S UINT64_C(1000000000)
+#define CLIENT_TIMEOUT_NS (25 * CLIENT_NS_PER_S)
+
+/* A reply of 64 KiB unpacks into 1.5 MiB when it is a list of the shortest names there are. What
+ * is not used of it is never touched. */
+#define CLIENT_ARENA_BYTES (2U << 20)
+
+/* errno is the caller's: a public function that makes system calls starts with this line. */
+#define KEEP_ERRNO CLEANUP(errno_restore) __attribute__((unused)) int kept_errno = errno
+
+static inline void errno_restore(int *kept) {
+        errno = *kept;
+}
+
+typedef struct Op {
+        MessageKind kind;
+        /* Added to the deadline, for requests that bring a deadline of their own: the broker's
+         * answer that it has passed is better than our guess. */
+        uint64_t grace_ns;
+        /* How many descriptors belong to this reply; SIZE_MAX if it contradicts itself. NULL: none. */
+        size_t (*n_fds)(const ProtobufCMessage *reply);
+        /* Turns the reply into *out, taking descriptors from the connection's list. NULL: the
+         * reply says no more than yes. Return: 0 or a negative errno. */
+        int (*decode)(shmd_call *call, const ProtobufCMessage *reply, void *out);
+} Op;
+
+/* A request that the socket had no room for. */
+typedef struct Packet {
+        List link;
+        shmd_call *call;
+        size_t n;
+        uint8_t bytes[];
+} Packet;
+
+typedef enum CallState {
+        CALL_IN_FLIGHT,
+        CALL_ENDED,             /* its callback runs: result, reply and refusal are valid */
+        CALL_FINISHED,          /* and somebody has taken the outcome */
+} CallState;
+
+struct shmd_call {
+        shmd *client;
+        const Op *op;
+        CallState state;
+        uint64_t serial;
+        uint64_t started_ns;
+        uint64_t deadline_ns;   /* UINT64_MAX: none */
+        RB_ENTRY(shmd_call) by_serial;
+        RB_ENTRY(shmd_call) by_deadline;
+        Packet *packet;         /* while the request is queued */
+        shmd_callback callback;
+        void *userdata;
+
+        /* What the grants of this call are to become: see op-grant.c. */
+        size_t n_items;
+        uint64_t reserve[SHMD_BATCH_MAX / 64];
+
+        int result;
+        const ProtobufCMessage *reply;
+        struct shmd_refusal refusal;
+        shmd_call *next_spare;
+};
+
+typedef RB_HEAD(CallsBySerial, shmd_call) CallsBySerial;
+typedef RB_HEAD(CallsByDeadline, shmd_call) CallsByDeadline;
+
+struct shmd {
+        int fd;
+        bool lost;              /* no more requests; every call has been ended */
+        bool deaf;              /* the peer takes nothing more, but may have said something */
+        unsigned int depth;     /* callbacks running now: 0 or 1 */
+        uint8_t *alive;         /* 1; reads 0 in a forked child. NULL: compare pids */
+        pid_t pid;
+        uint64_t timeout_ns;
+        uint64_t next_serial;
+        uint64_t n_callbacks;
+        CallsBySerial by_serial;
+        CallsByDeadline by_deadline;
+        List queue;             /* of Packet */
+        shmd_call *spare;       /* ended calls, to be used again */
+        unsigned int n_spare;
+
+        Arena *arena;
+        FdList fds;
+        uint8_t *buffer;        /* WIRE_REPLY_MAX bytes: one packet, in or out */
+
+        char *socket;
+        char *broker;
+        uint8_t session[MESSAGE_SESSION_BYTES];
+        uint32_t uid;
+        bool admin;
+
+        struct shmd_refusal refusal;
+        char *refusal_text;     /* what its strings point into */
+};
+
+/* -- client.c ------------------------------------------------------------------------ */
+
+/* Makes a connection that is not connected yet. Return: 0, -ENOMEM. */
+int client_new(shmd **ret);
+
+/* Return: 0; -EINVAL (no connection at all), -ECHILD (a forked child's copy), -ENOTCONN. */
+int client_check(const shmd *client);
+
+/* Return: nanoseconds on CLOCK_MONOTONIC. */
+uint64_t client_now(void);
+
+/* Return: timeout_ns, or what stands for SHMD_TIMEOUT_DEFAULT. */
+uint64_t client_timeout(const shmd *client, uint64_t timeout_ns);
+
+/* The connection is over: ends every call in flight with error. If the broker said why, it is
+ * their refusal, and the hello's own error. */
+void client_lose(shmd *client, int error, const Shmd__Refusal *why);
+
+DEFINE_CLEANUP(shmd, shmd_close);
+
+/* -- io.c ---------------------------------------------------------------------------- */
+
+/* Sends a packet of n bytes, or queues it behind those that wait; `call` is told if it cannot be
+ * sent later. Return: 0, -ENOMEM, or an errno of sendmsg(2) that speaks of this packet. */
+int io_send(shmd *client, shmd_call *call, const uint8_t *packet, size_t n);
+
+/* Takes a packet out of the queue. Return: NULL. */
+Packet *packet_free(Packet *packet);
+
+/* Sleeps until there is something to dispatch or until_ns has come. Return: 0, -ETIMEDOUT, or an
+ * errno of ppoll(2). */
+int io_poll(shmd *client, uint64_t until_ns);
+
+/* shmd_dispatch(), which stops early when *done (may be NULL). */
+int io_dispatch(shmd *client, const bool *done);
+
+/* -- call.c -------------------------------------------------------------------------- */
+
+/* Sends a request. *ret may be NULL; else it is set to the call, which belongs to the connection.
+ * Return: 0; -EINVAL, -ECHILD, -ENOTCONN, -E2BIG (more than a packet), -ENOMEM, -EDEADLK (to be
+ * waited for, inside a callback). A failure is remembered for shmd_refusal(). */
+int call_start(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
+               shmd_callback callback, void *userdata, shmd_call **ret);
+
+/* Return: the call in flight with that serial, or NULL. */
+shmd_call *call_find(shmd *client, uint64_t serial);
+
+/* Return: the call in flight that was started first, or NULL. */
+shmd_call *call_first(shmd *client);
+
+/* Return: the earliest deadline in flight, UINT64_MAX if there is none. */
+uint64_t call_next_deadline(shmd *client);
+
+/* Ends the call with a result of 0 or a negative errno and runs its callback. If the caller has
+ * not filled call->refusal for an error, it becomes the library's own. */
+void call_end(shmd_call *call, int result);
+
+/* Ends the calls whose deadline has passed. */
+void call_expire(shmd *client);
+
+/* Takes the outcome: in a callback, the work of every shmd_OP_finish().
+ * Return: what the call returned; -EINVAL (a call of another kind, or in flight still),
+ * -EALREADY (taken before). */
+int call_finish(shmd_call *call, const Op *op, void *out);
+
+/* Frees every call in flight without ending it: a forked child has its parent's in its copy of the
+ * memory, and they are not the child's to end. */
+void call_forget_all(shmd *client);
+
+/* Frees the calls kept for later use. */
+void call_free_spare(shmd *client);
+
+/* A synchronous call: start it with call_waited and a CallWait as userdata, then call_wait(). */
+typedef struct CallWait {
+        void *out;              /* for Op.decode */
+        shmd_call *call;
+        bool done;
+        int result;
+} CallWait;
+
+void call_waited(shmd *client, shmd_call *call, void *userdata);
+
+/* Waits for the call that the start function with the result `started` has started.
+ * Return: the call's result. */
+int call_wait(CallWait *wait, shmd *client, int started);
+
+/* -- refusal.c ----------------------------------------------------------------------- */
+
+/* Return: the negative errno for a broker's SHMD_ERROR_*; -EIO for one this version does not know. */
+int refusal_errno(uint32_t code);
+
+/* Fills *ret from the broker's words, with strings from the arena. */
+void refusal_decode(Arena *arena, const Shmd__Refusal *message, struct shmd_refusal *ret);
+
+/* Fills *ret with the library's own words for an error. */
+void refusal_own(int error, struct shmd_refusal *ret);
+
+/* Keeps a copy for shmd_refusal(); NULL: there is none. */
+void refusal_remember(shmd *client, const struct shmd_refusal *refusal);
+
+/* Remembers the library's own refusal of item `index`. Return: error. */
+int refusal_local(shmd *client, int error, uint32_t reason, uint32_t index, const char *thing, const char *sentence);
+
+/* Checks and encodes a name. Return: 0; -EINVAL (remembered), -ECHILD, -ENOTCONN. */
+int request_path(shmd *client, const char *path, uint32_t index, ProtobufCBinaryData *ret);
+
+#endif

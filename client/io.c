@@ -1,0 +1,306 @@
+/* Packets out and in, and the loop's work. See client.h for the model.
+ *
+ * Requests leave in the order they were started. What the socket has no room for waits in the
+ * queue, and while anything waits there everything joins it.
+ *
+ * The end of the connection is believed in two steps. A broker that closes a connection whose
+ * requests it has not read makes our next receive report ECONNRESET, once, *before* what it had
+ * sent; and a send fails while its last words lie here unread. So a failed send only makes the
+ * peer deaf, and an end of file counts when it is read twice in a row.
+ */
+
+#include "config.h"
+
+#include "client/client.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+/* Packets one dispatch takes at most: a callback that starts a call whose answer is there at once
+ * must not keep the caller's event loop from its other work. */
+#define PACKETS_MAX 256
+
+enum {
+        _IO_E_SUCCESS,
+        IO_E_AGAIN,             /* nothing more to read now */
+        IO_E_LOST,              /* nor ever */
+};
+
+/* -- out ----------------------------------------------------------------------------- */
+
+Packet *packet_free(Packet *packet) {
+        if (!packet)
+                return NULL;
+        list_unlink(&packet->link);
+        packet->call->packet = NULL;
+        free(packet);
+        return NULL;
+}
+
+static int packet_queue(shmd *client, shmd_call *call, const uint8_t *bytes, size_t n) {
+        Packet *packet;
+
+        packet = malloc(sizeof(*packet) + n);
+        if (!packet)
+                return -ENOMEM;
+        packet->call = call;
+        packet->n = n;
+        memcpy(packet->bytes, bytes, n);
+        list_append(&client->queue, &packet->link);
+        call->packet = packet;
+        return 0;
+}
+
+int io_send(shmd *client, shmd_call *call, const uint8_t *packet, size_t n) {
+        int r;
+
+        if (!list_is_empty(&client->queue))
+                return packet_queue(client, call, packet, n);
+
+        r = wire_send(client->fd, packet, n, NULL, 0);
+        switch (r) {
+        case WIRE_E_AGAIN:
+                return packet_queue(client, call, packet, n);
+        case WIRE_E_EOF:
+                client->deaf = true;
+                return 0;
+        default:
+                ASSERT(r <= 0);
+                return r;
+        }
+}
+
+static void flush(shmd *client) {
+        Packet *packet;
+
+        while ((packet = list_first(&client->queue, Packet, link))) {
+                int r = client->deaf ? WIRE_E_EOF : wire_send(client->fd, packet->bytes, packet->n, NULL, 0);
+
+                if (r == WIRE_E_AGAIN)
+                        return;
+                if (r == WIRE_E_EOF)
+                        client->deaf = true;
+                if (r < 0)
+                        call_end(packet->call, r);
+                else
+                        packet = packet_free(packet);
+        }
+}
+
+/* -- in ------------------------------------------------------------------------------ */
+
+static int receive(shmd *client, WireHeader *ret) {
+        int r;
+
+        r = wire_receive(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
+        if (r == WIRE_E_EOF)
+                r = wire_receive(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
+        return r;
+}
+
+static int unpack(shmd *client, unsigned int kind, const WireHeader *header, const ProtobufCMessage **ret) {
+        ProtobufCMessage *message;
+
+        if (message_unpack(client->arena, kind, true, client->buffer + sizeof(*header),
+                           header->length - sizeof(*header), &message))
+                return -EPROTO;
+        *ret = message;
+        return 0;
+}
+
+/* Return: what the call returns. */
+static int answer_decode(shmd_call *call, const WireHeader *header) {
+        shmd *client = call->client;
+        bool refused = header->kind == MESSAGE_REFUSAL;
+        size_t n_fds = 0;
+        int r;
+
+        r = unpack(client, refused ? MESSAGE_REFUSAL : call->op->kind, header, &call->reply);
+        if (r)
+                return r;
+        if (!refused && call->op->n_fds)
+                n_fds = call->op->n_fds(call->reply);
+        if (client->fds.n != n_fds)
+                return -EPROTO;
+        if (!refused)
+                return 0;
+
+        refusal_decode(client->arena, (const Shmd__Refusal *)call->reply, &call->refusal);
+        return call->refusal.error;
+}
+
+/* The last packet of a connection that the broker does not want. */
+static void goodbye(shmd *client, const WireHeader *header) {
+        const ProtobufCMessage *message;
+
+        if (unpack(client, MESSAGE_REFUSAL, header, &message))
+                client_lose(client, -EPROTO, NULL);
+        else
+                client_lose(client, -ECONNRESET, (const Shmd__Refusal *)message);
+}
+
+static void answer(shmd *client, const WireHeader *header) {
+        shmd_call *call;
+
+        if (header->serial == 0 && header->kind == MESSAGE_REFUSAL) {
+                goodbye(client, header);
+                return;
+        }
+        if (header->serial == 0 || header->serial >= client->next_serial) {
+                client_lose(client, -EPROTO, NULL);
+                return;
+        }
+        call = call_find(client, header->serial);
+        if (!call)
+                return;         /* canceled or expired: nobody wants it any more */
+        if (header->kind != MESSAGE_REFUSAL && header->kind != (call->op->kind | MESSAGE_REPLY))
+                client_lose(client, -EPROTO, NULL);
+        else
+                call_end(call, answer_decode(call, header));
+}
+
+/* The descriptor table was full: the call whose reply it was fails, if the packet says whose. */
+static void answer_without_fds(shmd *client, const WireHeader *header) {
+        shmd_call *call = call_find(client, header->serial);
+
+        if (call)
+                call_end(call, -EMFILE);
+        else if (header->serial == 0 || header->serial >= client->next_serial)
+                client_lose(client, -EMFILE, NULL);
+}
+
+static int receive_one(shmd *client) {
+        WireHeader header;
+        int r;
+
+        r = receive(client, &header);
+        switch (r) {
+        case 0:
+                answer(client, &header);
+                fdlist_deinit(&client->fds);
+                arena_reset(client->arena);
+                break;
+        case WIRE_E_AGAIN:
+                if (!client->deaf)
+                        return IO_E_AGAIN;
+                client_lose(client, -ECONNRESET, NULL);
+                break;
+        case WIRE_E_LOST_FDS:
+                answer_without_fds(client, &header);
+                break;
+        case WIRE_E_EOF:
+                client_lose(client, -ECONNRESET, NULL);
+                break;
+        default:
+                client_lose(client, r < 0 ? r : -EPROTO, NULL);
+                break;
+        }
+        return client->lost ? IO_E_LOST : 0;
+}
+
+/* -- the loop's work ----------------------------------------------------------------- */
+
+static struct timespec *until_to_timespec(uint64_t until_ns, struct timespec *ret) {
+        uint64_t now_ns;
+        uint64_t left_ns;
+
+        if (until_ns == UINT64_MAX)
+                return NULL;
+        now_ns = client_now();
+        left_ns = until_ns > now_ns ? until_ns - now_ns : 0;
+        ret->tv_sec = (time_t)(left_ns / CLIENT_NS_PER_S);
+        ret->tv_nsec = (long)(left_ns % CLIENT_NS_PER_S);
+        return ret;
+}
+
+int io_poll(shmd *client, uint64_t until_ns) {
+        struct pollfd pollfd = { .fd = client->fd };
+        uint64_t deadline_ns = call_next_deadline(client);
+        uint64_t wake_ns = deadline_ns < until_ns ? deadline_ns : until_ns;
+        int n;
+
+        if (client->deaf)
+                return 0;
+        pollfd.events = (short)(list_is_empty(&client->queue) ? POLLIN : POLLIN | POLLOUT);
+        do {
+                struct timespec left;
+
+                n = ppoll(&pollfd, 1, until_to_timespec(wake_ns, &left), NULL);
+        } while (n < 0 && errno == EINTR);
+
+        if (n < 0)
+                return -errno;
+        return n == 0 && until_ns < deadline_ns ? -ETIMEDOUT : 0;
+}
+
+int io_dispatch(shmd *client, const bool *done) {
+        uint64_t n_before = client->n_callbacks;
+
+        flush(client);
+        for (unsigned int i = 0; i < PACKETS_MAX && !(done && *done); ++i)
+                if (receive_one(client))
+                        break;
+        if (client->lost)
+                return -ENOTCONN;
+        flush(client);
+        call_expire(client);
+        return (int)(client->n_callbacks - n_before);
+}
+
+int shmd_fd(shmd *client) {
+        int r = client_check(client);
+
+        return r ? r : client->fd;
+}
+
+int shmd_events(shmd *client) {
+        int r = client_check(client);
+
+        if (r)
+                return r;
+        return list_is_empty(&client->queue) ? POLLIN : POLLIN | POLLOUT;
+}
+
+int shmd_timeout(shmd *client, uint64_t *ret_ns) {
+        uint64_t deadline_ns;
+        uint64_t now_ns;
+        int r;
+
+        r = client_check(client);
+        if (r && r != -ENOTCONN)
+                return r;
+
+        deadline_ns = client->deaf ? 0 : call_next_deadline(client);
+        now_ns = deadline_ns == UINT64_MAX ? 0 : client_now();
+        *ret_ns = deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+        return 0;
+}
+
+int shmd_dispatch(shmd *client) {
+        KEEP_ERRNO;
+        int r;
+
+        r = client_check(client);
+        if (r)
+                return r;
+        return client->depth > 0 ? -EDEADLK : io_dispatch(client, NULL);
+}
+
+int shmd_process(shmd *client, uint64_t timeout_ns) {
+        KEEP_ERRNO;
+        uint64_t until_ns;
+        int r;
+
+        r = client_check(client);
+        if (r)
+                return r;
+        if (client->depth > 0)
+                return -EDEADLK;
+        if (client_timeout(client, timeout_ns) == SHMD_TIMEOUT_NONE ||
+            __builtin_add_overflow(client_now(), client_timeout(client, timeout_ns), &until_ns))
+                until_ns = UINT64_MAX;
+        r = io_poll(client, until_ns);
+        return r ? r : io_dispatch(client, NULL);
+}

@@ -1,0 +1,135 @@
+/* stat, and wait, which answers with the same: see shmd.h. */
+
+#include "config.h"
+
+#include "client/client.h"
+#include "client/node.h"
+
+static void holder_decode(const Shmd__Holder *holder, struct shmd_holder *ret) {
+        *ret = (struct shmd_holder){
+                .grant = holder->grant,
+                .uid = holder->uid,
+                .pid = (pid_t)holder->pid,
+                .rights = holder->rights,
+                .age_ns = holder->age_ns,
+                .pidfd_ino = holder->pidfd_ino,
+                .marked = holder->marked,
+                .connected = holder->connected,
+        };
+}
+
+/* A result for a node with room for n_holders. Return: 0, -ENOMEM, -EPROTO. */
+static int result_new(struct shmd_stat_result **ret, const Shmd__Node *node, size_t n_holders) {
+        CLEANUP(freep) struct shmd_stat_result *result = NULL;
+        Block block;
+        int r;
+
+        if (!node)
+                return -EPROTO;
+        result = block_new(&block, sizeof(*result) + n_holders * sizeof(*result->holders), node_string_size(node));
+        if (!result)
+                return -ENOMEM;
+        result->n_holders = n_holders;
+        result->holders = (struct shmd_holder *)(result + 1);
+        r = node_decode(node, &block, &result->node);
+        if (r)
+                return r;
+
+        *ret = result;
+        result = NULL;
+        return 0;
+}
+
+static int stat_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
+        const Shmd__StatReply *stat = (const Shmd__StatReply *)reply;
+        struct shmd_stat_result **ret = out;
+        struct shmd_stat_result *result;
+        int r;
+
+        r = result_new(&result, stat->node, stat->n_holders);
+        if (r)
+                return r;
+        for (size_t i = 0; i < stat->n_holders; ++i)
+                holder_decode(stat->holders[i], &result->holders[i]);
+        result->more_holders = stat->more;
+        result->held = stat->held;
+        result->held_known = stat->held_known;
+
+        *ret = result;
+        return 0;
+}
+
+static const Op op_stat = { .kind = MESSAGE_STAT, .decode = stat_decode };
+
+int shmd_stat_start(shmd *client, const char *path, uint64_t region, bool with_holders,
+                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+        Shmd__Stat stat = SHMD__STAT__INIT;
+        int r = 0;
+
+        if (path)
+                r = request_path(client, path, 0, &stat.path);
+        else
+                stat.region = region;
+        stat.flags = with_holders ? SHMD__STAT_FLAGS__STAT_HOLDERS : 0;
+        return r ? r : call_start(client, &op_stat, &stat.base, timeout_ns, callback, userdata, ret);
+}
+
+int shmd_stat_finish(shmd_call *call, struct shmd_stat_result **ret) {
+        *ret = NULL;
+        return call_finish(call, &op_stat, ret);
+}
+
+int shmd_stat(shmd *client, const char *path, uint64_t region, bool with_holders,
+              struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        CallWait wait = { .out = ret };
+
+        *ret = NULL;
+        return call_wait(&wait, client,
+                         shmd_stat_start(client, path, region, with_holders, timeout_ns, call_waited, &wait,
+                                         &wait.call));
+}
+
+struct shmd_stat_result *shmd_stat_free(struct shmd_stat_result *result) {
+        free(result);
+        return NULL;
+}
+
+/* -- wait ---------------------------------------------------------------------------- */
+
+static int wait_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
+        struct shmd_stat_result **ret = out;
+
+        if (!ret)
+                return 0;
+        return result_new(ret, ((const Shmd__WaitReply *)reply)->node, 0);
+}
+
+/* The broker keeps the deadline. Ours stands behind it, in case nobody answers. */
+static const Op op_wait = { .kind = MESSAGE_WAIT, .grace_ns = CLIENT_NS_PER_S, .decode = wait_decode };
+
+int shmd_wait_start(shmd *client, const char *path,
+                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+        Shmd__Wait wait = SHMD__WAIT__INIT;
+        int r;
+
+        r = request_path(client, path, 0, &wait.path);
+        if (r)
+                return r;
+        wait.timeout_ns = client_timeout(client, timeout_ns);
+        return call_start(client, &op_wait, &wait.base, timeout_ns, callback, userdata, ret);
+}
+
+int shmd_wait_finish(shmd_call *call, struct shmd_stat_result **ret) {
+        if (ret)
+                *ret = NULL;
+        return call_finish(call, &op_wait, ret);
+}
+
+int shmd_wait(shmd *client, const char *path, struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        CallWait wait = { .out = ret };
+
+        if (ret)
+                *ret = NULL;
+        return call_wait(&wait, client,
+                         shmd_wait_start(client, path, timeout_ns, call_waited, &wait, &wait.call));
+}
