@@ -1,0 +1,79 @@
+# fish completion for shmdctl(1): commands, options, their values, and names from the broker.
+
+# Names in the broker's tree. A broker that is slow must not hang the shell.
+function __shmdctl_names
+    set -l tokens (commandline -opc)
+    set -l socket
+    for i in (seq (count $tokens))
+        switch $tokens[$i]
+            case '--socket=*'
+                set socket $tokens[$i]
+            case --socket
+                set -l next (math $i + 1)
+                test $next -le (count $tokens); and set socket --socket=$tokens[$next]
+        end
+    end
+    shmdctl $socket ls -R --timeout=1s 2>/dev/null
+end
+
+set -l commands create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics version help
+set -l none "not __fish_seen_subcommand_from $commands"
+set -l modes '0600 0640 0644 0660 0666 0755 1777'
+
+complete -c shmdctl -f
+
+complete -c shmdctl -l socket -r -F -d 'Socket of the broker'
+complete -c shmdctl -l json -d 'Print JSON'
+complete -c shmdctl -l bytes -d 'Print sizes as plain numbers'
+complete -c shmdctl -l timeout -x -a '500ms 1s 10s 1min infinity' -d 'Give up after so long'
+complete -c shmdctl -s q -l quiet -d 'Say nothing about what was done'
+complete -c shmdctl -s h -l help -d 'Show help'
+complete -c shmdctl -l usage -d 'Show usage'
+complete -c shmdctl -s V -l version -d 'Show versions'
+
+complete -c shmdctl -n $none -a create -d 'Make a region, or open one'
+complete -c shmdctl -n $none -a put -d 'Copy a file or standard input into a region'
+complete -c shmdctl -n $none -a publish -d 'Give a region without a name its name'
+complete -c shmdctl -n $none -a cat -d 'Write a region to standard output'
+complete -c shmdctl -n $none -a ls -d 'List a directory'
+complete -c shmdctl -n $none -a stat -d 'Show all about a region or directory'
+complete -c shmdctl -n $none -a rm -d 'Take the names of regions away'
+complete -c shmdctl -n $none -a mkdir -d 'Make directories'
+complete -c shmdctl -n $none -a rmdir -d 'Remove empty directories'
+complete -c shmdctl -n $none -a chmod -d 'Change who may do what'
+complete -c shmdctl -n $none -a chown -d 'Change owner and group'
+complete -c shmdctl -n $none -a wait -d 'Wait until a name exists'
+complete -c shmdctl -n $none -a df -d 'Show limits and use'
+complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
+complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
+complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
+complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
+complete -c shmdctl -n $none -a help -d 'Show help'
+
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ls stat rm mkdir rmdir chmod chown wait' \
+    -a '(__shmdctl_names)'
+complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
+complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
+complete -c shmdctl -n '__fish_seen_subcommand_from chmod' -a $modes
+complete -c shmdctl -n '__fish_seen_subcommand_from put' -F
+
+complete -c shmdctl -n '__fish_seen_subcommand_from create put mkdir' -s m -l mode -x -a $modes -d 'Mode, octal'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l exclusive -d 'Fail if the name is taken'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l open -d 'Open what has the name'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l lifetime -x -a 'named session' -d 'How long it lives'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l huge -x -a '2M 1G' -d 'Size of huge pages'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l freezable -d 'Allow that seals are added later'
+complete -c shmdctl -n '__fish_seen_subcommand_from create put' -l reserve -d 'Allocate all its memory first'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l hold -d 'Keep it until killed'
+complete -c shmdctl -n '__fish_seen_subcommand_from put publish' -l replace -d 'Take the name from a region that has it'
+complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s l -l long -d 'Show details'
+complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s R -l recursive -d 'All that is below'
+complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s i -l id -x -d 'By its number'
+complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s H -l holders -d 'Also show who holds it'
+complete -c shmdctl -n '__fish_seen_subcommand_from mkdir' -s p -l parents -d 'Make missing directories above it'
+complete -c shmdctl -n '__fish_seen_subcommand_from df' -s d -l directory -x -a '(__shmdctl_names)' -d 'Limits of a directory'
+complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__fish_complete_users)' -d 'Account of another user'
+complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every account'
+complete -c shmdctl -n '__fish_seen_subcommand_from df' -l total -d 'All accounts together'
+complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s c -l count -x -d 'How many times'
+complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s i -l interval -x -a '100ms 1s 10s' -d 'Pause between two'
