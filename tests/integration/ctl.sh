@@ -1,0 +1,930 @@
+#!/bin/bash
+# shmdctl against a real broker: every command, every exit code, all of its JSON.
+#
+# Each check prints "ok - SENTENCE" or "not ok - SENTENCE"; the last line counts them. A private
+# broker runs for the whole of it, in a directory of its own, and must end with status 0 and
+# balanced books, so that this is a test of its accounting as well. As root the broker becomes an
+# unprivileged user and clients are alice, bob (uids that need not exist) and root; otherwise
+# what needs other users is skipped, which SHMD_NO_SKIP=1 turns into a failure.
+
+set -u
+export LC_ALL=C.UTF-8 TZ=UTC
+unset SHMD_SOCKET XDG_RUNTIME_DIR
+
+build=${SHMD_TEST_BUILDDIR:-.}
+source=${SHMD_TEST_SRCDIR:-.}
+here=$source/tests/integration
+broker_uid=64055
+alice=64101
+bob=64102
+passed=0
+failed=0
+
+dir=$(mktemp -d "${TMPDIR:-/tmp}/shmdctl-test.XXXXXX") || exit 99
+mkdir "$dir/run" "$dir/bin" "$dir/tmp"
+chmod 0755 "$dir" "$dir/bin"
+chmod 1777 "$dir/run" "$dir/tmp"
+socket=$dir/run/socket
+out=$dir/out
+err=$dir/err
+broker=
+
+# What libtool would run, without its wrapper: other users may not read the build directory.
+if [ -x "$build/.libs/shmdctl" ]; then
+        cp "$build/.libs/shmdctl" "$build"/.libs/libshmd.so.0 "$dir/bin" || exit 99
+        export LD_LIBRARY_PATH=$dir/bin
+else
+        cp "$build/shmdctl" "$dir/bin" || exit 99
+fi
+export PATH=$dir/bin:$PATH
+
+cleanup() {
+        local job
+
+        for job in $(jobs -p); do
+                kill -KILL "$job" 2>/dev/null
+        done
+        [ -z "$broker" ] || kill -KILL "$broker" 2>/dev/null
+        rm -rf "$dir"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# -- checking --------------------------------------------------------------------------------
+
+ok() {
+        echo "ok - $1"
+        passed=$((passed + 1))
+}
+
+not_ok() {
+        echo "not ok - $1"
+        shift
+        [ $# -eq 0 ] || printf '    %s\n' "$@"
+        [ ! -s "$out" ] || sed 's/^/    out: /' "$out" | head -n 20
+        [ ! -s "$err" ] || sed 's/^/    err: /' "$err" | head -n 20
+        failed=$((failed + 1))
+}
+
+skip() {
+        if [ "${SHMD_NO_SKIP:-0}" = 1 ]; then
+                not_ok "$1" "$2, and SHMD_NO_SKIP=1 is set"
+        else
+                echo "skipped - $1: $2"
+        fi
+}
+
+# check SENTENCE COMMAND...: the command succeeds.
+check() {
+        local sentence=$1
+
+        shift
+        if "$@"; then ok "$sentence"; else not_ok "$sentence" "failed: $*"; fi
+}
+
+# as USER COMMAND...: runs it as that uid; with a deadline that only a hang reaches.
+as() {
+        local uid=$1
+
+        shift
+        if [ "$uid" = "$(id -u)" ]; then
+                timeout -s KILL 300 "$@"
+        else
+                timeout -s KILL 300 setpriv --reuid="$uid" --regid="$uid" --clear-groups "$@"
+        fi
+}
+
+# run_as UID ARGS...: shmdctl; leaves $out, $err and $status.
+run_as() {
+        local uid=$1
+
+        shift
+        as "$uid" shmdctl --socket="$socket" "$@" >"$out" 2>"$err"
+        status=$?
+}
+
+# expect_as UID SENTENCE STATUS ARGS...: shmdctl exits with STATUS; unless that is 0, it says why
+# on standard error and nothing on standard output.
+expect_as() {
+        local uid=$1 sentence=$2 wanted=$3
+
+        shift 3
+        run_as "$uid" "$@"
+        if [ "$status" -ne "$wanted" ]; then
+                not_ok "$sentence" "shmdctl $*" "exit status $status, not $wanted"
+        elif [ "$wanted" -ne 0 ] && { [ ! -s "$err" ] || [ -s "$out" ]; }; then
+                not_ok "$sentence" "shmdctl $*" "a failure is told on standard error alone"
+        elif [ "$wanted" -eq 0 ] && [ -s "$err" ]; then
+                not_ok "$sentence" "shmdctl $*" "success says nothing on standard error"
+        else
+                ok "$sentence"
+        fi
+}
+
+expect() {
+        expect_as "$me" "$@"
+}
+
+# says SENTENCE PATTERN: the last standard output matches an extended regular expression.
+says() {
+        if grep -Eq -- "$2" "$out"; then ok "$1"; else not_ok "$1" "no line matches $2"; fi
+}
+
+# complains SENTENCE PATTERN: the same of standard error.
+complains() {
+        if grep -Eq -- "$2" "$err"; then ok "$1"; else not_ok "$1" "no line of standard error matches $2"; fi
+}
+
+# python EXPRESSION FILE: it holds for d, the JSON value in the file, which json.tool accepts.
+python() {
+        python3 -m json.tool "$2" >/dev/null &&
+        python3 -c 'import json, sys
+d = json.load(open(sys.argv[2]))
+sys.exit(0 if eval(sys.argv[1]) else 1)' "$1" "$2"
+}
+
+# json SENTENCE EXPRESSION ARGS...: shmdctl --json succeeds, prints JSON, and the expression holds.
+json() {
+        json_as "$me" "$@"
+}
+
+json_as() {
+        local uid=$1 sentence=$2 expression=$3
+
+        shift 3
+        run_as "$uid" --json "$@"
+        if [ "$status" -eq 0 ] && python "$expression" "$out"; then
+                ok "$sentence"
+        else
+                not_ok "$sentence" "shmdctl --json $*" "exit status $status; wanted $expression"
+        fi
+}
+
+# json_error SENTENCE STATUS EXPRESSION ARGS...: shmdctl --json fails so and says why in JSON.
+json_error() {
+        json_error_as "$me" "$@"
+}
+
+json_error_as() {
+        local uid=$1 sentence=$2 wanted=$3 expression=$4
+
+        shift 4
+        run_as "$uid" --json "$@"
+        if [ "$status" -eq "$wanted" ] && python "$expression" "$err"; then
+                ok "$sentence"
+        else
+                not_ok "$sentence" "shmdctl --json $*" "exit status $status, not $wanted; or not $expression"
+        fi
+}
+
+# eventually COMMAND...: it succeeds at last.
+eventually() {
+        for _ in $(seq 400); do
+                "$@" && return 0
+                sleep 0.05
+        done
+        return 1
+}
+
+field() {
+        python3 -c 'import json, sys
+d = json.load(sys.stdin)
+print(eval(sys.argv[1]))' "$1"
+}
+
+used_bytes() {
+        as "$1" shmdctl --socket="$socket" df --json | field 'd["slots"]["bytes"]["used"]'
+}
+
+uses_bytes() {
+        [ "$(used_bytes "$1")" = "$2" ]
+}
+
+# -- the broker --------------------------------------------------------------------------------
+
+start_broker() {
+        {
+                echo '[daemon]'
+                [ "$(id -u)" -ne 0 ] || echo "user = $broker_uid"
+                cat <<END
+[global]
+bytes = 64G
+[account]
+bytes = 4G
+regions = 4096
+[account $bob]
+bytes = 8M
+regions = 4
+END
+        } >"$dir/shmd.conf"
+        chmod 0644 "$dir/shmd.conf"
+
+        "$build/shmd" --socket "$socket" --config "$dir/shmd.conf" 2>"$dir/log" &
+        broker=$!
+        if ! eventually grep -q 'event=ready' "$dir/log"; then
+                echo "not ok - the broker starts"
+                sed 's/^/    /' "$dir/log"
+                echo "$passed passed, 1 failed"
+                exit 1
+        fi
+}
+
+stop_broker() {
+        local status
+
+        kill -TERM "$broker"
+        wait "$broker"
+        status=$?
+        broker=
+        if [ "$status" -eq 0 ] && grep -q 'books=balanced' "$dir/log"; then
+                ok 'the broker ends with balanced books after all of this'
+        else
+                not_ok 'the broker ends with balanced books after all of this' "exit status $status" "$(tail -n 5 "$dir/log")"
+        fi
+}
+
+# -- without a broker --------------------------------------------------------------------------
+
+commands='create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics version help'
+
+test_usage() {
+        local command pattern
+
+        expect 'help lists the commands' 0 help
+        for command in $commands; do
+                says "help lists $command" "^  $command +[A-Z]"
+        done
+        expect '--help is help' 0 --help
+        cp "$out" "$dir/help"
+        check '-h is --help' cmp -s <(shmdctl -h) "$dir/help"
+        for command in $commands; do
+                expect "$command --help needs no broker" 0 "$command" --help
+                says "$command --help says how it is used" "^Usage: shmdctl $command "
+                says "$command --help has the options of every command" '--socket=PATH'
+                cp "$out" "$dir/help"
+                check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
+        done
+        for command in create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics help; do
+                run_as "$me" "$command" --help
+                says "$command --help has examples" "^  .*shmdctl $command"
+        done
+
+        expect 'no command is a usage error' 2
+        expect 'an unknown command is a usage error' 2 frobnicate
+        expect 'an unknown option is a usage error' 2 ls --frobnicate
+        complains 'a usage error points to the help of the command' 'shmdctl ls --help'
+        while IFS= read -r pattern; do
+                # shellcheck disable=SC2086 # the words of a command line
+                expect "'$pattern' is a usage error" 2 $pattern
+        done <<'END'
+create
+create /a
+create /a 1 2
+create /a -1
+create /a 1X
+create /a 1 --mode=8
+create /a 1 --mode=1777
+create /a 1 --lifetime=long
+create /a 1 --lifetime=session
+create /a 1 --open --exclusive
+create /a 1 --huge=3M
+create - 1
+create - 1 --hold --open
+create a 1
+create /a/ 1
+create /a//b 1
+create /a/../b 1
+put
+put a
+put /a file more
+publish
+publish x /a
+publish 1 a
+cat
+cat a
+cat /a /b
+ls a
+ls /a /b
+stat
+stat /a --id=1
+stat --id=x
+rm
+rm a
+mkdir
+mkdir /a -m 2000
+rmdir
+chmod 0644
+chmod a /a
+chmod 2000 /a
+chown 0
+chown : /a
+chown 4294967295 /a
+wait
+wait a
+df extra
+df --total --accounts
+df --user=no-such-user-here
+ping extra
+ping -c x
+ping -i 1x
+ping -c 0 --json
+stats extra
+metrics extra
+version extra
+help frobnicate
+ls --timeout=0
+ls --timeout=1x
+ls --socket=
+END
+        run_as "$me" create /a 1 --lifetime=session
+        complains 'a session without --hold is told why' 'needs --hold.*would end with this command'
+        run_as "$me" rm $'/a\e[31m'
+        check 'no escape sequence of a name reaches standard error' eval '[ "$status" -eq 2 ] && ! grep -q "$(printf "\033")" "$err"'
+
+        expect 'without a broker commands fail' 1 ls
+        complains 'without a broker the error says where it looked' "^shmdctl: $socket: no broker there: "
+        json_error 'without a broker the error is JSON on request' 1 'd["errno"] == "ENOENT" and d["exit"] == 1' ls
+        run_as "$me" version
+        check 'version prints tool and library without a broker, and fails' \
+                eval '[ "$status" -eq 1 ] && [ "$(cut -d" " -f1 "$out" | tr "\n" " ")" = "shmdctl libshmd " ]'
+        expect '--version needs no broker' 0 --version
+        run_as "$me" --help
+        timeout -s KILL 60 shmdctl --help >/dev/full 2>"$err"
+        check 'help that cannot be written is a failure' [ $? -eq 1 ]
+}
+
+# -- looking at the broker -----------------------------------------------------------------------
+
+test_broker() {
+        expect 'ping gets an answer' 0 ping
+        says 'ping says how long it took' "^answer from $socket: [0-9.]+[num]?s\$"
+        expect 'ping -c 3 asks three times' 0 ping -c 3 -i 1ms
+        check 'ping -c 3 prints three answers and a summary' [ "$(grep -c . "$out")" -eq 4 ]
+        json 'ping --json has the figures' 'd["answers"] == 2 and d["min_ns"] <= d["mean_ns"] <= d["max_ns"]' ping -c 2 -i 0s
+        run_as "$me" ping --quiet
+        check 'ping --quiet says nothing' [ "$status" -eq 0 -a ! -s "$out" ]
+
+        expect 'version asks the broker as well' 0 version
+        says 'version names the broker and its socket' "^shmd [0-9.]+ at $socket\$"
+        json 'version --json has all three' 'd["shmdctl"] and d["libshmd"] and d["shmd"]' version
+        check 'SHMD_SOCKET says where the broker is' \
+                as "$me" env SHMD_SOCKET="$socket" shmdctl ping --quiet
+        check 'options may stand before and after the command' \
+                as "$me" shmdctl --quiet ping --socket="$socket"
+
+        kill -STOP "$broker"
+        expect 'a broker that does not answer is a deadline' 124 ping --timeout=300ms
+        json_error 'the deadline is JSON on request' 124 'd["errno"] == "ETIMEDOUT" and d["exit"] == 124' \
+                ls --timeout=300ms
+        kill -CONT "$broker"
+        expect 'the broker goes on afterwards' 0 ping
+}
+
+# -- regions ------------------------------------------------------------------------------------
+
+# Starts shmdctl ARGS... --hold in the background as UID; leaves $held and $out.
+hold_as() {
+        local uid=$1
+
+        shift
+        : >"$out"
+        if [ "$uid" = "$(id -u)" ]; then
+                shmdctl --socket="$socket" "$@" --hold >"$out" 2>"$err" &
+        else
+                setpriv --reuid="$uid" --regid="$uid" --clear-groups \
+                        shmdctl --socket="$socket" "$@" --hold >"$out" 2>"$err" &
+        fi
+        held=$!
+        eventually test -s "$out"
+}
+
+release() {
+        kill -TERM "$held"
+        wait "$held" 2>/dev/null
+}
+
+test_create() {
+        local id blocks
+
+        expect 'create makes a region' 0 create /plain 64K
+        says 'create says that it was created' '^created /plain: region [0-9]+, 64K$'
+        expect 'a name that is taken is a failure' 1 create /plain 64K
+        complains 'a name that is taken is named' '^shmdctl: /plain: exists already'
+        expect '--exclusive is the default, spelt out' 1 create /plain 64K --exclusive
+        expect '--open opens what is there' 0 create /plain 1M --open
+        says '--open says that it was opened, and its own size' '^opened /plain: region [0-9]+, 64K$'
+        expect '--open creates what is not there' 0 create /opened 4097 --open --mode=0640 --bytes
+        says '--bytes prints the exact size' '^created /opened: region [0-9]+, 4097$'
+        json 'create --json has outcome, number and size' \
+                'd["outcome"] == "created" and d["path"] == "/j" and d["region"] > 0 and d["size"] == 0' create /j 0
+        run_as "$me" create /q 1 --quiet
+        check '--quiet says nothing' [ "$status" -eq 0 -a ! -s "$out" ]
+        json 'stat shows mode, size and charge' \
+                'd["mode"] == "0640" and d["size"] == 4097 and d["charge"] == 8192 and d["lifetime"] == "named"' stat /opened
+        json 'an ordinary region is sealed for good' \
+                '{"grow", "shrink", "seal"} <= set(d["seals"]) and not d["freezable"]' stat /opened
+        expect 'create --freezable' 0 create /freezable 4K --freezable
+        json 'a freezable region can be sealed further' \
+                'd["freezable"] and "seal" not in d["seals"] and "shrink" in d["seals"]' stat /freezable
+        expect 'create --reserve' 0 create /reserved 1M --reserve
+        json_error 'huge pages of no size the kernel has are refused' 1 'd["exit"] == 1' create /huge 2M --huge=1P
+        check 'a refused create leaves no name' eval 'run_as "$me" stat /huge; [ "$status" -eq 3 ]'
+        expect 'rm takes them away' 0 rm /plain /opened /j /q /freezable /reserved
+        expect 'what was taken away is not found' 3 stat /plain
+
+        check '--hold says what was created before it waits' hold_as "$me" create /session 8M --lifetime=session
+        says 'a session region is created' '^created /session: '
+        json 'a session region says so' 'd["lifetime"] == "session" and d["held"] in (True, None)' stat /session
+        json 'its holder is listed' \
+                'len(d["holders"]) == 1 and d["holders"][0]["pid"] == '"$held"' and d["holders"][0]["uid"] == '"$me"' and d["holders"][0]["rights"] == "read-write" and d["holders"][0]["connected"]' \
+                stat /session --holders
+        expect 'stat --holders is a table' 0 stat /session --holders
+        says 'the table has titles' '^ *GRANT +USER +PID +RIGHTS +AGE +MARKED +CONNECTED +COMMAND$'
+        says 'the table has the holder' "read-write .* yes +(shmdctl|-)\$"
+        expect 'stat is lines' 0 stat /session
+        says 'stat shows the seals by name' '^ *seals .*grow'
+        check 'cat of a region nobody wrote is zeros' cmp -s -n 8388608 /dev/zero <(as "$me" shmdctl --socket="$socket" cat /session)
+        check 'cat of a region nobody wrote is as long as the region' \
+                [ "$(as "$me" shmdctl --socket="$socket" cat /session | wc -c)" -eq 8388608 ]
+        blocks=$(for fd in /proc/"$held"/fd/*; do
+                case $(readlink "$fd") in */memfd:* | memfd:*) stat -L -c %b "$fd" ;; esac
+        done)
+        check 'cat allocates nothing where nothing was written' [ "$blocks" = 0 ]
+        release
+        check 'a session region ends with its session' eventually eval 'run_as "$me" stat /session; [ "$status" -eq 3 ]'
+
+        check 'a region without a name is held' hold_as "$me" --json create - 64K
+        id=$(field 'd["region"]' <"$out")
+        json 'a region without a name is found by its number' \
+                'd["region"] == '"$id"' and d["size"] == 65536 and d["path"] is None' stat --id="$id"
+        expect 'publish gives it its name' 0 publish "$id" /published
+        says 'publish says so' "^published /published: region $id\$"
+        expect 'publish once' 1 publish "$id" /again
+        release
+        json 'a published region outlives its maker' 'd["region"] == '"$id" stat /published
+
+        check 'another region without a name is held' hold_as "$me" --json create - 4K
+        id=$(field 'd["region"]' <"$out")
+        expect 'publish does not take a name' 1 publish "$id" /published
+        json 'publish --replace does' 'd["region"] == '"$id"' and d["path"] == "/published"' \
+                publish "$id" /published --replace
+        json 'the name has the other region' 'd["region"] == '"$id" stat /published
+        release
+        expect 'publish of no region is not found' 3 publish 999999999 /nothing
+        expect 'rm /published' 0 rm /published
+        check 'what nobody holds is given back' eventually uses_bytes "$me" 0
+}
+
+# -- put and cat -----------------------------------------------------------------------------------
+
+# round_trip SENTENCE FILE: through a file argument, a file on standard input, and a pipe.
+round_trip() {
+        local sentence=$1 file=$2 how
+
+        for how in argument input pipe; do
+                case $how in
+                argument) as "$me" shmdctl --socket="$socket" put /trip "$file" --replace >"$out" 2>"$err" ;;
+                input)    as "$me" shmdctl --socket="$socket" put /trip --replace <"$file" >"$out" 2>"$err" ;;
+                pipe)     cat "$file" | as "$me" shmdctl --socket="$socket" put /trip - --replace >"$out" 2>"$err" ;;
+                esac
+                status=$?
+                if [ "$status" -eq 0 ] && as "$me" shmdctl --socket="$socket" cat /trip 2>"$err" | cmp - "$file"; then
+                        ok "put ($how) then cat returns the same: $sentence"
+                else
+                        not_ok "put ($how) then cat returns the same: $sentence" "put: exit status $status"
+                fi
+        done
+        json "the region is exactly as long: $sentence" 'd["size"] == '"$(stat -c %s "$file")" stat /trip
+}
+
+# A file of 1 GiB + 1 in which no two pages are alike.
+big_file() {
+        [ -s "$dir/big" ] || python3 -c 'import os, sys
+block = bytearray(os.urandom(1 << 20))
+for i in range(1024):
+    for page in range(0, len(block), 4096):
+        block[page:page + 8] = (i << 20 | page).to_bytes(8, "little")
+    sys.stdout.buffer.write(block)
+sys.stdout.buffer.write(b"!")' >"$dir/big"
+}
+
+test_put() {
+        local length
+
+        for length in 0 1 4095 4096 4097; do
+                head -c "$length" /dev/urandom >"$dir/file"
+                round_trip "$length bytes" "$dir/file"
+        done
+        big_file
+        round_trip '1 GiB + 1 bytes' "$dir/big"
+        check 'sha256sum agrees' \
+                [ "$(as "$me" shmdctl --socket="$socket" cat /trip | sha256sum)" = "$(sha256sum <"$dir/big")" ]
+
+        printf 'first' >"$dir/file"
+        expect 'put does not take a name' 1 put /trip "$dir/file"
+        complains 'put says how to take it' '--replace'
+        json 'put --json has name, number and size' \
+                'd["path"] == "/trip" and d["size"] == 5 and d["region"] > 0' put /trip "$dir/file" --replace
+        expect 'put says what it did' 0 put /trip "$dir/file" --replace --mode=0644 --reserve
+        says 'put prints one line' '^put /trip: region [0-9]+, 5$'
+        json 'put has set the mode' 'd["mode"] == "0644"' stat /trip
+        exec 3<"$dir/file"
+        dd bs=1 count=2 status=none <&3 >/dev/null
+        as "$me" shmdctl --socket="$socket" put /rest <&3 >"$out" 2>"$err"
+        exec 3<&-
+        check 'put takes standard input from where it stands' \
+                [ "$(as "$me" shmdctl --socket="$socket" cat /rest)" = rst ]
+        as "$me" shmdctl --socket="$socket" put /proc-file /proc/version --quiet
+        check 'put of a file that says it is empty and is not' \
+                cmp -s <(as "$me" shmdctl --socket="$socket" cat /proc-file) /proc/version
+        as "$me" shmdctl --socket="$socket" rm /proc-file /rest >"$out" 2>"$err"
+
+        expect 'put of a file that is not there' 1 put /none "$dir/none"
+        expect 'put of a directory' 1 put /none "$dir"
+        expect 'put into a directory that is not there' 3 put /none/file "$dir/file"
+        expect 'put to a name below a region' 1 put /trip/file "$dir/file"
+        run_as "$me" put /none <&-
+        check 'put without a standard input fails' [ "$status" -eq 1 ]
+        expect 'what failed left no name' 3 stat /none
+
+        expect 'cat of what is not there' 3 cat /none
+        as "$me" shmdctl --socket="$socket" put /trip "$dir/big" --replace --quiet
+        as "$me" shmdctl --socket="$socket" cat /trip >/dev/full 2>"$err"
+        check 'cat to a full device fails' [ $? -eq 1 ]
+        complains 'cat to a full device says so' '^shmdctl: standard output: '
+        as "$me" shmdctl --socket="$socket" cat /trip 2>"$err" | head -c 1 >/dev/null
+        check 'cat into a pipe that nobody reads ends as cat(1) does, quietly' [ "${PIPESTATUS[0]}" -eq 141 -a ! -s "$err" ]
+        as "$me" env --ignore-signal=PIPE shmdctl --socket="$socket" cat /trip 2>"$err" | head -c 1 >/dev/null
+        check 'the same with SIGPIPE ignored' [ "${PIPESTATUS[0]}" -eq 1 -a ! -s "$err" ]
+        as "$me" shmdctl --socket="$socket" cat /trip >&- 2>"$err"
+        check 'cat without a standard output fails' [ $? -eq 1 ]
+        as "$me" shmdctl --socket="$socket" rm /trip
+        check 'all is given back' eventually uses_bytes "$me" 0
+}
+
+# The line of a put in the background; its standard input comes from a FIFO that we hold open.
+test_put_interrupted() {
+        local put status=0
+
+        mkfifo "$dir/fifo"
+        as "$me" env --default-signal=INT shmdctl --socket="$socket" put /half "$dir/fifo" >"$out" 2>"$err" &
+        put=$!
+        exec 3>"$dir/fifo"
+        head -c 33554432 "$dir/big" >&3
+        check 'a name is not there before all has come' eval 'run_as "$me" stat /half; [ "$status" -eq 3 ]'
+        pkill -INT -P "$put" 2>/dev/null || kill -INT "$put"
+        exec 3>&-
+        wait "$put"
+        check 'put is ended by SIGINT' [ $? -ne 0 ]
+        check 'put that was interrupted leaves no name' eval 'run_as "$me" stat /half; [ "$status" -eq 3 ]'
+        check 'put that was interrupted leaves no charge' eventually uses_bytes "$me" 0
+
+        # Of a file the region is there at once: interrupt it while it is being filled.
+        for _ in $(seq 20); do
+                env --default-signal=INT shmdctl --socket="$socket" put /half "$dir/big" >"$out" 2>"$err" &
+                put=$!
+                until [ "$(used_bytes "$me")" -gt 0 ] || ! kill -0 "$put" 2>/dev/null; do :; done
+                kill -INT "$put" 2>/dev/null
+                wait "$put"
+                status=$?
+                [ "$status" -ne 130 ] || break
+                as "$me" shmdctl --socket="$socket" rm /half 2>/dev/null
+                eventually uses_bytes "$me" 0
+        done
+        check 'put of a file is ended by SIGINT in the middle' [ "$status" -eq 130 ]
+        check 'it leaves no name either' eval 'run_as "$me" stat /half; [ "$status" -eq 3 ]'
+        check 'it leaves no charge either' eventually uses_bytes "$me" 0
+}
+
+# in_terminal COMMAND: runs it under script(1), so that its standard error is a terminal.
+in_terminal() {
+        as "$me" script -qec "$1" /dev/null </dev/null >"$out" 2>"$err"
+        status=$?
+}
+
+test_progress() {
+        in_terminal "shmdctl --socket=$socket put /bar $dir/big"
+        check 'put of a file draws a bar on a terminal' \
+                eval '[ "$status" -eq 0 ] && tr "\r" "\n" <"$out" | grep -Eq "^/bar \[=*>? *\] +[0-9]+% [0-9.]+[KMG]?/1.0G [0-9.]+[KMG]?/s"'
+        check 'the bar ends with all of it' eval 'tr "\r" "\n" <"$out" | grep -q "100% 1.0G/1.0G"'
+        in_terminal "cat $dir/big | shmdctl --socket=$socket put /bar --replace"
+        check 'put of a pipe shows how much has come' \
+                eval '[ "$status" -eq 0 ] && tr "\r" "\n" <"$out" | grep -Eq "^/bar +[0-9.]+[KMG]? [0-9.]+[KMG]?/s"'
+        in_terminal "shmdctl --socket=$socket cat /bar >/dev/null"
+        check 'cat draws a bar when its output is elsewhere' eval 'tr "\r" "\n" <"$out" | grep -q "100% 1.0G/1.0G"'
+        in_terminal "shmdctl --socket=$socket cat /bar --quiet >/dev/null"
+        check '--quiet draws none' [ "$status" -eq 0 -a ! -s "$out" ]
+        in_terminal "shmdctl --socket=$socket cat /bar 2>/dev/null | tail -c 1"
+        check 'what is no terminal gets none' eval '[ "$status" -eq 0 ] && ! grep -q % "$out"'
+        printf 'short' >"$dir/file"
+        in_terminal "shmdctl --socket=$socket put /short $dir/file --quiet"
+        in_terminal "shmdctl --socket=$socket cat /short >/dev/null"
+        check 'a short copy draws none' [ "$status" -eq 0 -a ! -s "$out" ]
+        in_terminal "stty cols 30; shmdctl --socket=$socket cat /bar >/dev/null"
+        check 'a narrow terminal gets what fits' eval 'tr "\r" "\n" <"$out" | grep -q "100% 1.0G/1.0G"'
+        as "$me" shmdctl --socket="$socket" rm /bar /short
+        check 'all of it is given back' eventually uses_bytes "$me" 0
+}
+
+# -- names -----------------------------------------------------------------------------------------
+
+test_names() {
+        expect 'mkdir makes a directory' 0 mkdir /dir
+        expect 'mkdir of what is there fails' 1 mkdir /dir
+        expect 'mkdir below what is not there' 3 mkdir /no/dir
+        expect 'mkdir -p makes all of them' 0 mkdir -p /deep/er/est -m 0700
+        expect 'mkdir -p of what is there' 0 mkdir -p /deep/er/est
+        json 'mkdir -p gives the mode to the last' 'd["mode"] == "0700" and d["kind"] == "directory"' stat /deep/er/est
+        json 'and the usual one to those above' 'd["mode"] == "0755" and d["entries"] == 1' stat /deep
+        expect 'create /dir/region' 0 create /dir/region 12K --mode=0640
+        expect 'mkdir -p through a region' 1 mkdir -p /dir/region/sub
+        expect 'a path through a region is no path' 1 cat /dir/region/sub
+        complains 'and the error says so' 'not a directory'
+        expect 'cat of a directory fails' 1 cat /dir
+        complains 'and says that it is one' 'is a directory'
+        expect 'rm of a directory fails' 1 rm /dir
+        expect 'rmdir of a region fails' 1 rmdir /dir/region
+        expect 'rmdir of what is not empty fails' 1 rmdir /dir
+        complains 'and says so' 'not empty'
+
+        expect 'ls lists' 0 ls
+        check 'ls prints one name a line, in byte order' [ "$(tr '\n' ' ' <"$out")" = 'deep dir ' ]
+        expect 'ls -R has whole names, parents first' 0 ls -R
+        check 'ls -R is all of it' [ "$(tr '\n' ' ' <"$out")" = '/deep /deep/er /deep/er/est /dir /dir/region ' ]
+        expect 'ls -l' 0 ls -l /dir
+        says 'ls -l has mode, owner, size, date and name' \
+                '^-rw-r----- +[^ ]+ +[^ ]+ +12K +2[0-9]{3}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2} region$'
+        expect 'ls -l --bytes' 0 ls -l --bytes /dir
+        says 'ls -l --bytes is exact' ' 12288 '
+        expect 'ls -l of directories' 0 ls -l
+        says 'ls -l marks directories' '^drwxr-xr-x .* 1 .* dir$'
+        expect 'ls of a region shows it' 0 ls /dir/region
+        says 'by its name' '^region$'
+        expect 'ls of nothing' 3 ls /nothing
+        json 'ls --json is a list of nodes' \
+                '[n["path"] for n in d] == ["/dir/region"] and d[0]["kind"] == "region" and d[0]["size"] == 12288' ls /dir
+        json 'ls -R --json is the whole tree' 'len(d) == 5' ls -R
+        expect 'ls of an empty directory' 0 ls /deep/er/est
+        check 'prints nothing' [ ! -s "$out" ]
+        json 'and in JSON an empty list' 'd == []' ls /deep/er/est
+
+        expect 'chmod changes the mode' 0 chmod 0604 /dir/region /dir
+        json 'of a region' 'd["mode"] == "0604"' stat /dir/region
+        json 'and of a directory' 'd["mode"] == "0604"' stat /dir
+        expect 'chmod with a sticky bit' 0 chmod 1777 /dir
+        expect 'ls -l /' 0 ls -l /
+        says 'ls -l shows the sticky bit' '^drwxrwxrwt .* dir$'
+        expect 'a sticky region is refused' 1 chmod 1777 /dir/region
+
+        expect 'names that are not ASCII' 0 create '/dir/größe 1' 1
+        expect 'ls of them' 0 ls /dir
+        says 'are printed as they are' '^größe 1$'
+        json 'also in JSON' '"/dir/größe 1" in [n["path"] for n in d]' ls /dir
+        in_terminal "LC_ALL=C shmdctl --socket=$socket ls /dir"
+        check 'a terminal that has no UTF-8 gets ASCII' eval 'grep -q "gr.xc3.xb6.xc3.x9fe 1" "$out"'
+
+        run_as "$me" rm /dir/none '/dir/größe 1' /dir/nothing
+        check 'rm goes on after a failure, and its status is the first one'"'"'s' \
+                [ "$status" -eq 3 -a "$(wc -l <"$err")" -eq 2 ]
+        json 'rm --json says what was done' 'd == {"command": "rm", "done": ["/dir/region"]}' rm /dir/region
+        json 'mkdir --json' 'd["done"] == ["/j"]' mkdir /j
+        json 'chmod --json' 'd["done"] == ["/j"]' chmod 0700 /j
+        json 'rmdir --json' 'd["done"] == ["/j", "/dir"]' rmdir /j /dir
+        expect 'rmdir, deepest first' 0 rmdir /deep/er/est /deep/er /deep
+        expect 'ls of an empty tree' 0 ls -R
+        check 'is empty' [ ! -s "$out" ]
+        expect 'rmdir of the root fails' 1 rmdir /
+
+        # More than one page of an answer.
+        mapfile -t many < <(seq -f '/many/a-long-name-so-that-few-of-them-fit-one-packet-%05g' 1200)
+        expect 'mkdir /many' 0 mkdir /many
+        expect '1,200 names' 0 mkdir "${many[@]}"
+        expect 'ls goes through all pages' 0 ls /many
+        check 'ls of many pages has every name once, in order' \
+                cmp -s "$out" <(printf '%s\n' "${many[@]#/many/}" | LC_ALL=C sort)
+        expect 'ls -R does too' 0 ls -R /many
+        check 'ls -R of many pages has every name once' cmp -s "$out" <(printf '%s\n' "${many[@]}")
+        json 'ls --json of many pages is one list' 'len(d) == 1200' ls /many
+        expect 'rmdir of 1,200 names' 0 rmdir "${many[@]}" /many
+}
+
+test_wait() {
+        local waiter
+
+        expect 'wait for what never comes is a deadline' 124 wait /never --timeout=200ms
+        complains 'and says so' '^shmdctl: /never: deadline passed'
+        json_error 'and as JSON' 124 'd["errno"] == "ETIMEDOUT"' wait /never --timeout=200ms
+        as "$me" shmdctl --socket="$socket" wait /later --timeout=60s >"$dir/waited" 2>"$err" &
+        waiter=$!
+        check 'the broker knows of the waiter' eventually eval \
+                '[ "$(as "$me" shmdctl --socket="$socket" stats --json | field "d[\"waiters\"]")" -eq 1 ]'
+        expect 'create /later' 0 create /later 64K
+        wait "$waiter"
+        check 'wait ends when the name comes' [ $? -eq 0 ]
+        check 'wait says what it is' grep -Eq '^/later: region [0-9]+, 64K$' "$dir/waited"
+        json 'wait for what is there ends at once' 'd["path"] == "/later" and d["size"] == 65536' wait /later
+        expect 'rm /later' 0 rm /later
+}
+
+# -- figures ------------------------------------------------------------------------------------------
+
+metrics_are_valid() {
+        as "$1" shmdctl --socket="$socket" metrics >"$out" 2>"$err" && python3 "$here/ctl-openmetrics.py" <"$out" 2>>"$err"
+}
+
+test_figures() {
+        expect 'create /counted' 0 create /counted 64K
+        expect 'df' 0 df
+        says 'df has titles' '^USER +SLOT +LIMIT +USED +LEFT +USE%$'
+        says 'df counts bytes' ' bytes +4.0G +64K +4.0G +1%$'
+        says 'df counts regions' ' regions +4096 +1 +4095 +1%$'
+        expect 'df --bytes' 0 df --bytes
+        says 'df --bytes is exact' ' bytes +4294967296 +65536 +4294901760 +1%$'
+        json 'df --json is exact' \
+                'd["slots"]["bytes"] == {"limit": 4294967296, "used": 65536, "left": 4294901760} and d["uid"] == '"$me" df
+        json 'df --total' 'd["slots"]["bytes"]["used"] == 65536 and "uid" not in d' df --total
+        expect 'df --directory' 0 df --directory=/
+        expect 'df of no directory' 3 df --directory=/none
+
+        expect 'stats' 0 stats
+        says 'stats has the regions' '^ *regions 1$'
+        says 'stats has the requests' '^create +[0-9]+ +[0-9]+ +[0-9.]+[num]?s'
+        says 'stats has the refusals' '^missing +[0-9]+$'
+        json 'stats --json agrees' \
+                'd["regions"] == 1 and d["bytes"] == 65536 and d["refusals"]["missing"] > 0 and any(r["name"] == "ping" and r["count"] == sum(r["buckets"]) > 0 for r in d["requests"])' stats
+
+        check 'the checker of OpenMetrics text finds every mistake' python3 "$here/ctl-openmetrics.py" --test
+        check 'metrics is OpenMetrics text' metrics_are_valid "$me"
+        says 'metrics has the regions' '^shmd_regions\{state="named"\} 1$'
+        says 'metrics has the bytes' '^shmd_charged_bytes 65536$'
+        says 'metrics has refusals by reason' '^shmd_refusals_total\{reason="missing"\} [1-9]'
+        says 'metrics has latencies by request' '^shmd_request_duration_seconds_bucket\{request="ping",le="1.024e-06"\} '
+        says 'metrics has accounts' "^shmd_account_used_bytes\\{uid=\"$me\"\\} 65536\$"
+        says 'metrics has the total' '^shmd_total_limit_bytes 68719476736$'
+        says 'metrics ends' '^# EOF$'
+        json 'metrics --json has the same families' \
+                'any(f["name"] == "shmd_refusals" and f["type"] == "counter" and f["samples"] for f in d)' metrics
+        expect 'rm /counted' 0 rm /counted
+}
+
+# -- other users -------------------------------------------------------------------------------------
+
+test_users() {
+        if [ "$(id -u)" -ne 0 ]; then
+                skip 'what needs several users' 'only root can be several users'
+                return
+        fi
+        head -c 100000 /dev/urandom >"$dir/tmp/file"
+        chmod 0644 "$dir/tmp/file"
+
+        expect_as "$alice" 'alice makes a region' 0 put /alice "$dir/tmp/file"
+        expect_as "$bob" 'bob may not read it' 4 cat /alice
+        complains 'the refusal says so' '^shmdctl: /alice: permission denied: .'
+        json_error_as "$bob" 'the refusal is JSON on request' 4 \
+                'd["errno"] == "EACCES" and d["exit"] == 4 and d["reason"] == "region-read" and d["thing"] == "/alice" and d["sentence"]' cat /alice
+        expect_as "$bob" 'bob may not remove it' 4 rm /alice
+        expect_as "$bob" 'bob may not change its mode' 4 chmod 0666 /alice
+        expect_as "$alice" 'alice lets him in' 0 chmod 0644 /alice
+        check 'bob reads it' cmp -s <(as "$bob" shmdctl --socket="$socket" cat /alice) "$dir/tmp/file"
+        expect_as "$bob" 'a directory that bob may not write to' 0 ls /
+        expect_as "$alice" 'alice makes a directory' 0 mkdir /private -m 0700
+        expect_as "$bob" 'bob may not look into it' 4 ls /private
+        expect_as "$bob" 'bob learns nothing of names in it' 4 stat /private/x
+        expect_as "$alice" 'alice may not give it away' 4 chown "$bob" /alice
+        expect 'root gives it to bob' 0 chown "$bob:$bob" /alice
+        json 'it is his' 'd["uid"] == '"$bob"' and d["gid"] == '"$bob" stat /alice
+        json 'it is on his account' 'd["slots"]["bytes"]["used"] == 102400' df --user="$bob"
+        expect 'chown :GROUP' 0 chown ":$alice" /alice
+        json 'changes the group alone' 'd["uid"] == '"$bob"' and d["gid"] == '"$alice" stat /alice
+        expect_as "$bob" 'bob removes it' 0 rm /alice
+        expect_as "$alice" 'alice removes her directory' 0 rmdir /private
+        check 'bob has his account back' eventually uses_bytes "$bob" 0
+
+        expect_as "$bob" 'one byte over the limit is over quota' 5 create /big 8388609
+        complains 'with the numbers' '^shmdctl: /big: over quota: .*\(asked [0-9]+, left 8388608, limit 8388608, slot bytes, account of 64102\)$'
+        json_error_as "$bob" 'over quota is JSON on request' 5 \
+                'd["errno"] == "EDQUOT" and d["slot"] == "bytes" and d["uid"] == 64102 and d["left"] == d["limit"] == 8388608 and d["asked"] >= 8388609' \
+                create /big 8388609
+        json_error_as "$bob" 'a size of 2^63 is over quota, or no size' 5 'd["exit"] == 5' create /big 9223372036854775807
+        expect_as "$bob" 'the last byte under the limit is not' 0 create /big 8388608
+        expect_as "$bob" 'rm /big' 0 rm /big
+        truncate -s 100G "$dir/tmp/sparse"
+        chmod 0644 "$dir/tmp/sparse"
+        expect_as "$bob" 'put of a file over quota is refused before it is read' 5 put /big "$dir/tmp/sparse"
+        complains 'with its length' 'asked 107374182400'
+        as "$bob" sh -c 'shmdctl --socket="$1" put /big </dev/zero' - "$socket" >"$out" 2>"$err"
+        check 'put of endless input is refused when too much has come' [ $? -eq 5 ]
+        expect_as "$bob" 'it leaves no name' 3 stat /big
+        check 'bob has his account back again' eventually uses_bytes "$bob" 0
+
+        expect_as "$alice" 'other accounts are not hers to see' 4 df --accounts
+        expect_as "$alice" 'nor is one of them' 4 df --user="$bob"
+        json 'root sees every account' '{64101, 64102} <= {a["uid"] for a in d}' df --accounts
+        expect 'df --accounts is a table' 0 df --accounts
+        says 'with a line for each' '^64102 +bytes +8.0M '
+        check 'metrics of alice is OpenMetrics text' metrics_are_valid "$alice"
+        check 'metrics of alice has her account alone' \
+                eval '[ "$(grep -c "^shmd_account_used_bytes" "$out")" -eq 1 ] && grep -q "uid=\"64101\"" "$out"'
+        check 'metrics of root is OpenMetrics text' metrics_are_valid 0
+        check 'metrics of root has all' eval '[ "$(grep -c "^shmd_account_used_bytes" "$out")" -ge 2 ]'
+
+        check 'alice holds a region' hold_as "$alice" create /shared 1M --mode=0666
+        json 'root sees who holds it' 'd["holders"][0]["uid"] == 64101 and d["holders"][0]["pid"] == '"$held" \
+                stat /shared --holders
+        release
+        expect_as "$alice" 'rm /shared' 0 rm /shared
+        check 'alice has her account back' eventually uses_bytes "$alice" 0
+}
+
+# -- completion -----------------------------------------------------------------------------------------
+
+# complete_bash WORD...: what bash offers for the last word.
+complete_bash() {
+        SHMD_SOCKET=$socket bash -c '
+                . "$1"
+                shift
+                COMP_WORDS=(shmdctl "$@")
+                COMP_CWORD=$#
+                _shmdctl 2>/dev/null
+                printf "%s\n" "${COMPREPLY[@]}"' - "$source/client/ctl/completion/shmdctl.bash" "$@" 2>&1
+}
+
+options_of() {
+        shmdctl "$1" --help | sed -nE 's/^ +(-.,)? *(--[a-z]+).*/\2/p' | LC_ALL=C sort -u
+}
+
+test_completion() {
+        local command
+
+        expect 'mkdir /complete' 0 mkdir /complete
+        expect 'create /complete/region one' 0 create '/complete/region one' 1
+        check 'bash completes every command' [ "$(complete_bash '' | tr '\n' ' ')" = "$commands " ]
+        check 'bash completes a part of a command' [ "$(complete_bash rm | tr '\n' ' ')" = 'rm rmdir ' ]
+        check 'bash completes names of the broker' [ "$(complete_bash cat /com)" = $'/complete\n/complete/region\\ one' ]
+        check 'bash completes names after options' [ "$(complete_bash --json ls -l /complete/)" = '/complete/region\ one' ]
+        check 'bash completes values of options' [ "$(complete_bash create /a 1 --lifetime = s)" = session ]
+        check 'bash completes files where a file is meant' \
+                [ "$(complete_bash put /a "$dir/shmd.c")" = "$dir/shmd.conf" ]
+        for command in $commands; do
+                check "bash knows the options of $command" \
+                        [ "$(complete_bash "$command" -- | tr -d = | LC_ALL=C sort)" = "$(options_of "$command")" ]
+        done
+        expect 'rm of it' 0 rm '/complete/region one'
+        expect 'rmdir of it' 0 rmdir /complete
+
+        if command -v zsh >/dev/null; then
+                check 'the zsh completion is valid' zsh -n "$source/client/ctl/completion/_shmdctl"
+        else
+                skip 'the zsh completion is valid' 'there is no zsh'
+        fi
+        for command in $commands; do
+                check "the zsh completion knows $command" grep -q "'$command:" "$source/client/ctl/completion/_shmdctl"
+        done
+        if command -v fish >/dev/null; then
+                check 'fish completes every command' [ "$(HOME=$dir fish --no-config -c \
+                        "source $source/client/ctl/completion/shmdctl.fish; complete -C 'shmdctl '" 2>&1 |
+                        cut -f1 | LC_ALL=C sort | tr '\n' ' ')" = "$(tr ' ' '\n' <<<"$commands" | LC_ALL=C sort | tr '\n' ' ')" ]
+        else
+                skip 'fish completes every command' 'there is no fish'
+        fi
+}
+
+test_manual() {
+        local command option missing=''
+
+        if command -v mandoc >/dev/null; then
+                check 'the manual page is clean' eval \
+                        '[ -z "$(mandoc -Tlint -W warning "$source/client/ctl/shmdctl.1" 2>&1)" ]'
+        else
+                skip 'the manual page is clean' 'there is no mandoc'
+        fi
+        for command in $commands; do
+                check "the manual page has $command" grep -q "^\\.It Cm $command\\>" "$source/client/ctl/shmdctl.1"
+                for option in $(options_of "$command"); do
+                        [ "$option" = --usage ] || grep -q "\(Fl\|,\) -${option#--}\\>" "$source/client/ctl/shmdctl.1" ||
+                                missing="$missing $option"
+                done
+        done
+        check 'the manual page has every option' [ -z "$missing" ]
+}
+
+# -- all of it -------------------------------------------------------------------------------------------
+
+me=$(id -u)
+test_usage
+start_broker
+test_broker
+test_create
+test_put
+test_put_interrupted
+test_progress
+test_names
+test_wait
+test_figures
+test_users
+test_completion
+test_manual
+stop_broker
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
