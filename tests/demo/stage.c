@@ -63,7 +63,7 @@ static bool write_map(const char *program, const char *subordinates, pid_t pid, 
         snprintf(count, sizeof(count), "%d", SUBORDINATE_MIN);
         child = fork();
         if (child == 0) {
-                (void)freopen("/dev/null", "w", stderr);
+                (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDERR_FILENO);
                 execlp(program, program, process, "0", own, "1", "1", first, count, (char *)NULL);
                 _exit(127);
         }
