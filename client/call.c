@@ -1,6 +1,6 @@
 /* Calls: started, found, ended, waited for. See client.h for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

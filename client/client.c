@@ -1,6 +1,6 @@
 /* Connections: made, asked about, lost and closed. See the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

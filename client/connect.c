@@ -6,7 +6,7 @@
  * answer.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

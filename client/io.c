@@ -9,7 +9,7 @@
  * peer deaf, and an end of file counts when it is read twice in a row.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

@@ -10,7 +10,7 @@
  * a touch of each page.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <fcntl.h>
 #include <linux/mempolicy.h>

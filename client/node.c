@@ -1,6 +1,6 @@
 /* A node of the tree: see the header. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/node.h"
 

@@ -1,6 +1,6 @@
 /* chmod and chown: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

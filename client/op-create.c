@@ -1,6 +1,6 @@
 /* create: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/op-grant.h"
 

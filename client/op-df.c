@@ -1,6 +1,6 @@
 /* df: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/block.h"
 #include "client/client.h"

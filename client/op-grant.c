@@ -1,6 +1,6 @@
 /* Grants: see the header. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/op-grant.h"
 

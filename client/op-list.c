@@ -1,6 +1,6 @@
 /* list: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 #include "client/node.h"

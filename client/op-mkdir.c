@@ -1,6 +1,6 @@
 /* mkdir: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

@@ -1,6 +1,6 @@
 /* open: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/op-grant.h"
 

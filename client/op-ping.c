@@ -1,6 +1,6 @@
 /* ping: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

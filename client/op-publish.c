@@ -1,6 +1,6 @@
 /* publish: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

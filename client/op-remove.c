@@ -1,6 +1,6 @@
 /* rmdir and unlink: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

@@ -1,6 +1,6 @@
 /* stat, and wait, which answers with the same: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 #include "client/node.h"

@@ -1,6 +1,6 @@
 /* stats: see shmd.h. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/block.h"
 #include "client/client.h"

@@ -4,7 +4,7 @@
  * the latest synchronous failure is a copy that the connection keeps.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/client.h"
 

@@ -1,6 +1,6 @@
 /* Region handles: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/region.h"
 

@@ -11,7 +11,7 @@
  * the region was empty at the start.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>

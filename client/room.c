@@ -1,7 +1,7 @@
 /* Room for memory: see the header for the model. Formats: proc(5), cgroups(7), and the kernel's
  * admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/room.h"
 

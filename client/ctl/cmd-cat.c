@@ -5,7 +5,7 @@
  * looking at a large, sparse region costs nothing.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 

@@ -5,7 +5,7 @@
  * grant until the process is killed.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* df: limits and use, of an account, a directory, or all together. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <string.h>
 

@@ -1,6 +1,6 @@
 /* version and help. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/ctl.h"
 #include "client/ctl/fail.h"

@@ -4,7 +4,7 @@
  * is seen exactly once. Columns need all rows before the first is printed, so rows are kept.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <string.h>

@@ -7,7 +7,7 @@
  * with # EOF, as the OpenMetrics specification 1.0 demands.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <string.h>
 

@@ -4,7 +4,7 @@
  * say nothing when all went well; with --json they say which names were done.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -1,6 +1,6 @@
 /* ping: whether the broker answers, and how fast. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <time.h>

@@ -9,7 +9,7 @@
  * of a pipe is not; then the broker is asked as soon as more has come than the account had left.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

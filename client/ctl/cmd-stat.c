@@ -5,7 +5,7 @@
  * a pid alone may be somebody else's by now.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /* stats: the broker's figures since its start. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/ctl.h"
 #include "client/ctl/fail.h"

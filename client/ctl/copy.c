@@ -1,6 +1,6 @@
 /* Moving bytes: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/copy.h"
 

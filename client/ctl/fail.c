@@ -1,6 +1,6 @@
 /* Errors: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/fail.h"
 

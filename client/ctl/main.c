@@ -5,7 +5,7 @@
  * the same options beside its own.
  */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>

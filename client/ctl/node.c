@@ -1,6 +1,6 @@
 /* Nodes for people and programs: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/node.h"
 

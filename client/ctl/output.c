@@ -1,6 +1,6 @@
 /* Printing: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/output.h"
 

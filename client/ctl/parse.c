@@ -1,6 +1,6 @@
 /* Text to numbers: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/parse.h"
 

@@ -1,6 +1,6 @@
 /* The progress bar: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/progress.h"
 

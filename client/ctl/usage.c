@@ -1,6 +1,6 @@
 /* Accounts: see the header for the model. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "client/ctl/usage.h"
 

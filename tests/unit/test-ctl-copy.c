@@ -1,6 +1,6 @@
 /* client/ctl/copy: every byte arrives, in its place, whatever the pieces it comes in. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "lib/test.h"
 

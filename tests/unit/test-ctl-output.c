@@ -1,6 +1,6 @@
 /* client/ctl/output: how numbers read, and what never reaches a terminal. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "lib/test.h"
 

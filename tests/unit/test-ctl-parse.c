@@ -1,6 +1,6 @@
 /* client/ctl/parse: text to numbers, whole or not at all. */
 
-#include "config.h"
+#include "buildinfo.h"
 
 #include "lib/test.h"
 
