@@ -45,36 +45,28 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
 /* Holders one stat shows: as many as can be marked, so that the answer costs a bounded walk. */
 #define HOLDERS_MAX GRANT_MARKS_MAX
 
-/* Fills in the grants that live; what is found dead goes off the books on the way. */
-static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Holder **pointers, uint64_t *ret_more) {
+/* Fills in the grants that live; what is found dead goes off the books first. */
+static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Holder **pointers) {
         uint64_t now = time_now();
-        size_t n = 0, steps = 0;
         Grant *grant;
+        size_t n = 0;
 
-        *ret_more = 0;
+        (void)region_grants_reap(region);
         list_for_each(grant, &region->grants.list, Grant, in_region) {
-                bool connected;
+                Shmd__Holder *at = &holders[n];
 
-                if (n == HOLDERS_MAX || steps++ == 2 * HOLDERS_MAX) {
-                        *ret_more = region->grants.n - n;
+                if (n == HOLDERS_MAX)
                         break;
-                }
-                if (!grant_is_alive(grant)) {
-                        (void)grant_free(grant);
-                        continue;
-                }
-                connected = grant->grants->connected(grant->peer, grant->grants->userdata);
-                pointers[n] = &holders[n];
-                shmd__holder__init(&holders[n]);
-                holders[n].grant = grant->id;
-                holders[n].uid = grant->uid;
-                holders[n].pid = (uint32_t)grant->pid;
-                holders[n].rights = grant->writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY;
-                holders[n].age_ns = now - grant->born;
-                holders[n].pidfd_ino = grant->pidfd_ino;
-                holders[n].marked = grant->marked;
-                holders[n].connected = connected;
-                ++n;
+                pointers[n++] = at;
+                shmd__holder__init(at);
+                at->grant = grant->id;
+                at->uid = grant->uid;
+                at->pid = (uint32_t)grant->pid;
+                at->rights = grant->writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY;
+                at->age_ns = now - grant->born;
+                at->pidfd_ino = grant->pidfd_ino;
+                at->marked = grant->marked;
+                at->connected = grant->grants->connected(grant->peer, grant->grants->userdata);
         }
         return n;
 }
@@ -92,8 +84,9 @@ static int stat_reply(Request *request, Node *node, Region *region, bool with_ho
                 reply.held_known = r >= 0;
         }
         if (region && with_holders) {
-                reply.n_holders = describe_holders(region, holders, pointers, &reply.more);
+                reply.n_holders = describe_holders(region, holders, pointers);
                 reply.holders = pointers;
+                reply.more = region->grants.n - reply.n_holders;
         }
         request_describe(node, region, path, &description);
         reply.node = &description;

@@ -12,13 +12,15 @@
 #include "util/memfd.h"
 #include "util/probe.h"
 
-/* A mark that takes longer than this says that the region is full of locks, ours or forged. */
+/* A mark that takes longer than this says that the region is full of locks, ours or forged (or
+ * that we were interrupted: so it is tried again, after this many grants). */
 #define MARK_SLOW_NS (20 * NSEC_PER_USEC)
+#define GRANT_SLOW_EVERY 256
 
 DEFINE_CLEANUP(Grant, grant_free);
 
 void region_grants_init(RegionGrants *grants) {
-        *grants = (RegionGrants){ .n = 0 };
+        *grants = (RegionGrants){ .reap_at = GRANT_REAP_EVERY };
         list_init(&grants->list);
 }
 
@@ -29,16 +31,6 @@ void region_grants_clear(RegionGrants *grants) {
                 (void)grant_free(grant);
 }
 
-bool region_grants_explain(const RegionGrants *grants) {
-        const Grant *grant;
-
-        list_for_each(grant, &grants->list, Grant, in_region)
-                if (grant->marked ? memfd_is_marked(grant->region->fd, grant->id) :
-                                    grant->grants->connected(grant->peer, grant->grants->userdata))
-                        return true;
-        return false;
-}
-
 void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata) {
         *grants = (Grants){ .deadlines = deadlines, .connected = connected, .userdata = userdata };
 }
@@ -47,6 +39,90 @@ void grants_deinit(Grants *grants) {
         deadline_disarm(&grants->work);
         grants->sweeping = account_unref(grants->sweeping);
         ASSERT(grants->n == 0);
+}
+
+/* -- who is alive --------------------------------------------------------------------- */
+
+/* A walk over the marks of one region: every live one takes two questions, a run of dead ones one. */
+#define REAP_STEPS (2 * GRANT_MARKS_MAX + GRANT_REAP_EVERY)
+
+typedef struct Reaping {
+        Region *region;
+        Grant *next;            /* the first in the list not decided yet */
+        unsigned int steps;
+} Reaping;
+
+static Grant *grant_after(const Region *region, const Grant *grant) {
+        List *link = grant ? grant->in_region.next : region->grants.list.next;
+
+        return link == &region->grants.list ? NULL : list_entry(link, Grant, in_region);
+}
+
+/* Passes over every grant up to `last`; the marked ones among them are dead, or alive. */
+static void decide(Reaping *reaping, uint64_t last, bool alive) {
+        while (reaping->next && reaping->next->id <= last) {
+                Grant *grant = reaping->next;
+
+                reaping->next = grant_after(reaping->region, grant);
+                if (grant->marked && !alive)
+                        (void)grant_free(grant);
+        }
+}
+
+/* Decides about first..last. Locks that are not ours can make it end early: what is not decided
+ * then is taken for alive. */
+static void reap_range(Reaping *reaping, uint64_t first, uint64_t last) {
+        uint64_t from, to;
+
+        if (first > last)
+                return;
+        if (reaping->steps >= REAP_STEPS) {
+                decide(reaping, last, true);
+                return;
+        }
+        ++reaping->steps;
+        if (!memfd_find_mark(reaping->region->fd, first, last, &from, &to)) {
+                decide(reaping, last, false);
+                return;
+        }
+        if (from > first)
+                reap_range(reaping, first, from - 1);
+        decide(reaping, to, true);
+        if (to < last)
+                reap_range(reaping, to + 1, last);
+}
+
+/* Without leases: a grant without a mark is over when its asker is gone. */
+static void reap_unmarked(Region *region) {
+        const Grants *grants = region->regions->grants;
+        Grant *grant;
+
+        list_for_each(grant, &region->grants.list, Grant, in_region)
+                if (!grant->marked && !grants->connected(grant->peer, grants->userdata))
+                        (void)grant_free(grant);
+}
+
+unsigned int region_grants_reap(Region *region) {
+        Reaping reaping = { .region = region, .next = grant_after(region, NULL) };
+        RegionGrants *of = &region->grants;
+        int r = memfd_probe(region->fd);
+
+        if (r == 0)
+                region_grants_clear(of);
+        else if (of->n_marked > 0)
+                reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
+        if (r < 0)
+                reap_unmarked(region);
+
+        of->marks_off = false;
+        /* Those that live are asked about again only after several times as many opens. */
+        of->reap_at = of->n + GRANT_REAP_EVERY + 4 * of->n_marked;
+        return reaping.steps + 1;
+}
+
+bool region_grants_explain(Region *region) {
+        (void)region_grants_reap(region);
+        return region->grants.n > 0;
 }
 
 static void mark(Grant *grant, int fd) {
@@ -61,8 +137,10 @@ static void mark(Grant *grant, int fd) {
                 of->marks_off = true;
                 return;
         }
-        if (time_now() - before > MARK_SLOW_NS && of->n_marked > 0)
+        if (time_now() - before > MARK_SLOW_NS) {
                 of->marks_off = true;
+                of->reap_at = of->n + GRANT_SLOW_EVERY;
+        }
         grant->marked = true;
         ++of->n_marked;
 }
@@ -73,6 +151,9 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         CLEANUP(grant_freep) Grant *grant = NULL;
         CLEANUP(close_fdp) int fd = -1;
         int r;
+
+        if (region->grants.n >= region->grants.reap_at)
+                (void)region_grants_reap(region);
 
         grant = malloc(sizeof(*grant));
         if (!grant)
@@ -123,43 +204,38 @@ Grant *grant_free(Grant *grant) {
         return NULL;
 }
 
-bool grant_is_alive(const Grant *grant) {
-        int fd = grant->region->fd;
-
-        if (grant->marked)
-                return memfd_is_marked(fd, grant->id);
-        if (grant->grants->connected(grant->peer, grant->grants->userdata))
-                return true;
-        return memfd_probe(fd) != 0;
-}
-
 /* -- reconciling ---------------------------------------------------------------------- */
 
-static void sweep_step(Grants *grants) {
+/* One step of a sweep: the first grant's region is reaped, once a sweep; what still lives goes to
+ * the end. Return: questions asked, at least 1. */
+static unsigned int sweep_step(Grants *grants) {
         Account *account = grants->sweeping;
         Grant *grant = list_first(&account->grants, Grant, in_account);
+        Region *region = grant->region;
 
-        if (grant_is_alive(grant))
-                list_move(&account->grants, &grant->in_account);
-        else
-                (void)grant_free(grant);
+        if (region->grants.swept != grants->sweeps + 1) {
+                region->grants.swept = grants->sweeps + 1;
+                return region_grants_reap(region);
+        }
+        list_move(&account->grants, &grant->in_account);
+        --grants->left;
+        return 1;
 }
 
 static void sweep_turn(Deadline *deadline, void *userdata) {
         Grants *grants = userdata;
+        const List *of = &grants->sweeping->grants;
 
-        for (unsigned int i = 0; i < GRANT_STEPS && grants->left > 0; ++i, --grants->left) {
-                if (list_is_empty(&grants->sweeping->grants))
-                        grants->left = 1;
-                else
-                        sweep_step(grants);
-        }
-        if (grants->left > 0) {
+        for (unsigned int n = 0; n < GRANT_STEPS && grants->left > 0 && !list_is_empty(of);)
+                n += sweep_step(grants);
+
+        if (grants->left > 0 && !list_is_empty(of)) {
                 deadline_arm(deadline, grants->deadlines, 0, sweep_turn, grants);
-        } else {
-                grants->sweeping = account_unref(grants->sweeping);
-                ++grants->sweeps;
+                return;
         }
+        grants->left = 0;
+        grants->sweeping = account_unref(grants->sweeping);
+        ++grants->sweeps;
 }
 
 uint64_t grants_sweep(Grants *grants, Account *account) {

@@ -25,6 +25,7 @@
 
 #define GRANT_MARKS_MAX 64
 #define GRANT_STEPS 64                  /* looked at in one turn */
+#define GRANT_REAP_EVERY 16             /* grants of a region, after which those before are looked at */
 
 enum {
         _GRANT_E_SUCCESS,
@@ -69,7 +70,9 @@ struct RegionGrants {
         List list;              /* oldest first */
         uint64_t n;
         uint32_t n_marked;
-        bool marks_off;         /* a mark failed or was slow: none any more */
+        uint64_t reap_at;       /* as many grants as this: reap before the next is marked */
+        bool marks_off;         /* a mark failed or was slow: none until the next reaping */
+        uint64_t swept;         /* the sweep that looked at all of them last */
 };
 
 typedef bool (*GrantsConnected)(uint64_t peer, void *userdata);
@@ -105,14 +108,14 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
 /* Takes it off the books (the descriptor is not touched). Return: NULL. */
 Grant *grant_free(Grant *grant);
 
-/* Whether the kernel, or failing that the connection, says that it is alive. For a marked grant
- * this is exact unless its holder removed the mark. */
-bool grant_is_alive(const Grant *grant);
-
 void region_grants_init(RegionGrants *grants);
 void region_grants_clear(RegionGrants *grants);
 
+/* Takes the grants that are over off the books: all, if nobody holds the region; else the marked
+ * ones whose mark is gone. Return: how many questions to the kernel it took. */
+unsigned int region_grants_reap(Region *region);
+
 /* For kernels where leases do not work: whether a mark or a connection explains a holder. */
-bool region_grants_explain(const RegionGrants *grants);
+bool region_grants_explain(Region *region);
 
 #endif

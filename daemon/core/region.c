@@ -228,11 +228,11 @@ static void punch_turn(Regions *regions) {
 
 /* -- asking --------------------------------------------------------------------------- */
 
-static bool region_is_held(const Region *region) {
+static bool region_is_held(Region *region) {
         int r = memfd_probe(region->fd);
 
         if (r < 0)
-                return region_grants_explain(&region->grants);
+                return region_grants_explain(region);
         return r == MEMFD_E_HELD;
 }
 

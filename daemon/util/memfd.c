@@ -153,25 +153,29 @@ int memfd_probe(int fd) {
         return errno == EAGAIN ? MEMFD_E_HELD : error_origin(-errno);
 }
 
-static struct flock marker(short type, uint64_t mark) {
-        return (struct flock){
-                .l_type = type,
-                .l_whence = SEEK_SET,
-                .l_start = (off_t)(MEMFD_MARKER_BASE + (int64_t)(mark & (UINT64_MAX >> 4))),
-                .l_len = 1,
-        };
+/* Grants are counted from 1 in 64 bits; they will not reach 2^60. */
+static off_t mark_offset(uint64_t mark) {
+        return (off_t)(MEMFD_MARKER_BASE + (int64_t)mark);
 }
 
 int memfd_mark(int fd, uint64_t mark) {
-        struct flock lock = marker(F_RDLCK, mark);
+        struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = mark_offset(mark), .l_len = 1 };
 
         return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? MEMFD_E_FAILED : 0;
 }
 
-bool memfd_is_marked(int fd, uint64_t mark) {
-        struct flock lock = marker(F_WRLCK, mark);
+bool memfd_find_mark(int fd, uint64_t first, uint64_t last, uint64_t *ret_first, uint64_t *ret_last) {
+        struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = mark_offset(first),
+                              .l_len = (off_t)(last - first + 1) };
+        off_t from, to;
 
-        return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+        if (fcntl(fd, F_OFD_GETLK, &lock) < 0 || lock.l_type == F_UNLCK)
+                return false;
+        from = lock.l_start;
+        to = lock.l_len ? lock.l_start + lock.l_len - 1 : INT64_MAX;
+        *ret_first = from <= mark_offset(first) ? first : (uint64_t)(from - MEMFD_MARKER_BASE);
+        *ret_last = to >= mark_offset(last) ? last : (uint64_t)(to - MEMFD_MARKER_BASE);
+        return true;
 }
 
 uint32_t memfd_seals(int fd) {

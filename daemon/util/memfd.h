@@ -55,9 +55,11 @@ int memfd_probe(int fd);
  * Return: 0, MEMFD_E_FAILED. */
 int memfd_mark(int fd, uint64_t mark);
 
-/* Whether a description with that mark is alive, asked through any other description.
- * Return: true also when somebody else locked the same byte: marks inform, they prove nothing. */
-bool memfd_is_marked(int fd, uint64_t mark);
+/* Looks for a mark of `first`..`last`, asked through any other description. *ret_first and *ret_last
+ * are the marks one lock covers: which of several is the kernel's choice.
+ * Return: whether there is one; true also when somebody else locked these bytes: marks inform,
+ * they prove nothing. */
+bool memfd_find_mark(int fd, uint64_t first, uint64_t last, uint64_t *ret_first, uint64_t *ret_last);
 
 /* F_SEAL_* of the inode, 0 if it cannot be asked. */
 uint32_t memfd_seals(int fd);

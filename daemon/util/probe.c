@@ -79,8 +79,10 @@ static bool try_inotify(int fd) {
 
 static bool try_marker(int fd) {
         CLEANUP(close_fdp) int other = -1;
+        uint64_t first, last;
 
-        return memfd_reopen(fd, false, &other) == 0 && memfd_mark(other, 1) == 0 && memfd_is_marked(fd, 1);
+        return memfd_reopen(fd, false, &other) == 0 && memfd_mark(other, 1) == 0 &&
+               memfd_find_mark(fd, 1, 1, &first, &last);
 }
 
 static void try_socket_options(void) {
