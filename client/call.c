@@ -21,9 +21,8 @@ static int compare_deadlines(const shmd_call *a, const shmd_call *b) {
         return compare_serials(a, b);
 }
 
-#define UNUSED_STATIC __attribute__((unused)) static
-RB_GENERATE_INTERNAL(CallsBySerial, shmd_call, by_serial, compare_serials, UNUSED_STATIC)
-RB_GENERATE_INTERNAL(CallsByDeadline, shmd_call, by_deadline, compare_deadlines, UNUSED_STATIC)
+TREE_GENERATE(CallsBySerial, shmd_call, by_serial, compare_serials)
+TREE_GENERATE(CallsByDeadline, shmd_call, by_deadline, compare_deadlines)
 
 shmd_call *call_find(shmd *client, uint64_t serial) {
         shmd_call key = { .serial = serial };

@@ -24,7 +24,6 @@
 #ifndef CLIENT_CLIENT_H
 #define CLIENT_CLIENT_H
 
-#include <bsd/sys/tree.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -33,6 +32,7 @@
 
 #include "base/cleanup.h"
 #include "base/list.h"
+#include "base/tree.h"
 #include "proto/fdlist.h"
 #include "proto/message.h"
 #include "proto/wire.h"
