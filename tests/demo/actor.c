@@ -48,22 +48,27 @@ __attribute__((noreturn)) static void play(int control, uid_t uid, gid_t gid, Ac
 
 bool actor_start(Actor *actor, uid_t uid, gid_t gid, ActorFn fn, void *userdata) {
         int pair[2];
+        pid_t pid;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
                 return false;
 
+        /* Not into *actor, which the child may share. */
         fflush(NULL);
-        actor->pid = fork();
-        if (actor->pid == 0) {
+        pid = fork();
+        if (pid == 0) {
                 (void)close(pair[0]);
                 play(pair[1], uid, gid, fn, userdata);
         }
 
         (void)close(pair[1]);
+        if (pid < 0) {
+                (void)close(pair[0]);
+                return false;
+        }
+        actor->pid = pid;
         actor->control = pair[0];
-        if (actor->pid < 0)
-                actor->control = close_fd(actor->control);
-        return actor->pid > 0;
+        return true;
 }
 
 void actor_cue(Actor *actor, char cue) {

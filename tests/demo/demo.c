@@ -54,6 +54,7 @@ typedef struct Demo {
         Figures figures;
         uint64_t shmem_start;           /* bytes, from /proc/meminfo */
         uint64_t shmem_shared;
+        uint64_t last_call_ns;          /* when the last holder was told to end */
         unsigned int n_failed;
         Actor clerk;                    /* the owner's other process: looks, and cleans up */
         Actor waiter;
@@ -477,7 +478,7 @@ static const char *name_of(const Demo *demo, pid_t pid) {
         return pid == demo->waiter.pid ? "consumer 1" : pid == demo->stranger.pid ? "stranger" : "?";
 }
 
-/* Three consumers and the stranger hold it; the producer and the attacker are dead. */
+/* Three consumers and the stranger hold it; the producer and the attacker are gone. */
 static void clerk_list(int control, const Demo *demo, shmd *client) {
         struct shmd_stat_result *result = NULL;
         unsigned int n_confirmed = 0;
@@ -501,7 +502,7 @@ static void clerk_list(int control, const Demo *demo, shmd *client) {
                 actor_report(control, &report);
         }
         say(control, n_confirmed == n_holders && n_holders == 2 + N_READERS && result->held,
-            "%zu holders, each confirmed by the kernel; the dead hold nothing", n_holders);
+            "%zu holders, each confirmed by the kernel; the producer holds nothing", n_holders);
         result = shmd_stat_free(result);
 }
 
@@ -527,12 +528,12 @@ static void clerk_see_charge(int control, const Demo *demo, shmd *client) {
 }
 
 static void clerk_await_release(int control, const Demo *demo, shmd *client) {
-        uint64_t used = 0, start = now_ns();
+        uint64_t used = 0;
         int r;
 
         r = await_usage(client, 0, &used);
-        say(control, !r, "the last holder left: %" PRIu64 " bytes charged %.1f ms later", used,
-            (double)(now_ns() - start) / 1e6);
+        say(control, !r, "the last holder ended; %.1f ms after it was told to, %" PRIu64 " bytes are charged",
+            (double)(now_ns() - demo->last_call_ns) / 1e6, used);
 }
 
 static void play_clerk(int control, void *userdata) {
@@ -795,6 +796,7 @@ static bool scene_leave(Demo *demo) {
 
         ok = actor_end(&demo->stranger) && actor_end(&demo->readers[0]) && actor_end(&demo->readers[1]);
         ok = step(demo, ok, "one holder after the other leaves; one is left") && ask_clerk(demo, 'c');
+        demo->last_call_ns = now_ns();
         actor_end(&demo->waiter);
         ok = ask_clerk(demo, 'r') && ok;
 
@@ -830,7 +832,7 @@ static void print_figures(const Demo *demo) {
 static bool play(Demo *demo) {
         static bool (*const scenes[])(Demo *demo) = {
                 scene_broker, scene_wait, scene_publish, scene_read, scene_attack, scene_refuse, scene_quota,
-                scene_measure, scene_kill, scene_list, scene_unlink, scene_leave, scene_end,
+                scene_kill, scene_list, scene_measure, scene_unlink, scene_leave, scene_end,
         };
 
         /* Scenes lean on those before them. */

@@ -215,6 +215,8 @@ static bool await_ready(Stage *stage) {
 }
 
 bool stage_set(Stage *stage, const char *shmd, uint64_t limit, const char **ret_sentence) {
+        pid_t pid;
+
         stage->many_users = geteuid() == 0;
 
         *ret_sentence = "no temporary folder could be made (TMPDIR must be a short path)";
@@ -226,13 +228,14 @@ bool stage_set(Stage *stage, const char *shmd, uint64_t limit, const char **ret_
 
         *ret_sentence = "the broker could not be started";
         fflush(NULL);
-        stage->broker = fork();
-        if (stage->broker == 0) {
+        pid = fork();
+        if (pid == 0) {
                 exec_broker(stage, shmd);
                 _exit(127);
         }
-        if (stage->broker < 0)
+        if (pid < 0)
                 return false;
+        stage->broker = pid;
 
         *ret_sentence = "the broker did not become ready";
         return await_ready(stage);
