@@ -671,13 +671,14 @@ static void play_meter(int control, void *userdata) {
 
 static bool scene_broker(Demo *demo) {
         const char *sentence;
+        uid_t uid;
 
         if (!stage_set(&demo->stage, demo->shmd, demo->limit, &sentence))
                 return step(demo, false, "%s", sentence);
 
+        uid = demo->stage.many_users ? UID_BROKER : geteuid();
         return step(demo, true, "broker started: pid %d, uid %u, %" PRIu64 " MiB for each account",
-                    (int)demo->stage.broker, demo->stage.many_users ? (unsigned int)UID_BROKER : (unsigned int)geteuid(),
-                    demo->limit / MIB);
+                    (int)demo->stage.broker, (unsigned int)uid, demo->limit / MIB);
 }
 
 static bool start(Demo *demo, Actor *actor, uid_t uid, gid_t gid, ActorFn fn, void *userdata) {
@@ -850,7 +851,7 @@ static void clean_up(Demo *demo) {
         actor_kill(&demo->producer);
         actor_kill(&demo->waiter);
         actor_kill(&demo->clerk);
-        if (demo->n_failed && demo->stage.directory[0])
+        if (demo->n_failed && !actor_interrupted && demo->stage.directory[0])
                 stage_print_log(&demo->stage);
         stage_strike(&demo->stage);
 }
