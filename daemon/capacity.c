@@ -116,7 +116,8 @@ static int impossible(Config *config, const char *key, uint64_t wanted, uint64_t
 }
 
 /* Takes a slot's share out of what is left of the descriptors. */
-static int take(Config *config, AccountSlot slot, const char *key, uint64_t share, uint64_t descriptors, uint64_t *left) {
+static int take(Config *config, AccountSlot slot, const char *key, uint64_t share, uint64_t descriptors,
+                uint64_t *left) {
         uint64_t *limit = &config->global[slot];
 
         if (*limit == CONFIG_AUTO)

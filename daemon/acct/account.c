@@ -126,7 +126,8 @@ Account *account_unref(Account *account) {
 }
 
 /* Whether `account` itself can give `want`, on behalf of the user who pays (NULL for directories). */
-static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want, Shortage *shortage) {
+static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
+                        Shortage *shortage) {
         uint64_t left = quota_left(account->max[slot], account->used[slot]);
         uint64_t limit = account->max[slot];
         bool share = false;

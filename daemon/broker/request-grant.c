@@ -83,8 +83,8 @@ static int refuse_grant(Request *request, int r, ProtobufCBinaryData path, const
                 return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS,
                                       path.data, path.len, "the broker or the machine has no descriptors left");
         case GRANT_E_FAILED:
-                return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_KERNEL, path.data, path.len,
-                                      "the kernel would not open the region now");
+                return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_KERNEL,
+                                      path.data, path.len, "the kernel would not open the region now");
         default:
                 return error_fold(r);
         }
@@ -324,8 +324,8 @@ int request_batch(Request *request) {
         for (size_t i = 0; i < batch->n_items; ++i) {
                 items[i] = (Item){ .create = batch->items[i]->create, .open = batch->items[i]->open };
                 if (!items[i].create == !items[i].open) {
-                        (void)request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
-                                             "an item of a batch is either a create or an open");
+                        (void)request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
+                                             NULL, 0, "an item of a batch is either a create or an open");
                         request->refusal.index = (uint32_t)i;
                         return REQUEST_E_REFUSED;
                 }

@@ -181,7 +181,8 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
 
         r = memfd_reopen(region->fd, writable, &fd);
         if (r)
-                return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY : r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
+                return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY :
+                       r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
         mark(grant, fd);
 
         *ret_fd = steal_fd(&fd);

@@ -59,7 +59,8 @@ static Directory *directory_free(Directory *directory) {
 
 DEFINE_CLEANUP(Directory, directory_free);
 
-static int directory_new(Directory **ret, Directory *parent, const char *name, size_t n, const Permissions *permissions) {
+static int directory_new(Directory **ret, Directory *parent, const char *name, size_t n,
+                         const Permissions *permissions) {
         CLEANUP(directory_freep) Directory *directory = NULL;
         int r;
 

@@ -105,7 +105,8 @@ int loop_run(Loop *loop) {
         while (!loop->stopped) {
                 bool due = timer_update(loop);
 
-                if (event_base_loop(loop->base, EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
+                if (event_base_loop(loop->base,
+                                    EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
                 if (deadlines_next(loop->deadlines) != DEADLINE_NEVER)
                         deadlines_run(loop->deadlines, time_now());
