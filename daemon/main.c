@@ -38,8 +38,9 @@ typedef struct Options {
 
 /* -- the command line ------------------------------------------------------------------- */
 
-const char *argp_program_version = "shmd " PACKAGE_VERSION;
-error_t argp_err_exit_status = 2;
+/* libc looks these up by name: they must be visible to it. */
+__attribute__((visibility("default"))) const char *argp_program_version = "shmd " PACKAGE_VERSION;
+__attribute__((visibility("default"))) error_t argp_err_exit_status = 2;
 
 enum {
         OPTION_CHECK = 256,
@@ -151,7 +152,7 @@ static const char *socket_path(const Options *options, const Config *config, cha
 }
 
 static int take_socket(const Options *options, const Config *config, int *ret_fd, const char **ret_path) {
-        static char buffer[256];
+        static char buffer[256], message[512];
         int r;
 
         r = service_take_socket(ret_fd);
@@ -164,8 +165,10 @@ static int take_socket(const Options *options, const Config *config, int *ret_fd
         if (!*ret_path)
                 return fail_message("socket", "--user needs $XDG_RUNTIME_DIR, or --socket");
         r = listener_bind(*ret_path, (unsigned int)config->socket_mode, ret_fd);
-        if (r == -EADDRINUSE)
-                return fail_message("socket", "another broker, or another file, is at the socket's path");
+        if (r == -EADDRINUSE) {
+                (void)snprintf(message, sizeof(message), "another broker, or another file, is at %s", *ret_path);
+                return fail_message("socket", message);
+        }
         return r ? fail("socket", r) : 0;
 }
 
