@@ -113,16 +113,15 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
                                       peer->state == PEER_NEW ? "the first request must be hello" :
                                                                 "hello was said already");
         }
-        if (requests[kind].right == RIGHT_ADMIN && !peer->who.admin)
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
-                                      "only an administrator may do that");
-
         arena_reset(broker->arena);
         r = message_unpack(broker->arena, kind, false, payload, n, &message);
         if (r) {
                 peer_end(peer, malformed_name(r));
                 return REQUEST_E_CLOSED;
         }
+        if (requests[kind].right == RIGHT_ADMIN && !peer->who.admin)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
+                                      "only an administrator may do that");
         request->message = message;
         return requests[kind].fn(request);
 }
