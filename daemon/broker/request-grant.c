@@ -148,7 +148,13 @@ static int open_item(Request *request, Made *made, const Shmd__Open *open) {
 static int check_create(Request *request, const Shmd__Create *create) {
         const void *path = create->path.data;
         size_t n = create->path.len;
+        int r;
 
+        r = request_check_flags(request, create->flags,
+                                SHMD__CREATE_FLAGS__CREATE_OPEN | SHMD__CREATE_FLAGS__CREATE_FREEZABLE |
+                                SHMD__CREATE_FLAGS__CREATE_RESERVE);
+        if (r)
+                return r;
         if (create->mode & ~ACCESS_REGION_MODES)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MODE, path, n,
                                       "a region's mode is at most 0777, not 0%o", create->mode);
@@ -162,9 +168,7 @@ static int check_create(Request *request, const Shmd__Create *create) {
         if (create->flags & SHMD__CREATE_FLAGS__CREATE_RESERVE && create->rights != SHMD__RIGHTS__RIGHTS_READ_WRITE)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
                                       "reserving needs a read-write grant");
-        return request_check_flags(request, create->flags,
-                                   SHMD__CREATE_FLAGS__CREATE_OPEN | SHMD__CREATE_FLAGS__CREATE_FREEZABLE |
-                                   SHMD__CREATE_FLAGS__CREATE_RESERVE);
+        return 0;
 }
 
 static int create_region(Request *request, Made *made, const Shmd__Create *create, const Spot *spot) {
