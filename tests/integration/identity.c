@@ -1,6 +1,5 @@
 /* Who a peer is: what it was when it connected, as the kernel says, and nothing it says itself. */
 
-#define _GNU_SOURCE
 #include "lib/client.h"
 
 #include <errno.h>
@@ -107,7 +106,7 @@ TEST(identity, attack_031_what_a_program_prints_into_the_socket_is_the_end_of_it
         }
         REQUIRE(test_wait_pid(pid) == 0);
         client_expect_closed(victim);
-        broker_expect_log(scene.broker, "event=peer-closed", "reason=length-mismatch");
+        broker_expect_log(scene.broker, "event=peer-closed", "reason=header-mismatch");
         victim = client_free(victim);
         scene_end(&scene);
 }

@@ -2,7 +2,6 @@
  * it any more, whoever that is and however it ends.
  */
 
-#define _GNU_SOURCE
 #include "lib/client.h"
 
 #include <errno.h>

@@ -345,6 +345,7 @@ static void expect_wait_limit(const char *config, uint32_t slot) {
 
         first = send_wait(c, "/a", 3600000);
         (void)send_wait(c, "/b", 3600000);
+        client_expect_used(second, WATCHES_SLOT, 2);
         client_expect_error(second, QUOTA, LIMIT, call_wait(second, "/c", UINT64_C(3600000000000)));
         require_numbers(second, slot, 1, 0, 2);
         client_expect_used(second, WATCHES_SLOT, 2);
@@ -354,6 +355,7 @@ static void expect_wait_limit(const char *config, uint32_t slot) {
         REQUIRE(client_receive(c, TEST_PATIENCE_MS) == CLIENT_REPLY && c->header.serial == first);
         client_expect_used(second, WATCHES_SLOT, 1);
         (void)send_wait(c, "/c", 3600000);
+        client_expect_used(second, WATCHES_SLOT, 2);
         client_expect_error(second, QUOTA, LIMIT, call_wait(second, "/d", UINT64_C(3600000000000)));
 
         /* A connection that ends takes its waits along. */

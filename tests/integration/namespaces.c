@@ -3,7 +3,6 @@
  * work, and the broker sees the uid that the host sees.
  */
 
-#define _GNU_SOURCE
 #include "lib/client.h"
 
 #include <errno.h>

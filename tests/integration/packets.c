@@ -2,7 +2,6 @@
  * innocent client is served on, the log says why, and no descriptor is left behind.
  */
 
-#define _GNU_SOURCE
 #include "lib/innocent.h"
 
 #include <errno.h>
@@ -620,7 +619,7 @@ TEST(packets, attack_017_who_stops_reading_is_closed_without_harm) {
                 if (client_send_raw(scene.villain, packet, n) < 0)
                         break;
         }
-        broker_expect_log(scene.broker, "event=peer-closed");
+        broker_expect_fds(scene.broker, scene.n_fds);
         REQUIRE(broker_is_alive(scene.broker));
         scene_end(&scene);
 }
@@ -807,7 +806,7 @@ TEST(packets, an_innocent_client_notices_nothing_of_a_storm_of_violations) {
         innocent_start(&innocent, scene.broker, CAROL);
         for (int i = 0; i < 1000; ++i) {
                 connect_villain(&scene);
-                wire_put_header(packet, i % 3 ? n : n + 1, MESSAGE_CREATE, i % 3 == 1, i % 3 ? 1 : 0);
+                wire_put_header(packet, i % 3 == 0 ? n + 1 : n, MESSAGE_CREATE, i % 3 == 1, i % 3 == 2 ? 0 : 1);
                 REQUIRE(client_send_raw(scene.villain, packet, n) == 0);
                 (void)client_drain(scene.villain);
         }

@@ -5,7 +5,6 @@
  * Alice wrote.
  */
 
-#define _GNU_SOURCE
 #include "lib/client.h"
 
 #include <errno.h>

@@ -1,6 +1,5 @@
 /* What the broker gave up before it read the first byte of a client, as the kernel tells it. */
 
-#define _GNU_SOURCE
 #include "lib/client.h"
 
 #include <dirent.h>

@@ -1,6 +1,5 @@
 /* A real broker in a private directory: see the header for the model. */
 
-#define _GNU_SOURCE
 #include "lib/broker.h"
 
 #include <dirent.h>

@@ -174,15 +174,15 @@ TEST(wire, a_reset_connection_is_the_end_too) {
         close_ends();
 }
 
-TEST(wire, attack_001_a_packet_of_no_bytes_reads_as_the_end) {
+TEST(wire, attack_001_a_packet_of_no_bytes_is_told_from_the_end) {
         uint8_t got[64];
         FdList fds = FDLIST_NULL;
 
         connect_ends();
         send_raw("", 0, NULL, 0);
-        cr_assert_eq(receive(got, sizeof(got), NULL), WIRE_E_EOF);
+        cr_assert_eq(receive(got, sizeof(got), NULL), WIRE_E_EMPTY);
         send_raw("", 0, NULL, 0);
-        cr_assert_eq(receive(got, sizeof(got), &fds), WIRE_E_EOF);
+        cr_assert_eq(receive(got, sizeof(got), &fds), WIRE_E_EMPTY);
         close_ends();
 }
 
@@ -194,7 +194,7 @@ TEST(wire, a_packet_of_no_bytes_with_descriptors_leaves_none_behind) {
         connect_ends();
         open_nulls(nulls, 3);
         send_raw("", 0, nulls, 3);
-        cr_assert_eq(receive(got, sizeof(got), &fds), WIRE_E_EOF);
+        cr_assert_eq(receive(got, sizeof(got), &fds), WIRE_E_EMPTY);
         cr_assert_eq(fds.n, 0);
         close_all(nulls, 3);
         close_ends();
