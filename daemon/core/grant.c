@@ -43,13 +43,17 @@ void grants_deinit(Grants *grants) {
 
 /* -- who is alive --------------------------------------------------------------------- */
 
-/* A walk over the marks of one region: every live one takes two questions, a run of dead ones one. */
+/* A walk over the marks of one region: every live one takes two questions, a run of dead ones one.
+ * Thousands of forged locks make each question long, so the walk is bounded by time as well. */
 #define REAP_STEPS (2 * GRANT_MARKS_MAX + GRANT_REAP_EVERY)
+#define REAP_NS (200 * NSEC_PER_USEC)
 
 typedef struct Reaping {
         Region *region;
         Grant *next;            /* the first in the list not decided yet */
         unsigned int steps;
+        uint64_t until;
+        bool overran;
 } Reaping;
 
 static Grant *grant_after(const Region *region, const Grant *grant) {
@@ -76,7 +80,9 @@ static void reap_range(Reaping *reaping, uint64_t first, uint64_t last) {
 
         if (first > last)
                 return;
-        if (reaping->steps >= REAP_STEPS) {
+        if (reaping->steps >= REAP_STEPS || (reaping->steps > 0 && time_now() > reaping->until))
+                reaping->overran = true;
+        if (reaping->overran) {
                 decide(reaping, last, true);
                 return;
         }
@@ -102,22 +108,38 @@ static void reap_unmarked(Region *region) {
                         (void)grant_free(grant);
 }
 
-unsigned int region_grants_reap(Region *region) {
+/* Asks after the marks, unless that was slow a short while ago. */
+static unsigned int reap_marked(Region *region) {
         Reaping reaping = { .region = region, .next = grant_after(region, NULL) };
         RegionGrants *of = &region->grants;
-        int r = memfd_probe(region->fd);
 
-        if (r == 0)
+        if (of->n_marked == 0 || (of->marks_off && of->n < of->reap_at))
+                return 0;
+        reaping.until = time_now() + REAP_NS;
+        reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
+        of->marks_off = reaping.overran;
+        /* Those that live are asked about again only after several times as many opens. */
+        of->reap_at = of->n + (reaping.overran ? GRANT_SLOW_EVERY : GRANT_REAP_EVERY + 4 * of->n_marked);
+        return reaping.steps;
+}
+
+unsigned int region_grants_reap(Region *region) {
+        RegionGrants *of = &region->grants;
+        int r = memfd_probe(region->fd);
+        unsigned int steps = 1;
+
+        if (r == 0) {
                 region_grants_clear(of);
-        else if (of->n_marked > 0)
-                reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
+                of->marks_off = false;
+                of->reap_at = GRANT_REAP_EVERY;
+                return steps;
+        }
+        steps += reap_marked(region);
         if (r < 0)
                 reap_unmarked(region);
-
-        of->marks_off = false;
-        /* Those that live are asked about again only after several times as many opens. */
-        of->reap_at = of->n + GRANT_REAP_EVERY + 4 * of->n_marked;
-        return reaping.steps + 1;
+        if (of->n >= of->reap_at)
+                of->reap_at = of->n + GRANT_SLOW_EVERY;
+        return steps;
 }
 
 bool region_grants_explain(Region *region) {
