@@ -81,84 +81,81 @@ typedef struct Rule {
 } Rule;
 
 static const Rule allowed[] = {
-        /* Sockets: take one, ask who it is, talk to it, see what it has not read. */
-        { SCMP_SYS(accept4), 0, {} },
-        { SCMP_SYS(getsockopt), 1, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET) } },
-        { SCMP_SYS(setsockopt), 2, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET), ARG(2, SCMP_CMP_EQ, SO_SNDBUF) } },
-        { SCMP_SYS(recvmsg), 0, {} },
-        { SCMP_SYS(recvfrom), 0, {} },                                          /* telling an empty packet from the end */
-        { SCMP_SYS(sendmsg), 0, {} },
-        { SCMP_SYS(sendto), 0, {} },                                            /* the log and the service manager */
-        { SCMP_SYS(shutdown), 0, {} },                                          /* ending a connection whose peer has not read */
-        { SCMP_SYS(ioctl), 1, { ARG(1, SCMP_CMP_EQ, SIOCOUTQ) } },
+        /* Sockets. */
+        { SCMP_SYS(accept4), 0, {} },           /* take a connection */
+        { SCMP_SYS(getsockopt), 1, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET) } },       /* who the peer is */
+        { SCMP_SYS(setsockopt), 2, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET), ARG(2, SCMP_CMP_EQ, SO_SNDBUF) } },       /* room */
+        { SCMP_SYS(recvmsg), 0, {} },           /* requests */
+        { SCMP_SYS(recvfrom), 0, {} },          /* tell an empty packet from the end */
+        { SCMP_SYS(sendmsg), 0, {} },           /* answers and descriptors */
+        { SCMP_SYS(sendto), 0, {} },            /* the log, when it is a socket, and the service manager */
+        { SCMP_SYS(shutdown), 0, {} },          /* end a connection whose other side has not read */
+        { SCMP_SYS(ioctl), 1, { ARG(1, SCMP_CMP_EQ, SIOCOUTQ) } },              /* what the other side has not read */
 
-        /* Regions: make, size, protect, seal, re-open, probe, mark, empty. */
-        { SCMP_SYS(memfd_create), 0, {} },
-        { SCMP_SYS(ftruncate), 0, {} },
-        { SCMP_SYS(fchmod), 1, { ARG(1, SCMP_CMP_EQ, 0600) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_ADD_SEALS) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_GET_SEALS) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_SETLEASE) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_OFD_SETLK) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_OFD_GETLK) } },
-        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_DUPFD_CLOEXEC) } },       /* a reply that has to queue */
-        { SCMP_SYS(fallocate), 1, { ARG(1, SCMP_CMP_EQ, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) } },
-        /* Never O_CREAT or O_TRUNC; Landlock decides about paths. */
-        { SCMP_SYS(openat), 1, { BITS(2, O_CREAT | O_TRUNC | O_TMPFILE, 0) } },
-        { SCMP_SYS(close), 0, {} },
+        /* Regions. */
+        { SCMP_SYS(memfd_create), 0, {} },      /* make one */
+        { SCMP_SYS(ftruncate), 0, {} },         /* give it its size */
+        { SCMP_SYS(fchmod), 1, { ARG(1, SCMP_CMP_EQ, 0600) } },                 /* keep other uids out */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_ADD_SEALS) } },           /* seal it */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_GET_SEALS) } },           /* describe it */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_SETLEASE) } },            /* ask whether anybody holds it */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_OFD_SETLK) } },           /* mark a grant */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_OFD_GETLK) } },           /* find the marks that live */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_DUPFD_CLOEXEC) } },       /* keep an answer that has to queue */
+        { SCMP_SYS(fallocate), 1, { ARG(1, SCMP_CMP_EQ, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) } },        /* empty it */
+        { SCMP_SYS(openat), 1, { BITS(2, O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0) } },        /* open a grant */
+        { SCMP_SYS(close), 0, {} },             /* let it go */
 
-        /* Who let go: inotify on regions. */
-        { SCMP_SYS(inotify_add_watch), 0, {} },
-        { SCMP_SYS(inotify_rm_watch), 0, {} },
-        { SCMP_SYS(read), 0, {} },                                              /* its events, and signals */
-        { SCMP_SYS(write), 0, {} },                                             /* the log */
+        /* Who let go. */
+        { SCMP_SYS(inotify_add_watch), 0, {} }, /* watch a region without a name */
+        { SCMP_SYS(inotify_rm_watch), 0, {} },  /* ... until it has one */
+        { SCMP_SYS(read), 0, {} },              /* the events, and signals */
 
-        /* A pidfd's inode number says who somebody was; stdio and sanity checks use fstat too. */
-        { SCMP_SYS(fstat), 0, {} },
-        { SCMP_SYS(newfstatat), 0, {} },                                        /* what newer libcs make of fstat() */
-        { SCMP_SYS(fstatfs), 0, {} },
+        /* Finding out and telling. */
+        { SCMP_SYS(write), 0, {} },             /* the log */
+        { SCMP_SYS(fstat), 0, {} },             /* the inode number of a peer's pidfd */
+        { SCMP_SYS(newfstatat), 0, {} },        /* what libcs make of fstat() */
+        { SCMP_SYS(fstatfs), 0, {} },           /* whether that number means anything */
+        { SCMP_SYS(getrandom), 0, {} },         /* session numbers */
 
         /* The loop. */
-        { SCMP_SYS(epoll_wait), 0, {} },
-        { SCMP_SYS(epoll_pwait), 0, {} },
-        { SCMP_SYS(epoll_pwait2), 0, {} },
-        { SCMP_SYS(epoll_ctl), 0, {} },
-        { SCMP_SYS(clock_gettime), 0, {} },                                     /* where the vDSO cannot say */
-        { SCMP_SYS(gettimeofday), 0, {} },
-        { SCMP_SYS(restart_syscall), 0, {} },                                   /* after SIGSTOP and SIGCONT */
+        { SCMP_SYS(epoll_wait), 0, {} },        /* wait */
+        { SCMP_SYS(epoll_pwait), 0, {} },       /* ... as architectures without epoll_wait do */
+        { SCMP_SYS(epoll_pwait2), 0, {} },      /* ... as newer libevents do */
+        { SCMP_SYS(epoll_ctl), 0, {} },         /* add and remove connections */
+        { SCMP_SYS(clock_gettime), 0, {} },     /* the time, where the vDSO cannot tell it */
+        { SCMP_SYS(gettimeofday), 0, {} },      /* libevent's cached wall clock, likewise */
+        { SCMP_SYS(restart_syscall), 0, {} },   /* a wait that SIGSTOP and SIGCONT interrupted */
 
-        /* Memory: never executable. Huge pages are reserved by mapping them once. */
-        { SCMP_SYS(brk), 0, {} },
-        { SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, 0) } },
-        { SCMP_SYS(munmap), 0, {} },
-        { SCMP_SYS(mremap), 0, {} },
-        { SCMP_SYS(madvise), 0, {} },
-        { SCMP_SYS(mprotect), 1, { BITS(2, PROT_EXEC, 0) } },
+        /* Memory: never executable. */
+        { SCMP_SYS(brk), 0, {} },               /* malloc */
+        { SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, 0) } },       /* malloc; and huge pages, reserved by mapping them once */
+        { SCMP_SYS(munmap), 0, {} },            /* both of them again */
+        { SCMP_SYS(mremap), 0, {} },            /* realloc */
+        { SCMP_SYS(madvise), 0, {} },           /* free */
+        { SCMP_SYS(mprotect), 1, { BITS(2, PROT_EXEC, 0) } },   /* malloc's heaps */
 
-        /* Session numbers. */
-        { SCMP_SYS(getrandom), 0, {} },
-
-        /* The end, ordinary or by a failed assertion. */
-        { SCMP_SYS(rt_sigprocmask), 0, {} },
-        { SCMP_SYS(rt_sigaction), 0, {} },
-        { SCMP_SYS(rt_sigreturn), 0, {} },
-        { SCMP_SYS(getpid), 0, {} },
-        { SCMP_SYS(gettid), 0, {} },
-        { SCMP_SYS(tgkill), 0, {} },
-        { SCMP_SYS(futex), 0, {} },                                             /* stdio's and malloc's locks */
-        { SCMP_SYS(exit), 0, {} },
-        { SCMP_SYS(exit_group), 0, {} },
+        /* The end. */
+        { SCMP_SYS(rt_sigprocmask), 0, {} },    /* abort() */
+        { SCMP_SYS(rt_sigaction), 0, {} },      /* abort() */
+        { SCMP_SYS(rt_sigreturn), 0, {} },      /* a handler's return, which no filter may forbid */
+        { SCMP_SYS(getpid), 0, {} },            /* abort() */
+        { SCMP_SYS(gettid), 0, {} },            /* abort() */
+        { SCMP_SYS(tgkill), 0, {} },            /* abort() */
+        { SCMP_SYS(futex), 0, {} },             /* locks of stdio and exit() */
+        { SCMP_SYS(exit), 0, {} },              /* a thread's end, of which there is one */
+        { SCMP_SYS(exit_group), 0, {} },        /* the end */
 
 #ifdef SHMD_SANITIZERS
-        /* The sanitizers' run time: shadow memory, symbolized reports, its own threads' stacks. */
-        { SCMP_SYS(prctl), 0, {} },
-        { SCMP_SYS(sched_yield), 0, {} },
-        { SCMP_SYS(sched_getaffinity), 0, {} },
-        { SCMP_SYS(sigaltstack), 0, {} },
-        { SCMP_SYS(readlink), 0, {} },
-        { SCMP_SYS(lseek), 0, {} },
-        { SCMP_SYS(getrusage), 0, {} },
-        { SCMP_SYS(mincore), 0, {} },
+        /* The run time of the sanitizers. */
+        { SCMP_SYS(prctl), 0, {} },             /* names its maps */
+        { SCMP_SYS(sched_yield), 0, {} },       /* its spin locks */
+        { SCMP_SYS(sched_getaffinity), 0, {} }, /* sizes its caches */
+        { SCMP_SYS(sigaltstack), 0, {} },       /* reports of stack overflows */
+        { SCMP_SYS(readlink), 0, {} },          /* finds the program, for a report */
+        { SCMP_SYS(lseek), 0, {} },             /* reads it */
+        { SCMP_SYS(getrusage), 0, {} },         /* figures in a report */
+        { SCMP_SYS(mincore), 0, {} },           /* whether an address may be read */
 #endif
 };
 
