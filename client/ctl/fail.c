@@ -75,9 +75,20 @@ static void print_limit(const struct shmd_refusal *refusal) {
                 shmd_slot_name(refusal->slot), output_user(user, refusal->uid));
 }
 
+/* The sentence without the words it may begin with: they stand in front of it already. */
+static const char *new_words(const Failure *failure) {
+        size_t n = strlen(failure->words);
+
+        if (strncmp(failure->sentence, failure->words, n) != 0)
+                return failure->sentence;
+        if (!failure->sentence[n])
+                return "";
+        return strncmp(failure->sentence + n, ": ", 2) == 0 ? failure->sentence + n + 2 : failure->sentence;
+}
+
 static void print_text(const Failure *failure) {
         CLEANUP(freep) char *thing = output_escape(failure->thing, stderr);
-        CLEANUP(freep) char *sentence = output_escape(failure->sentence, stderr);
+        CLEANUP(freep) char *sentence = output_escape(new_words(failure), stderr);
 
         fprintf(stderr, "shmdctl: %s: %s", thing, failure->words);
         if (*sentence)
@@ -145,6 +156,13 @@ int fail_system(Ctl *ctl, const char *thing, int error, const char *sentence) {
         });
 }
 
+/* Where the library was told to look; it tried several places if nobody told it. */
+static const char *socket_name(const Ctl *ctl) {
+        const char *socket = ctl->socket ? ctl->socket : secure_getenv("SHMD_SOCKET");
+
+        return socket && *socket ? socket : "broker";
+}
+
 /* A socket that is not there is no name that was not found: the exit code is that of a failure. */
 int fail_connect(Ctl *ctl, int error) {
         const struct shmd_refusal *refusal = ctl->client ? shmd_refusal(ctl->client) : NULL;
@@ -157,7 +175,7 @@ int fail_connect(Ctl *ctl, int error) {
                 sentence = "who listens there is neither root, nor you, nor the owner of the socket";
 
         return fail(ctl, &(Failure){
-                .thing = ctl->socket ? ctl->socket : "broker",
+                .thing = socket_name(ctl),
                 .error = -error,
                 .code = absent || error == -EPERM ? CTL_FAILED : outcome_code(-error),
                 .words = absent ? "no broker there" : outcome_words(-error),
