@@ -111,8 +111,9 @@ static void add_figures(json_t *families, const struct shmd_stats_result *stats)
 }
 
 static void add_refusals(json_t *families, const struct shmd_stats_result *stats) {
-        json_t *samples = family(families, "shmd_refusals", "counter", "", "Refused requests by the rule that decided.");
+        json_t *samples;
 
+        samples = family(families, "shmd_refusals", "counter", "", "Refused requests by the rule that decided.");
         for (size_t i = 0; i < stats->n_refusals; ++i)
                 sample(samples, "_total", label("reason", stats->refusals[i].name),
                        output_number(stats->refusals[i].count));
