@@ -83,6 +83,11 @@ typedef struct Df {
         json_t *json;           /* with --json: an array, instead of the table */
 } Df;
 
+static void df_deinit(Df *df) {
+        table_deinit(&df->table);
+        output_unrefp(&df->json);
+}
+
 static bool is_account(const Df *df) {
         return df->scope == SHMD_DF_ACCOUNT || df->scope == SHMD_DF_ACCOUNTS;
 }
@@ -193,7 +198,7 @@ static int collect(Ctl *ctl, const DfArgs *args, Df *df) {
 
 int command_df(Ctl *ctl, int argc, char **argv) {
         DfArgs args = { .scope = SHMD_DF_ACCOUNT, .uid = (uid_t)-1 };
-        Df df = { .ctl = ctl };
+        CLEANUP(df_deinit) Df df = { .ctl = ctl };
         int r;
 
         ctl_parse(ctl, &args, argc, argv);
@@ -213,7 +218,7 @@ int command_df(Ctl *ctl, int argc, char **argv) {
         if (!ctl->json)
                 table_print(&df.table);
         else if (args.scope == SHMD_DF_ACCOUNTS)
-                output_json(df.json, stdout);
+                output_json(json_incref(df.json), stdout);
         else
                 output_json(json_incref(json_array_get(df.json, 0)), stdout);
         return CTL_DONE;

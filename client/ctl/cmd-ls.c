@@ -63,6 +63,11 @@ typedef struct List {
         json_t *json;           /* with --json: an array, instead of the table */
 } List;
 
+static void list_deinit(List *list) {
+        table_deinit(&list->table);
+        output_unrefp(&list->json);
+}
+
 /* Whole names where they come from several directories, else the last component. */
 static const char *shown_name(const List *list, const struct shmd_node *node) {
         const char *slash = strrchr(node->path, '/');
@@ -133,7 +138,7 @@ static int list_directory(Ctl *ctl, List *list) {
 
 int command_ls(Ctl *ctl, int argc, char **argv) {
         LsArgs args = { .path = "/" };
-        List list = { .ctl = ctl, .args = &args };
+        CLEANUP(list_deinit) List list = { .ctl = ctl, .args = &args };
         int r;
 
         ctl_parse(ctl, &args, argc, argv);
@@ -147,7 +152,7 @@ int command_ls(Ctl *ctl, int argc, char **argv) {
                 return r;
 
         if (ctl->json)
-                output_json(list.json, stdout);
+                output_json(json_incref(list.json), stdout);
         else
                 table_print(&list.table);
         return CTL_DONE;

@@ -290,7 +290,7 @@ static void print_families(const json_t *families) {
 
 int command_metrics(Ctl *ctl, int argc, char **argv) {
         CLEANUP(shmd_stats_freep) struct shmd_stats_result *stats = NULL;
-        json_t *families;
+        CLEANUP(output_unrefp) json_t *families = NULL;
         int r;
 
         ctl_parse(ctl, NULL, argc, argv);
@@ -306,15 +306,12 @@ int command_metrics(Ctl *ctl, int argc, char **argv) {
         add_refusals(families, stats);
         add_requests(families, stats);
         r = add_accounts(ctl, families);
-        if (r < 0) {
-                json_decref(families);
+        if (r < 0)
                 return fail_call(ctl, "df", r);
-        }
-        if (ctl->json) {
-                output_json(families, stdout);
-        } else {
+
+        if (ctl->json)
+                output_json(json_incref(families), stdout);
+        else
                 print_families(families);
-                json_decref(families);
-        }
         return CTL_DONE;
 }

@@ -27,13 +27,14 @@ typedef struct NamesArgs {
 typedef int (*NameFn)(Ctl *ctl, const NamesArgs *args, const char *path);
 
 static int each_name(Ctl *ctl, const NamesArgs *args, NameFn fn) {
-        json_t *done = ctl->json ? json_array() : NULL;
+        json_t *done;
         int code, r;
 
         code = ctl_connect(ctl);
         if (code)
                 return code;
 
+        done = ctl->json ? json_array() : NULL;
         for (int i = 0; i < args->operands.n; ++i) {
                 const char *path = args->operands.names[i];
 

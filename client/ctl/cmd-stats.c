@@ -93,7 +93,7 @@ static void print_requests(const struct shmd_stats_result *stats) {
 }
 
 static void print_refusals(const struct shmd_stats_result *stats) {
-        Table table = { .align = "lr" };
+        CLEANUP(table_deinit) Table table = { .align = "lr" };
 
         table_add(&table, "REFUSED FOR");
         table_add(&table, "COUNT");
@@ -102,10 +102,9 @@ static void print_refusals(const struct shmd_stats_result *stats) {
                         table_add(&table, stats->refusals[i].name);
                         table_add_number(&table, stats->refusals[i].count);
                 }
-        if (table.n > 2)
-                putchar('\n');
-        else
-                table.n = 0;
+        if (table.n == 2)
+                return;
+        putchar('\n');
         table_print(&table);
 }
 

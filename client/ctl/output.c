@@ -165,6 +165,13 @@ void output_text(const char *text, FILE *stream) {
 
 /* -- tables -- */
 
+void table_deinit(Table *table) {
+        for (size_t i = 0; i < table->n; ++i)
+                free(table->cells[i]);
+        free(table->cells);
+        *table = (Table){ .align = table->align };
+}
+
 void table_add(Table *table, const char *text) {
         if (table->n == table->n_allocated) {
                 size_t n = table->n_allocated ? 2 * table->n_allocated : 64;
@@ -229,10 +236,8 @@ void table_print(Table *table) {
                 size_t column = i % n_columns;
 
                 print_cell(table->cells[i], table->align[column], widths[column], column + 1 == n_columns);
-                free(table->cells[i]);
         }
-        free(table->cells);
-        *table = (Table){ .align = table->align };
+        table_deinit(table);
 }
 
 /* -- JSON -- */
@@ -253,6 +258,11 @@ json_t *output_number(uint64_t number) {
 
 json_t *output_limit(uint64_t limit) {
         return limit == UINT64_MAX ? json_null() : output_number(limit);
+}
+
+void output_unrefp(json_t **value) {
+        json_decref(*value);
+        *value = NULL;
 }
 
 void output_set(json_t *object, const char *key, json_t *value) {

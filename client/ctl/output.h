@@ -52,8 +52,9 @@ typedef struct Table {
 /* Appends a cell, a copy of text with what may not be printed escaped. */
 void table_add(Table *table, const char *text);
 void table_add_number(Table *table, uint64_t number);
-/* Prints the table to standard output and frees it. */
+/* Prints the table to standard output and empties it. */
 void table_print(Table *table);
+void table_deinit(Table *table);
 
 /* -- JSON -- */
 
@@ -63,6 +64,8 @@ json_t *output_string(const char *text);
 json_t *output_number(uint64_t number);
 /* A limit: null if there is none. */
 json_t *output_limit(uint64_t limit);
+/* Takes *value, which may be NULL: for CLEANUP(). */
+void output_unrefp(json_t **value);
 /* Consume value; out of memory ends the program. */
 void output_set(json_t *object, const char *key, json_t *value);
 void output_append(json_t *array, json_t *value);
