@@ -22,8 +22,8 @@ bool broker_is_connected(uint64_t peer, void *broker) {
 
 /* -- events --------------------------------------------------------------------------- */
 
-static int accepted(void *userdata, int fd) {
-        return peer_accept_consume_fd(userdata, fd);
+static void accepted(void *userdata, int fd) {
+        peer_accept_consume_fd(userdata, fd);
 }
 
 static void listener_noted(void *userdata, bool paused, int error) {

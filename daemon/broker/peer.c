@@ -141,10 +141,7 @@ static bool peer_serve(Peer *peer) {
                 peer_end(peer, r == WIRE_E_EOF ? NULL : violation_name(r));
                 return false;
         }
-        r = request_dispatch(peer, &header, broker->request);
-        if (r < 0)
-                loop_stop(broker->loop, r);
-        return r == 0;
+        return request_dispatch(peer, &header, broker->request) == 0;
 }
 
 static void peer_readable(void *userdata) {
@@ -209,8 +206,7 @@ int peer_hold(Peer *peer, size_t n_packet, bool soon) {
         return 0;
 }
 
-/* Return: 0, or a negative errno that ends the broker. */
-static int retry_one(Peer *peer) {
+static void retry_one(Peer *peer) {
         Broker *broker = peer->broker;
         HeldRequest *held = &peer->held;
         WireHeader header;
@@ -220,11 +216,10 @@ static int retry_one(Peer *peer) {
         wire_get_header(broker->request, &header);
         r = request_dispatch(peer, &header, broker->request);
         if (r == REQUEST_E_HELD)
-                return 0;
+                return;
         drop_held(peer);
-        if (r < 0)
-                return error_fold(r);
-        return deadline_is_armed(&peer->end) ? 0 : connection_read(peer->connection, true);
+        if (r == 0 && connection_read(peer->connection, true))
+                peer_end(peer, "resources");
 }
 
 static void held_expired(Deadline *deadline, void *userdata) {
@@ -234,14 +229,10 @@ static void held_expired(Deadline *deadline, void *userdata) {
 
         (void)deadline;
         list_for_each(held, &broker->held, HeldRequest, link) {
-                if (held->at <= now) {
-                        int r = retry_one(list_entry(held, Peer, held));
-
-                        if (r < 0)
-                                loop_stop(broker->loop, r);
-                } else {
+                if (held->at <= now)
+                        retry_one(list_entry(held, Peer, held));
+                else
                         held_arm(broker, held->at);
-                }
         }
 }
 
@@ -342,7 +333,7 @@ static void log_not_accepted(const char *reason, int error) {
         log_end(&line);
 }
 
-int peer_accept_consume_fd(Broker *broker, int fd) {
+void peer_accept_consume_fd(Broker *broker, int fd) {
         CLEANUP(close_fdp) int socket = fd;
         CLEANUP(peercred_deinit) Peercred cred = PEERCRED_NULL;
         CLEANUP(account_unrefp) Account *account = NULL;
@@ -353,7 +344,7 @@ int peer_accept_consume_fd(Broker *broker, int fd) {
         r = peercred_read(socket, &cred);
         if (r) {
                 log_not_accepted(r == PEERCRED_E_UNMAPPED ? "unmapped-uid" : "credentials", r < 0 ? r : 0);
-                return 0;
+                return;
         }
         r = accounts_ref_user(&broker->accounts, cred.uid, &account);
         if (!r)
@@ -365,12 +356,11 @@ int peer_accept_consume_fd(Broker *broker, int fd) {
                 refuse_connection(broker, socket, &refusal);
                 stats_refusal(&broker->stats, refusal.reason);
                 audit_log(&refusal, account, 0, cred.pid, "connect");
-                return 0;
+                return;
         }
         if (!r)
                 r = peer_new_consume_fd(broker, steal_fd(&socket), &cred, account, &slot);
         if (r)
                 /* No memory, no descriptor for this one; the others are served. */
                 log_not_accepted("resources", r);
-        return 0;
 }

@@ -51,8 +51,8 @@ struct Peer {
 };
 
 /* Takes over an accepted socket. One that cannot be a peer (its credentials, its user's limit)
- * is told why and closed. Return: 0, or a negative errno that ends the broker. */
-int peer_accept_consume_fd(Broker *broker, int fd);
+ * is told why and closed. */
+void peer_accept_consume_fd(Broker *broker, int fd);
 
 /* Ends the peer, in the next turn of the loop; reason is for the log, NULL for an ordinary end. */
 void peer_end(Peer *peer, const char *reason);

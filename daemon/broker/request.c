@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/log.h"
 
 static int request_hello(Request *request);
 static int request_ping(Request *request);
@@ -60,10 +61,9 @@ static int send_message(Peer *peer, unsigned int kind, uint64_t serial, const Pr
                 peer_end(peer, NULL);
                 return 0;
         }
-        if (r) {
+        if (r)
+                /* It was owed an answer and cannot get one: only its end tells it. */
                 peer_end(peer, "send-failed");
-                return r == -ENOMEM || r == -EMFILE ? 0 : error_fold(r);
-        }
         return 0;
 }
 
@@ -126,41 +126,56 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         return requests[kind].fn(request);
 }
 
+/* Something failed that no client should be able to make fail. Whoever asked is refused, the log
+ * has the error, and everybody else is served: what a handler did so far, it has undone. */
+static int refuse_trouble(Request *request, int error) {
+        const char *name = strerrorname_np(-error);
+        LogLine line;
+
+        log_begin(&line, LOG_ERROR, "trouble");
+        log_text(&line, "request", message_name(request->kind));
+        log_errno(&line, "error", error);
+        log_end(&line);
+        return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_KERNEL, NULL, 0,
+                              "the kernel refused what the broker needed for it (%s)", name ? name : "unknown");
+}
+
+static int hold(Peer *peer, size_t n_packet, bool soon) {
+        if (peer_hold(peer, n_packet, soon) == 0)
+                return REQUEST_E_HELD;
+        peer_end(peer, "resources");
+        return REQUEST_E_CLOSED;
+}
+
 int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
-        Broker *broker = peer->broker;
-        Request request = { .broker = broker, .peer = peer, .kind = header->kind, .serial = header->serial };
-        uint64_t began = time_now();
-        int r;
+        Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial };
+        uint64_t began = peer->held.packet ? peer->held.since : time_now();
+        bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
+        int r = 0;
 
         if (header->serial == 0) {
                 peer_end(peer, "serial-zero");
                 return REQUEST_E_CLOSED;
         }
 
-        r = REQUEST_E_LATER;
-        if (header->kind < _MESSAGE_N && requests[header->kind].grants)
-                r = 0;
-        else
+        if (!grants)
                 r = request_reserve(&request, 0);
         if (!r)
                 r = check_and_call(&request, packet + sizeof(WireHeader), header->length - sizeof(WireHeader));
-        if (r == -ENOMEM)
-                r = request_refuse(&request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_KERNEL, NULL, 0,
-                                   "the broker is out of memory");
-
-        if (r == REQUEST_E_SOON || r == REQUEST_E_LATER) {
-                r = peer_hold(peer, header->length, r == REQUEST_E_SOON);
-                if (r == 0)
-                        return REQUEST_E_HELD;
-                peer_end(peer, "resources");
-                return REQUEST_E_CLOSED;
-        }
-        if (r == REQUEST_E_REFUSED)
-                peer_refuse(peer, header->kind, header->serial, &request.refusal);
-        if (r != REQUEST_E_CLOSED)
-                stats_request(&broker->stats, header->kind, r == REQUEST_E_REFUSED, time_now() - began);
         if (r < 0)
-                return r;
+                r = refuse_trouble(&request, r);
+
+        switch (r) {
+        case REQUEST_E_SOON:
+        case REQUEST_E_LATER:
+                return hold(peer, header->length, r == REQUEST_E_SOON);
+        case REQUEST_E_REFUSED:
+                peer_refuse(peer, header->kind, header->serial, &request.refusal);
+                break;
+        default:
+                break;
+        }
+        stats_request(&peer->broker->stats, header->kind, r == REQUEST_E_REFUSED, time_now() - began);
         return deadline_is_armed(&peer->end) ? REQUEST_E_CLOSED : 0;
 }
 
@@ -187,24 +202,45 @@ int request_reserve(Request *request, uint32_t n_fds) {
 /* How long a request may wait for what is being released. */
 #define SHORTAGE_WAIT_NS (2 * NSEC_PER_SEC)
 
-int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path) {
+/* Before the answer is no, every grant of the account is looked at once. */
+static int grants_shortage(Request *request) {
+        Grants *grants = &request->broker->grants;
         HeldRequest *held = &request->peer->held;
-        Broker *broker = request->broker;
-        bool again = false;
 
-        if (shortage->slot == ACCOUNT_GRANTS) {
-                /* Before the answer is no, every grant of the account is looked at once. */
-                again = held->sweep == 0 || !grants_swept(&broker->grants, held->sweep);
-                if (held->sweep == 0)
-                        held->sweep = grants_sweep(&broker->grants, request->peer->account);
-        } else if (shortage->slot == ACCOUNT_BYTES || shortage->slot == ACCOUNT_REGIONS) {
-                again = (!held->packet || time_now() - held->since < SHORTAGE_WAIT_NS) &&
-                        regions_squeeze(&broker->regions);
-        }
-        if (again)
+        if (held->sweep != 0 && grants_swept(grants, held->sweep))
+                return REQUEST_E_REFUSED;
+        if (held->sweep == 0)
+                held->sweep = grants_sweep(grants, request->peer->account);
+        return REQUEST_E_SOON;
+}
+
+static int regions_shortage(Request *request) {
+        const HeldRequest *held = &request->peer->held;
+        uint64_t waited = held->packet ? time_now() - held->since : 0;
+
+        if (waited >= SHORTAGE_WAIT_NS)
+                return REQUEST_E_REFUSED;
+        switch (regions_squeeze(&request->broker->regions, waited)) {
+        case REGIONS_SOON:
                 return REQUEST_E_SOON;
-        audit_shortage(&request->refusal, shortage, path, n_path);
-        return REQUEST_E_REFUSED;
+        case REGIONS_LATER:
+                return REQUEST_E_LATER;
+        case REGIONS_SPENT:
+        default:
+                return REQUEST_E_REFUSED;
+        }
+}
+
+int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path) {
+        int r = REQUEST_E_REFUSED;
+
+        if (shortage->slot == ACCOUNT_GRANTS)
+                r = grants_shortage(request);
+        else if (shortage->slot == ACCOUNT_BYTES || shortage->slot == ACCOUNT_REGIONS)
+                r = regions_shortage(request);
+        if (r == REQUEST_E_REFUSED)
+                audit_shortage(&request->refusal, shortage, path, n_path);
+        return r;
 }
 
 int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret) {

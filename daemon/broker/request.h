@@ -39,7 +39,7 @@ typedef struct Request {
 typedef int (*RequestFn)(Request *request);
 
 /* Checks and answers one packet that wire_receive() took.
- * Return: 0, REQUEST_E_HELD, REQUEST_E_CLOSED, or a negative errno that ends the broker. */
+ * Return: 0, REQUEST_E_HELD, REQUEST_E_CLOSED. */
 int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet);
 
 /* -- for handlers ---------------------------------------------------------------------- */
@@ -48,7 +48,8 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
  * REQUEST_E_REFUSED. */
 int request_reserve(Request *request, uint32_t n_fds);
 
-/* Sends the reply, with descriptors that stay the caller's. Return: 0, or negative errno. */
+/* Sends the reply, with descriptors that stay the caller's. Return: 0; one that cannot be sent
+ * ends the peer. */
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds);
 int request_done(Request *request);
 
@@ -57,7 +58,7 @@ void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufC
 void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal);
 
 /* A charge was refused: whether to ask again because something may come free, or to refuse.
- * Return: REQUEST_E_SOON, REQUEST_E_REFUSED. */
+ * Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED. */
 int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path);
 
 /* Refuses. Return: REQUEST_E_REFUSED. */

@@ -20,8 +20,10 @@
 #define PUNCH_TURN_NS NSEC_PER_MSEC
 /* Orphans asked in one turn of a sweep; a probe takes about a microsecond. */
 #define SWEEP_STEPS 64
-/* A shortage starts a sweep at most so often: close events are the rule, sweeps the exception. */
-#define SQUEEZE_NS (100 * NSEC_PER_MSEC)
+/* Sweeps begin at most so often: close events are the rule, sweeps the exception. */
+#define SWEEP_NS (100 * NSEC_PER_MSEC)
+/* How long a shortage waits for orphans that had an event and were still held: two retries. */
+#define ASKING_NS (24 * NSEC_PER_MSEC)
 
 /* After an event that found it still held: the last reference may be a moment behind. */
 static const uint64_t retries[] = {
@@ -152,6 +154,13 @@ static void watch_end(Region *region) {
 
 /* -- dying ---------------------------------------------------------------------------- */
 
+static void ask_no_more(Region *region) {
+        if (!deadline_is_armed(&region->probe))
+                return;
+        deadline_disarm(&region->probe);
+        --region->regions->n_asking;
+}
+
 static void leave_state(Region *region) {
         switch (region->state) {
         case REGION_STATE_ORPHAN:
@@ -164,7 +173,7 @@ static void leave_state(Region *region) {
                 break;
         }
         list_unlink(&region->link);
-        deadline_disarm(&region->probe);
+        ask_no_more(region);
         watch_end(region);
         region->state = REGION_STATE_NAMED;
 }
@@ -248,7 +257,9 @@ static void ask_later(Region *region) {
                 wait = retries[N_RETRIES - 1];  /* no event will come: keep asking, slowly */
         else
                 return;
+        ask_no_more(region);
         deadline_arm(&region->probe, region->regions->deadlines, time_now() + wait, probe_expired, region);
+        ++region->regions->n_asking;
 }
 
 /* Asks whether anybody holds it; an orphan that nobody holds is condemned. */
@@ -262,8 +273,11 @@ static void region_ask(Region *region) {
 }
 
 static void probe_expired(Deadline *deadline, void *userdata) {
+        Region *region = userdata;
+
         (void)deadline;
-        region_ask(userdata);
+        --region->regions->n_asking;
+        region_ask(region);
 }
 
 static void region_event(Region *region) {
@@ -300,17 +314,20 @@ static void work_arm(Regions *regions) {
                 deadline_arm(&regions->work, regions->deadlines, 0, work_turn, regions);
 }
 
-void regions_sweep(Regions *regions) {
+static void sweep_begin(Deadline *deadline, void *userdata) {
+        Regions *regions = userdata;
+
+        (void)deadline;
         regions->sweep = regions->n_orphans;
         regions->swept_at = time_now();
         if (regions->sweep > 0)
                 work_arm(regions);
 }
 
-bool regions_squeeze(Regions *regions) {
-        if (regions->sweep == 0 && regions->n_orphans > 0 && time_now() - regions->swept_at >= SQUEEZE_NS)
-                regions_sweep(regions);
-        return regions->sweep > 0 || regions->n_condemned > 0;
+void regions_sweep(Regions *regions) {
+        if (regions->n_orphans > 0 && !deadline_is_armed(&regions->sweep_due))
+                deadline_arm(&regions->sweep_due, regions->deadlines, regions->swept_at + SWEEP_NS,
+                             sweep_begin, regions);
 }
 
 void regions_dispatch(Regions *regions) {
@@ -333,6 +350,16 @@ void regions_dispatch(Regions *regions) {
                 if (region && event->mask & IN_CLOSE)
                         region_event(region);
         }
+}
+
+RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
+        if (regions->inotify >= 0)
+                regions_dispatch(regions);
+        if (regions->sweep == 0 && regions->n_orphans > 0 && time_now() - regions->swept_at >= SWEEP_NS)
+                sweep_begin(NULL, regions);
+        if (regions->sweep > 0 || regions->n_condemned > 0)
+                return REGIONS_SOON;
+        return regions->n_asking > 0 && waited < ASKING_NS ? REGIONS_LATER : REGIONS_SPENT;
 }
 
 /* -- names ---------------------------------------------------------------------------- */
@@ -445,6 +472,7 @@ void regions_deinit(Regions *regions) {
         Region *region, *next;
 
         deadline_disarm(&regions->work);
+        deadline_disarm(&regions->sweep_due);
         while ((region = list_first(&regions->condemned, Region, link)))
                 (void)region_free(region);
         for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {

@@ -105,8 +105,10 @@ struct Regions {
         List condemned;
         int inotify;            /* -1 where there is none */
         Deadline work;
+        Deadline sweep_due;
         uint64_t sweep;         /* orphans still to ask in this sweep */
         uint64_t swept_at;
+        uint64_t n_asking;      /* orphans to be asked again after an event */
 };
 
 /* grants: borrowed. Return: 0, negative errno. */
@@ -120,12 +122,19 @@ static inline int regions_fd(const Regions *regions) {
 }
 void regions_dispatch(Regions *regions);
 
-/* Asks every orphan, a few a turn: after an overflow of events, or when a peer left. */
+/* Asks every orphan, a few a turn and not more often than ten times a second: after an overflow
+ * of events, or when a peer left. */
 void regions_sweep(Regions *regions);
 
-/* A charge was refused: starts a sweep unless there was one a moment ago. Return: whether
- * something may still be released soon, so that asking again makes sense. */
-bool regions_squeeze(Regions *regions);
+typedef enum RegionsSqueeze {
+        REGIONS_SPENT,          /* nothing more will come */
+        REGIONS_SOON,           /* something is being released: ask again in the next turn */
+        REGIONS_LATER,          /* something may have been let go a moment ago: ask again in some ms */
+} RegionsSqueeze;
+
+/* A charge was refused `waited` nanoseconds ago: is something about to be released? Takes in what
+ * the kernel has said up to now, and starts a sweep unless there was one a moment ago. */
+RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited);
 
 /* Makes a region charged to `owner`. It has neither name nor watch yet: the caller links it, or
  * makes it an orphan once a grant exists.

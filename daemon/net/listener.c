@@ -24,7 +24,6 @@
 #define RETRY_NS NSEC_PER_SEC
 
 struct Listener {
-        Loop *loop;
         Deadlines *deadlines;
         ListenerEvents events;
         int fd;
@@ -116,7 +115,7 @@ static void listener_ready(void *userdata) {
         Listener *listener = userdata;
 
         for (unsigned int i = 0; i < ACCEPT_TURN; ++i) {
-                int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), r;
+                int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
                 if (fd < 0) {
                         if (is_shortage(errno))
@@ -127,11 +126,7 @@ static void listener_ready(void *userdata) {
                         listener->paused = false;
                         listener->events.note(listener->events.userdata, false, 0);
                 }
-                r = listener->events.accepted(listener->events.userdata, fd);
-                if (r < 0) {
-                        loop_stop(listener->loop, r);
-                        return;
-                }
+                listener->events.accepted(listener->events.userdata, fd);
         }
 }
 
@@ -144,7 +139,7 @@ int listener_new_consume_fd(Listener **ret, Loop *loop, Deadlines *deadlines, in
                 (void)close_fd(fd);
                 return error_origin(-ENOMEM);
         }
-        *listener = (Listener){ .loop = loop, .deadlines = deadlines, .events = *events, .fd = fd,
+        *listener = (Listener){ .deadlines = deadlines, .events = *events, .fd = fd,
                                 .retry = DEADLINE_NULL };
 
         if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0)

@@ -15,9 +15,8 @@
 
 typedef struct Listener Listener;
 
-/* Takes over an accepted, close-on-exec descriptor. Return: 0, or a negative errno that ends the
- * broker. */
-typedef int (*ListenerFn)(void *userdata, int fd);
+/* Takes over an accepted, close-on-exec descriptor. */
+typedef void (*ListenerFn)(void *userdata, int fd);
 /* paused or resumed, with the errno that paused it. */
 typedef void (*ListenerNote)(void *userdata, bool paused, int error);
 
