@@ -1,0 +1,164 @@
+/* Every public function, taken by address from the installed header and linked with the installed
+ * library; and what the header defines without a symbol.
+ *
+ * It uses nothing but shmd.h, and is C99 and C++ alike: check-api also compiles it as both.
+ * check-api compares the list with the library's symbols.
+ */
+#include <shmd.h>
+
+#include <stdio.h>
+#include <string.h>
+
+typedef void (*function)(void);
+
+#define SYMBOL(name) { #name, (function)name }
+
+static const struct {
+        const char *name;
+        function address;
+} symbols[] = {
+        SYMBOL(shmd_reason_name),
+        SYMBOL(shmd_refusal),
+        SYMBOL(shmd_slot_name),
+        SYMBOL(shmd_connect),
+        SYMBOL(shmd_close),
+        SYMBOL(shmd_set_timeout),
+        SYMBOL(shmd_session),
+        SYMBOL(shmd_socket),
+        SYMBOL(shmd_broker_version),
+        SYMBOL(shmd_version),
+        SYMBOL(shmd_fd),
+        SYMBOL(shmd_events),
+        SYMBOL(shmd_timeout),
+        SYMBOL(shmd_dispatch),
+        SYMBOL(shmd_process),
+        SYMBOL(shmd_call_cancel),
+        SYMBOL(shmd_call_result),
+        SYMBOL(shmd_call_refusal),
+        SYMBOL(shmd_create),
+        SYMBOL(shmd_create_start),
+        SYMBOL(shmd_create_finish),
+        SYMBOL(shmd_open),
+        SYMBOL(shmd_open_start),
+        SYMBOL(shmd_open_finish),
+        SYMBOL(shmd_batch),
+        SYMBOL(shmd_batch_start),
+        SYMBOL(shmd_batch_finish),
+        SYMBOL(shmd_region_free),
+        SYMBOL(shmd_region_fd),
+        SYMBOL(shmd_region_steal_fd),
+        SYMBOL(shmd_region_id),
+        SYMBOL(shmd_region_size),
+        SYMBOL(shmd_region_page_size),
+        SYMBOL(shmd_region_rights),
+        SYMBOL(shmd_region_created),
+        SYMBOL(shmd_reserve),
+        SYMBOL(shmd_map),
+        SYMBOL(shmd_unmap),
+        SYMBOL(shmd_path_check),
+        SYMBOL(shmd_publish),
+        SYMBOL(shmd_publish_start),
+        SYMBOL(shmd_publish_finish),
+        SYMBOL(shmd_mkdir),
+        SYMBOL(shmd_mkdir_start),
+        SYMBOL(shmd_mkdir_finish),
+        SYMBOL(shmd_rmdir),
+        SYMBOL(shmd_rmdir_start),
+        SYMBOL(shmd_rmdir_finish),
+        SYMBOL(shmd_unlink),
+        SYMBOL(shmd_unlink_start),
+        SYMBOL(shmd_unlink_finish),
+        SYMBOL(shmd_chmod),
+        SYMBOL(shmd_chmod_start),
+        SYMBOL(shmd_chmod_finish),
+        SYMBOL(shmd_chown),
+        SYMBOL(shmd_chown_start),
+        SYMBOL(shmd_chown_finish),
+        SYMBOL(shmd_stat),
+        SYMBOL(shmd_stat_start),
+        SYMBOL(shmd_stat_finish),
+        SYMBOL(shmd_stat_free),
+        SYMBOL(shmd_list),
+        SYMBOL(shmd_list_start),
+        SYMBOL(shmd_list_finish),
+        SYMBOL(shmd_list_free),
+        SYMBOL(shmd_wait),
+        SYMBOL(shmd_wait_start),
+        SYMBOL(shmd_wait_finish),
+        SYMBOL(shmd_df),
+        SYMBOL(shmd_df_start),
+        SYMBOL(shmd_df_finish),
+        SYMBOL(shmd_df_free),
+        SYMBOL(shmd_ping),
+        SYMBOL(shmd_ping_start),
+        SYMBOL(shmd_ping_finish),
+        SYMBOL(shmd_stats),
+        SYMBOL(shmd_stats_start),
+        SYMBOL(shmd_stats_finish),
+        SYMBOL(shmd_stats_free),
+};
+
+static int failed;
+
+static void check(int condition, const char *what) {
+        if (!condition) {
+                fprintf(stderr, "FAILED %s\n", what);
+                failed = 1;
+        }
+}
+
+#define CHECK(condition) check((condition), #condition)
+
+/* An initializer gives the struct its size and the defaults that shmd.h names, and nothing else. */
+static void check_initializers(void) {
+        struct shmd_create_options create = SHMD_CREATE_OPTIONS_INIT;
+        struct shmd_map_options map = SHMD_MAP_OPTIONS_INIT;
+
+        CHECK(create.struct_size == sizeof(create));
+        CHECK(create.size == 0);
+        CHECK(create.mode == 0600);
+        CHECK(create.flags == 0);
+        CHECK(create.lifetime == SHMD_LIFETIME_NAMED);
+        CHECK(create.huge_page_size == 0);
+        CHECK(create.rights == SHMD_RIGHTS_READ_WRITE);
+
+        CHECK(map.struct_size == sizeof(map));
+        CHECK(map.flags == 0);
+        CHECK(map.offset == 0);
+        CHECK(map.length == 0);
+        CHECK(map.numa == SHMD_NUMA_DEFAULT);
+        CHECK(map.numa_nodes == 0);
+}
+
+/* Numbers that programs were compiled with: they never change. */
+static void check_numbers(void) {
+        CHECK(SHMD_TIMEOUT_DEFAULT == 0);
+        CHECK(SHMD_TIMEOUT_NONE == UINT64_MAX);
+        CHECK(SHMD_ERROR_NONE == 0 && SHMD_ERROR_INVALID == 1 && SHMD_ERROR_SHUTDOWN == 13);
+        CHECK(SHMD_RIGHTS_NONE == 0 && SHMD_RIGHTS_READ_ONLY == 1 && SHMD_RIGHTS_READ_WRITE == 2);
+        CHECK(SHMD_LIFETIME_NAMED == 0 && SHMD_LIFETIME_SESSION == 1);
+        CHECK(SHMD_CREATE_OPEN == 1 && SHMD_CREATE_FREEZABLE == 2 && SHMD_CREATE_RESERVE == 4);
+        CHECK(SHMD_BATCH_MAX == 128);
+        CHECK(SHMD_MAP_POPULATE == 1 && SHMD_MAP_HUGE == 2 && SHMD_MAP_DONTDUMP == 4);
+        CHECK(SHMD_MAP_READ_ONLY == 8 && SHMD_MAP_PRIVATE == 16);
+        CHECK(SHMD_NUMA_BIND == 1 && SHMD_NUMA_PREFERRED == 2 && SHMD_NUMA_INTERLEAVE == 3);
+        CHECK(SHMD_PUBLISH_REPLACE == 1 && SHMD_LIST_RECURSIVE == 1);
+        CHECK(SHMD_NODE_DIRECTORY == 0 && SHMD_NODE_REGION == 1);
+        CHECK(SHMD_SLOT_BYTES == 1 && SHMD_SLOT_INFLIGHT == 7 && SHMD_SLOT_MAX == 7);
+        CHECK(SHMD_DF_ACCOUNT == 0 && SHMD_DF_DIRECTORY == 1 && SHMD_DF_TOTAL == 2 && SHMD_DF_ACCOUNTS == 3);
+        CHECK(SHMD_BUCKETS == 20);
+}
+
+int main(void) {
+        size_t n = sizeof(symbols) / sizeof(symbols[0]);
+
+        for (size_t i = 0; i < n; ++i) {
+                check(symbols[i].address != NULL, symbols[i].name);
+                for (size_t k = 0; k < i; ++k)
+                        check(strcmp(symbols[i].name, symbols[k].name) != 0, symbols[i].name);
+        }
+        check_initializers();
+        check_numbers();
+        CHECK(strcmp(shmd_version(), "") != 0);
+        return failed;
+}
