@@ -291,8 +291,8 @@ TEST(client_reserve, a_create_with_reserve_returns_a_region_that_is_all_there) {
 
 /* -- figures of our choice ------------------------------------------------------------ */
 
-/* In a mount namespace of its own, where a file system of its own is mounted on /mnt. */
-#define FAKE "/mnt/shmd-room"
+/* In a mount namespace of its own, where a file system of its own is mounted on /run. */
+#define FAKE "/run/shmd-room"
 
 static void make_file(const char *path, const char *text) {
         FILE *file = fopen(path, "we");
@@ -318,7 +318,7 @@ static void cover(const char *path, const char *text) {
 static void enter_namespace(void) {
         REQUIRE(unshare(CLONE_NEWNS) == 0);
         REQUIRE(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
-        REQUIRE(mount("tmpfs", "/mnt", "tmpfs", 0, NULL) == 0);
+        REQUIRE(mount("tmpfs", "/run", "tmpfs", 0, NULL) == 0);
         REQUIRE(mkdir(FAKE, 0755) == 0);
 }
 
