@@ -142,7 +142,8 @@ SHMD_PUBLIC const char *shmd_version(void);
  * flight) and returns at once. When the answer is there, or the deadline has passed, or the
  * connection ended, shmd_dispatch() runs the callback, which takes the outcome with
  * shmd_OP_finish(). Callbacks run only inside shmd_dispatch(), a synchronous call, or
- * shmd_close(); they may start calls, but neither wait nor close the connection.
+ * shmd_close(); they may start calls, but neither wait nor dispatch (-EDEADLK) nor close the
+ * connection (which aborts).
  *
  * The call belongs to the connection and is gone after its callback returns. A callback may be
  * NULL; then the outcome is dropped (a descriptor that came is closed). */
@@ -159,7 +160,8 @@ SHMD_PUBLIC int shmd_timeout(shmd *client, uint64_t *ret_ns);
 
 /* Sends what is queued, reads what is there, expires what is late, runs callbacks; never waits.
  * Return: the number of callbacks run. Errors: -ECHILD; -ENOTCONN once the connection is lost
- * and every call in flight has been ended with -ECONNRESET. */
+ * and every call in flight has been ended with -ECONNRESET (or -EPROTO or -EMFILE, if that is
+ * what ended it). The descriptor stays open until shmd_close(). */
 SHMD_PUBLIC int shmd_dispatch(shmd *client);
 
 /* Waits for activity, at most timeout_ns, then dispatches. Return and errors as shmd_dispatch(),
