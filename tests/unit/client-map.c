@@ -386,7 +386,8 @@ static void forget_advice(unsigned int advice) {
         scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
 
         REQUIRE(filter != NULL);
-        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(madvise), 1, SCMP_A2(SCMP_CMP_EQ, advice)) == 0);
+        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(madvise), 1,
+                                 SCMP_A2(SCMP_CMP_EQ, advice)) == 0);
         REQUIRE(seccomp_load(filter) == 0);
         seccomp_release(filter);
 }

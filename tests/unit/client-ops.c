@@ -63,13 +63,15 @@ static void script_done(Peer *peer) {
                 REQUIRE(is(&chmod->path, "/c") && chmod->mode == 0640);
                 peer_done(peer);
                 chown = peer_expect(peer, MESSAGE_CHOWN);
-                REQUIRE(is(&chown->path, "/o") && chown->set_uid && chown->uid == 5 && chown->set_gid && chown->gid == 0);
+                REQUIRE(is(&chown->path, "/o"));
+                REQUIRE(chown->set_uid && chown->uid == 5 && chown->set_gid && chown->gid == 0);
                 peer_done(peer);
         }
         for (unsigned int i = 0; i < 2; ++i) {
                 const Shmd__Chown *chown = peer_expect(peer, MESSAGE_CHOWN);
 
-                REQUIRE(chown->set_uid == (i == 1) && chown->set_gid == (i == 0) && !chown->uid && chown->gid == (i ? 0 : 7));
+                REQUIRE(chown->set_uid == (i == 1) && chown->set_gid == (i == 0));
+                REQUIRE(!chown->uid && chown->gid == (i ? 0 : 7));
                 peer_done(peer);
         }
         peer_expect_end(peer);
