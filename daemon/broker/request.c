@@ -44,8 +44,10 @@ static const struct {
 /* -- answering ------------------------------------------------------------------------ */
 
 /* Packs and sends one packet. A message that does not fit is our mistake, not the client's:
- * handlers page what can be long. */
-static int send_message(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
+ * handlers page what can be long. A packet that cannot be sent costs this peer its connection and
+ * nobody else anything: some of the reasons are the client's to make (it may refuse descriptors on
+ * its socket, socket(7), SO_PASSRIGHTS). */
+static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
                         const int *fds, size_t n_fds) {
         uint8_t *packet = peer->broker->reply;
         size_t n;
@@ -57,18 +59,13 @@ static int send_message(Peer *peer, unsigned int kind, uint64_t serial, const Pr
         wire_put_header(packet, n, (uint16_t)kind, (uint16_t)n_fds, serial);
 
         r = connection_send(peer->connection, packet, n, fds, n_fds);
-        if (r == CONNECTION_E_GONE) {
-                peer_end(peer, NULL);
-                return 0;
-        }
         if (r)
-                /* It was owed an answer and cannot get one: only its end tells it. */
-                peer_end(peer, "send-failed");
-        return 0;
+                peer_end(peer, r == CONNECTION_E_GONE ? NULL : "send-failed");
 }
 
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
-        return send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds);
+        send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds);
+        return 0;
 }
 
 int request_done(Request *request) {
@@ -78,7 +75,7 @@ int request_done(Request *request) {
 }
 
 void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message) {
-        (void)send_message(peer, kind | MESSAGE_REPLY, serial, message, NULL, 0);
+        send_message(peer, kind | MESSAGE_REPLY, serial, message, NULL, 0);
 }
 
 void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal) {
@@ -88,7 +85,7 @@ void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *
         stats_refusal(&peer->broker->stats, refusal->reason);
         audit_log(refusal, peer->account, peer->id, peer->cred.pid, name ? name : "unknown");
         audit_message(refusal, &message);
-        (void)send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0);
+        send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0);
 }
 
 /* -- the dispatcher ------------------------------------------------------------------- */

@@ -48,8 +48,8 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
  * REQUEST_E_REFUSED. */
 int request_reserve(Request *request, uint32_t n_fds);
 
-/* Sends the reply, with descriptors that stay the caller's. Return: 0; one that cannot be sent
- * ends the peer. */
+/* Sends the reply, with descriptors that stay the caller's; if that fails the peer is over.
+ * Return: 0. */
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds);
 int request_done(Request *request);
 
