@@ -108,7 +108,7 @@ int loop_run(Loop *loop) {
                 if (event_base_loop(loop->base,
                                     EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
-                if (deadlines_next(loop->deadlines) != DEADLINE_NEVER)
+                if (!loop->stopped && deadlines_next(loop->deadlines) != DEADLINE_NEVER)
                         deadlines_run(loop->deadlines, time_now());
         }
         return loop->result;
@@ -117,6 +117,7 @@ int loop_run(Loop *loop) {
 void loop_stop(Loop *loop, int result) {
         loop->stopped = true;
         loop->result = result;
+        (void)event_base_loopbreak(loop->base);
 }
 
 static void source_ready(evutil_socket_t fd, short what, void *userdata) {

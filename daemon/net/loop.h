@@ -24,6 +24,7 @@ DEFINE_CLEANUP(Loop, loop_free);
 
 /* Runs until loop_stop(). Return: what was given to it, or a negative errno of the loop itself. */
 int loop_run(Loop *loop);
+/* Nothing more is called, not even what is ready in this turn. */
 void loop_stop(Loop *loop, int result);
 
 /* Calls fn whenever fd (borrowed) can be read, or its other end is gone; enabled from the start.
