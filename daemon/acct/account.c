@@ -146,7 +146,7 @@ static bool slot_allows(const Account *account, const Account *payer, AccountSlo
         }
         if (shortage)
                 *shortage = (Shortage){
-                        .account = account,
+                        .kind = account->kind,
                         .uid = payer->uid,
                         .slot = slot,
                         .share = share || account->kind == ACCOUNT_POOL,

@@ -63,7 +63,7 @@ struct Charge {
 
 /* Why a charge was refused: the first slot that was short, in the account nearest to the payer. */
 struct Shortage {
-        const Account *account; /* whose limit; valid while the payer is */
+        AccountKind kind;       /* of the account whose limit it is */
         uid_t uid;              /* the payer, for user accounts */
         AccountSlot slot;
         bool share;             /* not the limit itself, but a fair share of it */

@@ -102,7 +102,7 @@ void audit_shortage(Refusal *refusal, const Shortage *shortage, const void *path
         uint32_t reason = SHMD__REASON__REASON_LIMIT;
         char whose[48];
 
-        if (shortage->account->kind == ACCOUNT_DIRECTORY) {
+        if (shortage->kind == ACCOUNT_DIRECTORY) {
                 reason = SHMD__REASON__REASON_DIRECTORY_LIMIT;
                 (void)snprintf(whose, sizeof(whose), "the directory's limit");
         } else if (shortage->share) {
