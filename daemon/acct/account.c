@@ -57,6 +57,10 @@ const uint64_t *accounts_limits_of(const Accounts *accounts, uid_t uid) {
         return accounts->user_max;
 }
 
+Voice *accounts_voice(Accounts *accounts, uid_t uid) {
+        return &accounts->voices[uid % ACCOUNT_VOICES];
+}
+
 Account *accounts_find_user(Accounts *accounts, uid_t uid) {
         Account key = { .uid = uid };
 

@@ -86,11 +86,19 @@ struct Account {
         List grants;            /* core/grant: the grants this user asked for, oldest first */
         struct {
                 uint32_t slots;         /* broker/audit: shortages said once already, by slot */
-                uint64_t refill_at;     /* ... and how fast this user's refusals fill the log */
-                uint32_t tokens;
-                uint64_t suppressed;
         } audit;
 };
+
+/* How fast the refusals of a user may fill the log: broker/audit alone looks at it. Kept by uid and
+ * not in the account, which a user without anything left can have made anew with each connection.
+ * Uids that fall together share one. */
+#define ACCOUNT_VOICES 256
+
+typedef struct Voice {
+        uint64_t refill_at;     /* CLOCK_MONOTONIC; 0: never used */
+        uint32_t tokens;
+        uint64_t suppressed;
+} Voice;
 
 RB_HEAD(AccountTree, Account);
 
@@ -107,6 +115,7 @@ struct Accounts {
         uint64_t user_max[_ACCOUNT_SLOT_N];
         const AccountLimits *exceptions;
         size_t n_exceptions;
+        Voice voices[ACCOUNT_VOICES];
 };
 
 /* pool_max: the limits of all together; user_max: of each user; exceptions: borrowed, must
@@ -125,6 +134,7 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret);
 /* The account of a uid, or the first above it, borrowed; NULL when there is none. */
 Account *accounts_find_user(Accounts *accounts, uid_t uid);
 Account *accounts_next_user(Accounts *accounts, uid_t at_least);
+Voice *accounts_voice(Accounts *accounts, uid_t uid);
 /* The limits a uid has or would have. */
 const uint64_t *accounts_limits_of(const Accounts *accounts, uid_t uid);
 

@@ -170,25 +170,25 @@ void audit_message(const Refusal *refusal, Shmd__Refusal *ret) {
 
 /* -- the log -------------------------------------------------------------------------- */
 
-static bool may_say(Account *account, uint64_t now) {
+static bool may_say(Voice *voice, uint64_t now) {
         uint64_t gained;
 
-        if (account->audit.refill_at == 0) {
-                account->audit.tokens = LOG_BURST;
-                account->audit.refill_at = now;
+        if (voice->refill_at == 0) {
+                voice->tokens = LOG_BURST;
+                voice->refill_at = now;
         }
-        gained = (now - account->audit.refill_at) / LOG_REFILL_NS;
+        gained = (now - voice->refill_at) / LOG_REFILL_NS;
         if (gained > 0) {
-                uint64_t tokens = account->audit.tokens + gained;
+                uint64_t tokens = voice->tokens + gained;
 
-                account->audit.tokens = tokens > LOG_BURST ? LOG_BURST : (uint32_t)tokens;
-                account->audit.refill_at += gained * LOG_REFILL_NS;
+                voice->tokens = tokens > LOG_BURST ? LOG_BURST : (uint32_t)tokens;
+                voice->refill_at += gained * LOG_REFILL_NS;
         }
-        if (account->audit.tokens == 0) {
-                ++account->audit.suppressed;
+        if (voice->tokens == 0) {
+                ++voice->suppressed;
                 return false;
         }
-        --account->audit.tokens;
+        --voice->tokens;
         return true;
 }
 
@@ -216,17 +216,18 @@ static int priority_of(const Refusal *refusal) {
         }
 }
 
-static void end_with_suppressed(LogLine *line, Account *account) {
-        if (account->audit.suppressed)
-                log_u64(line, "suppressed_before", account->audit.suppressed);
-        account->audit.suppressed = 0;
+static void end_with_suppressed(LogLine *line, Voice *voice) {
+        if (voice->suppressed)
+                log_u64(line, "suppressed_before", voice->suppressed);
+        voice->suppressed = 0;
         log_end(line);
 }
 
 void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pid, const char *request) {
+        Voice *voice = accounts_voice(account->accounts, account->uid);
         LogLine line;
 
-        if (is_said(account, refusal) || !may_say(account, time_now()))
+        if (is_said(account, refusal) || !may_say(voice, time_now()))
                 return;
 
         log_begin(&line, priority_of(refusal), "refused");
@@ -246,13 +247,14 @@ void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pi
                 log_u64(&line, "limit", refusal->limit);
         }
         log_text(&line, "message", refusal->sentence);
-        end_with_suppressed(&line, account);
+        end_with_suppressed(&line, voice);
 }
 
 void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *reason) {
+        Voice *voice = accounts_voice(account->accounts, account->uid);
         LogLine line;
 
-        if (!may_say(account, time_now()))
+        if (!may_say(voice, time_now()))
                 return;
 
         log_begin(&line, LOG_NOTE, "peer-closed");
@@ -260,5 +262,21 @@ void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *re
         log_u64(&line, "pid", (uint64_t)pid);
         log_u64(&line, "peer", peer);
         log_text(&line, "reason", reason);
-        end_with_suppressed(&line, account);
+        end_with_suppressed(&line, voice);
+}
+
+void audit_log_not_accepted(Accounts *accounts, uid_t uid, const char *reason, int error) {
+        Voice *voice = accounts_voice(accounts, uid);
+        LogLine line;
+
+        if (!may_say(voice, time_now()))
+                return;
+
+        log_begin(&line, LOG_NOTE, "not-accepted");
+        if (uid != (uid_t)-1)
+                log_u64(&line, "uid", uid);
+        log_text(&line, "reason", reason);
+        if (error)
+                log_errno(&line, "error", error);
+        end_with_suppressed(&line, voice);
 }

@@ -56,4 +56,7 @@ void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pi
 /* A peer was closed for what it did. */
 void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *reason);
 
+/* A connection did not become a peer; uid is (uid_t)-1 if it is not known whose. */
+void audit_log_not_accepted(Accounts *accounts, uid_t uid, const char *reason, int error);
+
 #endif

@@ -11,7 +11,6 @@
 #include "broker/audit.h"
 #include "broker/request.h"
 #include "util/error.h"
-#include "util/log.h"
 
 /* Requests answered for one peer in one turn, so that pipelining one leaves others their turns. */
 #define REQUESTS_TURN 16
@@ -323,30 +322,23 @@ static void refuse_connection(Broker *broker, int fd, const Refusal *refusal) {
         (void)wire_send(fd, broker->reply, n + sizeof(WireHeader), NULL, 0);
 }
 
-static void log_not_accepted(const char *reason, int error) {
-        LogLine line;
-
-        log_begin(&line, LOG_NOTE, "not-accepted");
-        log_text(&line, "reason", reason);
-        if (error)
-                log_errno(&line, "error", error);
-        log_end(&line);
-}
-
 void peer_accept_consume_fd(Broker *broker, int fd) {
         CLEANUP(close_fdp) int socket = fd;
         CLEANUP(peercred_deinit) Peercred cred = PEERCRED_NULL;
         CLEANUP(account_unrefp) Account *account = NULL;
         CLEANUP(charge_release) Charge slot = CHARGE_NULL;
         Shortage shortage;
+        uid_t uid;
         int r;
 
         r = peercred_read(socket, &cred);
         if (r) {
-                log_not_accepted(r == PEERCRED_E_UNMAPPED ? "unmapped-uid" : "credentials", r < 0 ? r : 0);
+                audit_log_not_accepted(&broker->accounts, (uid_t)-1,
+                                       r == PEERCRED_E_UNMAPPED ? "unmapped-uid" : "credentials", r < 0 ? r : 0);
                 return;
         }
-        r = accounts_ref_user(&broker->accounts, cred.uid, &account);
+        uid = cred.uid;
+        r = accounts_ref_user(&broker->accounts, uid, &account);
         if (!r)
                 r = account_charge(account, &connection_cost, &slot, &shortage);
         if (r == ACCOUNT_E_QUOTA) {
@@ -362,5 +354,5 @@ void peer_accept_consume_fd(Broker *broker, int fd) {
                 r = peer_new_consume_fd(broker, steal_fd(&socket), &cred, account, &slot);
         if (r)
                 /* No memory, no descriptor for this one; the others are served. */
-                log_not_accepted("resources", r);
+                audit_log_not_accepted(&broker->accounts, uid, "resources", r);
 }
