@@ -237,12 +237,13 @@ static void held_expired(Deadline *deadline, void *userdata) {
 
 /* -- stopping ---------------------------------------------------------------------------- */
 
-static void refuse_stopping(Peer *peer, unsigned int kind, uint64_t serial, const void *path, size_t n_path) {
+static void refuse_stopping(Peer *peer, unsigned int kind, uint64_t serial, const void *path, size_t n_path,
+                            Charge *charge) {
         Refusal refusal;
 
         audit_refuse(&refusal, SHMD__ERROR__ERROR_SHUTDOWN, SHMD__REASON__REASON_STOPPING, path, n_path,
                      "the broker is stopping");
-        peer_refuse(peer, kind, serial, &refusal);
+        peer_refuse(peer, kind, serial, &refusal, charge);
 }
 
 static void peer_finish(Peer *peer) {
@@ -254,11 +255,11 @@ static void peer_finish(Peer *peer) {
                         break;
         if (peer->held.packet) {
                 wire_get_header(peer->held.packet, &header);
-                refuse_stopping(peer, header.kind, header.serial, NULL, 0);
+                refuse_stopping(peer, header.kind, header.serial, NULL, 0, NULL);
                 drop_held(peer);
         }
         while ((waiter = list_first(&peer->waiters, Waiter, link))) {
-                refuse_stopping(peer, MESSAGE_WAIT, waiter->serial, waiter->path, waiter->n_path);
+                refuse_stopping(peer, MESSAGE_WAIT, waiter->serial, waiter->path, waiter->n_path, &waiter->charge);
                 (void)waiter_free(waiter);
         }
 }

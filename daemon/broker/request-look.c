@@ -188,14 +188,14 @@ int request_list(Request *request) {
 
 /* -- wait ------------------------------------------------------------------------------- */
 
-static void answer_wait(Peer *peer, uint64_t serial, Node *node) {
+static void answer_wait(Peer *peer, uint64_t serial, Node *node, Charge *charge) {
         Shmd__WaitReply reply = SHMD__WAIT_REPLY__INIT;
         char path[PATH_BYTES_MAX];
         Shmd__Node description;
 
         request_describe(node, node->region, path, &description);
         reply.node = &description;
-        peer_answer(peer, MESSAGE_WAIT, serial, &reply.base);
+        peer_answer(peer, MESSAGE_WAIT, serial, &reply.base, charge);
 }
 
 static void refuse_timeout(Refusal *refusal, const void *path, size_t n) {
@@ -208,10 +208,10 @@ static void wait_over(Waiter *waiter, Node *node) {
         Refusal refusal;
 
         if (node) {
-                answer_wait(peer, waiter->serial, node);
+                answer_wait(peer, waiter->serial, node, &waiter->charge);
         } else {
                 refuse_timeout(&refusal, waiter->path, waiter->n_path);
-                peer_refuse(peer, MESSAGE_WAIT, waiter->serial, &refusal);
+                peer_refuse(peer, MESSAGE_WAIT, waiter->serial, &refusal, &waiter->charge);
         }
         (void)waiter_free(waiter);
 }
@@ -246,7 +246,7 @@ int request_wait(Request *request) {
                 return REQUEST_E_REFUSED;
         }
         if (r == 0) {
-                answer_wait(request->peer, request->serial, spot.node);
+                answer_wait(request->peer, request->serial, spot.node, NULL);
                 return 0;
         }
         if (wait->timeout_ns == 0) {

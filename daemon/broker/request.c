@@ -48,7 +48,7 @@ static const struct {
  * nobody else anything: some of the reasons are the client's to make (it may refuse descriptors on
  * its socket, socket(7), SO_PASSRIGHTS). */
 static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
-                        const int *fds, size_t n_fds) {
+                         const int *fds, size_t n_fds, Charge *charge) {
         uint8_t *packet = peer->broker->reply;
         size_t n;
         int r;
@@ -58,13 +58,13 @@ static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const P
         n += sizeof(WireHeader);
         wire_put_header(packet, n, (uint16_t)kind, (uint16_t)n_fds, serial);
 
-        r = connection_send(peer->connection, packet, n, fds, n_fds);
+        r = connection_send(peer->connection, packet, n, fds, n_fds, charge);
         if (r)
                 peer_end(peer, r == CONNECTION_E_GONE ? NULL : "send-failed");
 }
 
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
-        send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds);
+        send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds, NULL);
         return 0;
 }
 
@@ -74,18 +74,18 @@ int request_done(Request *request) {
         return request_reply(request, &done.base, NULL, 0);
 }
 
-void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message) {
-        send_message(peer, kind | MESSAGE_REPLY, serial, message, NULL, 0);
+void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message, Charge *charge) {
+        send_message(peer, kind | MESSAGE_REPLY, serial, message, NULL, 0, charge);
 }
 
-void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal) {
+void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal, Charge *charge) {
         const char *name = message_name(kind);
         Shmd__Refusal message;
 
         stats_refusal(&peer->broker->stats, refusal->reason);
         audit_log(refusal, peer->account, peer->id, peer->cred.pid, name ? name : "unknown");
         audit_message(refusal, &message);
-        send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0);
+        send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0, charge);
 }
 
 /* -- the dispatcher ------------------------------------------------------------------- */
@@ -167,7 +167,7 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
         case REQUEST_E_LATER:
                 return hold(peer, header->length, r == REQUEST_E_SOON);
         case REQUEST_E_REFUSED:
-                peer_refuse(peer, header->kind, header->serial, &request.refusal);
+                peer_refuse(peer, header->kind, header->serial, &request.refusal, NULL);
                 break;
         default:
                 break;

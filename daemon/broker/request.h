@@ -53,9 +53,10 @@ int request_reserve(Request *request, uint32_t n_fds);
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds);
 int request_done(Request *request);
 
-/* Sends a reply or a refusal outside of a dispatch (a wait that is over). */
-void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message);
-void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal);
+/* Sends a reply or a refusal outside of a dispatch (a wait that is over); charge: of what it ends,
+ * may be NULL, moves to the packet if that has to queue. */
+void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message, Charge *charge);
+void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal, Charge *charge);
 
 /* A charge was refused: whether to ask again because something may come free, or to refuse.
  * Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED. */

@@ -23,6 +23,7 @@
 
 typedef struct Packet {
         List link;
+        Charge charge;          /* what it was sent for, until it is sent */
         size_t n;
         size_t n_fds;
         int *fds;               /* owned, in the same block */
@@ -56,6 +57,7 @@ static Packet *packet_free(Packet *packet) {
         for (size_t i = 0; i < packet->n_fds; ++i)
                 (void)close_fd(packet->fds[i]);
         list_unlink(&packet->link);
+        charge_release(&packet->charge);
         free(packet);
         return NULL;
 }
@@ -66,7 +68,7 @@ static int packet_new(Packet **ret, const void *bytes, size_t n, const int *fds,
 
         if (!packet)
                 return error_origin(-ENOMEM);
-        *packet = (Packet){ .n = n, .fds = (int *)(void *)(packet->bytes + aligned) };
+        *packet = (Packet){ .charge = CHARGE_NULL, .n = n, .fds = (int *)(void *)(packet->bytes + aligned) };
         list_init(&packet->link);
         memcpy(packet->bytes, bytes, n);
         for (; packet->n_fds < n_fds; ++packet->n_fds) {
@@ -108,13 +110,11 @@ static bool ask_kernel(Connection *connection) {
         if (ioctl(connection->fd, SIOCOUTQ, &unread) < 0 || unread < 0)
                 return false;
         connection->unread = (uint32_t)unread;
-        if (unread == 0) {
+        if (unread == 0 && list_is_empty(&connection->queue)) {
                 charge_release(&connection->inflight);
                 connection->n_inflight = 0;
-                if (list_is_empty(&connection->queue)) {
-                        connection->owes_since = 0;
-                        list_unlink(&connection->owing);
-                }
+                connection->owes_since = 0;
+                list_unlink(&connection->owing);
         } else if (connection->unread < before && connection->owes_since) {
                 connection->owes_since = time_now();
         }
@@ -206,7 +206,8 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
         return 0;
 }
 
-int connection_send(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds) {
+int connection_send(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds,
+                    Charge *charge) {
         Packet *packet = NULL;
         int r = WIRE_E_AGAIN;
 
@@ -227,6 +228,10 @@ int connection_send(Connection *connection, const void *bytes, size_t n, const i
         r = packet_new(&packet, bytes, n, fds, n_fds);
         if (r)
                 return error_fold(r);
+        if (charge) {
+                packet->charge = *charge;
+                *charge = (Charge)CHARGE_NULL;
+        }
         list_append(&connection->queue, &packet->link);
         owes(connection);
         return 0;

@@ -7,8 +7,8 @@
  * connections that owe something ten times a second.
  *
  * Whoever wants to answer asks first with connection_may_send(); after a yes, the answer fits. A
- * packet that comes uninvited (a wait that is over) may have to queue: then it goes first when
- * there is room. A connection that takes nothing for the stall time is over.
+ * packet that comes uninvited (a wait that is over) may have to queue, with its charge: then it
+ * goes first when there is room. A connection that takes nothing for the stall time is over.
  *
  * Closing a socket does not take back what its other end has not read: the descriptors stay in
  * flight, and the kernel memory stays used. So a connection that ends is shut down but lingers,
@@ -94,8 +94,11 @@ int connection_read(Connection *connection, bool enable);
  * Return: 0, CONNECTION_E_BUSY, CONNECTION_E_QUOTA (*shortage says where). */
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage);
 
-/* Sends a packet and n_fds descriptors (which stay the caller's), or queues copies of both.
+/* Sends a packet and n_fds descriptors (which stay the caller's), or queues copies of both. A packet
+ * for which no room was asked comes with the charge (may be NULL) of what it ends: if it has to queue,
+ * *charge moves to it, so that a queue is never longer than its user may have things pending.
  * Return: 0, CONNECTION_E_GONE, or a negative errno. */
-int connection_send(Connection *connection, const void *packet, size_t n_packet, const int *fds, size_t n_fds);
+int connection_send(Connection *connection, const void *packet, size_t n_packet, const int *fds, size_t n_fds,
+                    Charge *charge);
 
 #endif
