@@ -374,9 +374,14 @@ void region_orphan(Region *region) {
         list_append(&regions->orphans, &region->link);
         ++regions->n_orphans;
 
-        /* Watch first, ask second: a close in between must not go unseen. */
-        watch_begin(region);
-        region_ask(region);
+        /* Whom nobody holds nobody can get any more. Otherwise watch first, and ask again: a close
+         * in between must not go unseen. */
+        if (region_is_held(region)) {
+                watch_begin(region);
+                region_ask(region);
+        } else {
+                region_condemn(region);
+        }
 }
 
 void region_unlink(Region *region) {
