@@ -248,8 +248,10 @@ static unsigned int sweep_step(Grants *grants) {
 static void sweep_turn(Deadline *deadline, void *userdata) {
         Grants *grants = userdata;
         const List *of = &grants->sweeping->grants;
+        uint64_t until = time_now() + REAP_NS;
+        unsigned int n = 0;
 
-        for (unsigned int n = 0; n < GRANT_STEPS && grants->left > 0 && !list_is_empty(of);)
+        while (n < GRANT_STEPS && time_now() < until && grants->left > 0 && !list_is_empty(of))
                 n += sweep_step(grants);
 
         if (grants->left > 0 && !list_is_empty(of)) {
