@@ -87,6 +87,11 @@ struct Account {
         struct {
                 uint32_t slots;         /* broker/audit: shortages said once already, by slot */
         } audit;
+        struct {
+                uint64_t number;        /* broker/peer: a turn of the loop */
+                uint64_t spent;         /* nanoseconds of it that this user's requests took */
+                uint64_t behind;        /* the last turn that ended with one of its peers in line */
+        } turn;
 };
 
 /* How fast the refusals of a user may fill the log: broker/audit alone looks at it. Kept by uid and

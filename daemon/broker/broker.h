@@ -72,7 +72,7 @@ struct Broker {
         struct PeerTree peers;
         uint64_t n_peers;
         uint64_t last_peer;
-        List held;              /* peers whose request waits for its turn, in order */
+        List held;              /* peers in line for a turn, in order */
         Deadline retry;
         Stats stats;
         Arena *arena;

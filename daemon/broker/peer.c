@@ -19,6 +19,10 @@
 /* How soon a request that waits for its own client to read is asked again. */
 #define HELD_MIN_NS NSEC_PER_MSEC
 #define HELD_MAX_NS (100 * NSEC_PER_MSEC)
+/* What the requests of one user may take of a turn. */
+#define USER_TURN_NS NSEC_PER_MSEC
+/* Session regions that lose their names in one turn when their creator is gone. */
+#define SESSIONS_TURN 64
 
 static int peer_compare(Peer *a, Peer *b) {
         return a->id < b->id ? -1 : a->id > b->id;
@@ -51,9 +55,27 @@ Asker peer_asker(const Peer *peer) {
 
 /* -- ending --------------------------------------------------------------------------- */
 
+/* Takes the names of at most n session regions. Return: whether none is left. */
+static bool end_sessions(Peer *peer, size_t n) {
+        Region *region;
+
+        while ((region = list_first(&peer->sessions, Region, session))) {
+                if (n-- == 0)
+                        return false;
+                list_unlink(&region->session);
+                if (region->name)
+                        region_unlink(region);
+        }
+        return true;
+}
+
 static void peer_over(Deadline *deadline, void *userdata) {
-        (void)deadline;
-        (void)peer_free(userdata);
+        Peer *peer = userdata;
+
+        if (end_sessions(peer, SESSIONS_TURN))
+                (void)peer_free(peer);
+        else
+                deadline_arm(deadline, &peer->broker->deadlines, 0, peer_over, peer);
 }
 
 void peer_end(Peer *peer, const char *reason) {
@@ -75,16 +97,6 @@ static void drop_held(Peer *peer) {
         peer->held.sweep = 0;
 }
 
-static void end_sessions(Peer *peer) {
-        Region *region;
-
-        while ((region = list_first(&peer->sessions, Region, session))) {
-                list_unlink(&region->session);
-                if (region->name)
-                        region_unlink(region);
-        }
-}
-
 Peer *peer_free(Peer *peer) {
         Waiter *waiter;
 
@@ -98,7 +110,7 @@ Peer *peer_free(Peer *peer) {
         while ((waiter = list_first(&peer->waiters, Waiter, link)))
                 (void)waiter_free(waiter);
         peer->connection = connection_retire(peer->connection);
-        end_sessions(peer);
+        (void)end_sessions(peer, SIZE_MAX);
         peer->account = account_unref(peer->account);
         peercred_deinit(&peer->cred);
 
@@ -108,6 +120,36 @@ Peer *peer_free(Peer *peer) {
         regions_sweep(&peer->broker->regions);
         free(peer);
         return NULL;
+}
+
+/* -- turns ---------------------------------------------------------------------------- */
+
+/* Whether the peer's user has time left in this turn. */
+static bool has_time(const Peer *peer) {
+        Account *account = peer->account;
+        uint64_t turn = loop_turn(peer->broker->loop);
+
+        if (account->turn.number != turn) {
+                account->turn.number = turn;
+                account->turn.spent = 0;
+        }
+        return account->turn.spent < USER_TURN_NS;
+}
+
+static void spend(const Peer *peer, uint64_t since) {
+        peer->account->turn.spent += time_now() - since;
+}
+
+/* Whether others of its user are in line since the turn before. */
+static bool is_behind(const Peer *peer) {
+        return peer->account->turn.behind + 1 == loop_turn(peer->broker->loop);
+}
+
+static void held_expired(Deadline *deadline, void *userdata);
+
+static void held_arm(Broker *broker, uint64_t at) {
+        if (!deadline_is_armed(&broker->retry) || broker->retry.at > at)
+                deadline_arm(&broker->retry, &broker->deadlines, at, held_expired, broker);
 }
 
 /* -- reading -------------------------------------------------------------------------- */
@@ -130,6 +172,7 @@ static const char *violation_name(int r) {
 /* Receives and answers one request. Return: whether the peer may go on in this turn. */
 static bool peer_serve(Peer *peer) {
         Broker *broker = peer->broker;
+        uint64_t began = time_now();
         WireHeader header;
         int r;
 
@@ -140,23 +183,39 @@ static bool peer_serve(Peer *peer) {
                 peer_end(peer, r == WIRE_E_EOF ? NULL : violation_name(r));
                 return false;
         }
-        return request_dispatch(peer, &header, broker->request) == 0;
+        r = request_dispatch(peer, &header, broker->request);
+        spend(peer, began);
+        return r == 0;
 }
 
-static void peer_readable(void *userdata) {
-        Peer *peer = userdata;
+static void peer_serve_some(Peer *peer) {
         bool more = peer->pipelines || ++peer->wakes % EAGER_EVERY == 0;
         unsigned int n = 0;
 
         /* A recvmsg() that finds nothing costs as much as one that does, so who asks one thing at
          * a time is read from once a turn; the loop comes back if there was more. */
-        while (n < REQUESTS_TURN && peer_serve(peer)) {
+        while (n < REQUESTS_TURN && (n == 0 || has_time(peer)) && peer_serve(peer)) {
                 ++n;
                 if (!more)
                         return;
         }
         if (more)
                 peer->pipelines = n > 1;
+}
+
+static void peer_readable(void *userdata) {
+        Peer *peer = userdata;
+        HeldRequest *held = &peer->held;
+
+        if (!list_is_empty(&held->link))
+                return;
+        if (has_time(peer) && !is_behind(peer)) {
+                peer_serve_some(peer);
+                return;
+        }
+        held->at = 0;
+        list_append(&peer->broker->held, &held->link);
+        held_arm(peer->broker, held->at);
 }
 
 static void peer_stalled(void *userdata) {
@@ -169,13 +228,6 @@ static void hello_expired(Deadline *deadline, void *userdata) {
 }
 
 /* -- requests that have to wait ---------------------------------------------------------- */
-
-static void held_expired(Deadline *deadline, void *userdata);
-
-static void held_arm(Broker *broker, uint64_t at) {
-        if (!deadline_is_armed(&broker->retry) || broker->retry.at > at)
-                deadline_arm(&broker->retry, &broker->deadlines, at, held_expired, broker);
-}
 
 static uint64_t held_wait(const HeldRequest *held, uint64_t now) {
         uint64_t wait = (now - held->since) / 8;
@@ -205,15 +257,18 @@ int peer_hold(Peer *peer, size_t n_packet, bool soon) {
         return 0;
 }
 
-static void retry_one(Peer *peer) {
+/* Asks a request again. */
+static void retry(Peer *peer) {
         Broker *broker = peer->broker;
         HeldRequest *held = &peer->held;
+        uint64_t began = time_now();
         WireHeader header;
         int r;
 
         memcpy(broker->request, held->packet, held->n_packet);
         wire_get_header(broker->request, &header);
         r = request_dispatch(peer, &header, broker->request);
+        spend(peer, began);
         if (r == REQUEST_E_HELD)
                 return;
         drop_held(peer);
@@ -221,18 +276,41 @@ static void retry_one(Peer *peer) {
                 peer_end(peer, "resources");
 }
 
+static void take_turn(Peer *peer) {
+        if (deadline_is_armed(&peer->end)) {
+                drop_held(peer);
+        } else if (peer->held.packet) {
+                list_move(&peer->broker->held, &peer->held.link);
+                retry(peer);
+        } else {
+                list_unlink(&peer->held.link);
+                peer_serve_some(peer);
+        }
+}
+
 static void held_expired(Deadline *deadline, void *userdata) {
         Broker *broker = userdata;
+        List line = LIST_INIT(line);
         uint64_t now = time_now();
         HeldRequest *held;
 
         (void)deadline;
-        list_for_each(held, &broker->held, HeldRequest, link) {
-                if (held->at <= now)
-                        retry_one(list_entry(held, Peer, held));
-                else
+        list_splice(&line, &broker->held);
+        list_for_each(held, &line, HeldRequest, link) {
+                Peer *peer = list_entry(held, Peer, held);
+
+                if (held->at > now) {
                         held_arm(broker, held->at);
+                } else if (has_time(peer)) {
+                        take_turn(peer);
+                } else {
+                        peer->account->turn.behind = loop_turn(broker->loop);
+                        held_arm(broker, 0);
+                }
         }
+        /* Who had no turn comes before who had one. */
+        list_splice(&line, &broker->held);
+        list_splice(&broker->held, &line);
 }
 
 /* -- stopping ---------------------------------------------------------------------------- */

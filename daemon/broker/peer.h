@@ -3,6 +3,11 @@
  * Who it is was read when it connected and never changes. A peer ends when its connection does,
  * when it breaks the protocol, or when it leaves its answers unread; its session regions lose
  * their names then and its waits are over. What it was granted stays the kernel's business.
+ *
+ * However many connections a user has, in a turn of the loop they get a millisecond together (and
+ * the request that is being served then is finished). Who comes too late stands in line, first come
+ * first served, until a turn with time for it. So what others wait for their answers grows with the
+ * number of users, not with what one of them does.
  */
 #ifndef BROKER_PEER_H
 #define BROKER_PEER_H
@@ -21,7 +26,8 @@ enum {
         PEER_READY = 2,
 };
 
-/* A request that cannot be answered yet: a copy of its packet, asked again in its turn. */
+/* A peer in line: with a request that cannot be answered yet, a copy of which is asked again in its
+ * turn, or only because its user has had its time of a turn. */
 typedef struct HeldRequest {
         List link;              /* in Broker.held */
         uint8_t *packet;        /* NULL: none; owned */

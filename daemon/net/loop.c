@@ -16,6 +16,7 @@ struct Loop {
         uint64_t timer_at;              /* DEADLINE_NEVER: not pending */
         Deadlines *deadlines;
         size_t n_sources;
+        uint64_t turn;
         bool stopped;
         int result;
 };
@@ -105,6 +106,7 @@ int loop_run(Loop *loop) {
         while (!loop->stopped) {
                 bool due = timer_update(loop);
 
+                ++loop->turn;
                 if (event_base_loop(loop->base,
                                     EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
@@ -112,6 +114,10 @@ int loop_run(Loop *loop) {
                         deadlines_run(loop->deadlines, time_now());
         }
         return loop->result;
+}
+
+uint64_t loop_turn(const Loop *loop) {
+        return loop->turn;
 }
 
 void loop_stop(Loop *loop, int result) {

@@ -27,6 +27,9 @@ int loop_run(Loop *loop);
 /* Nothing more is called, not even what is ready in this turn. */
 void loop_stop(Loop *loop, int result);
 
+/* Which turn it is, counted from 1: what happens between two questions to the kernel. */
+uint64_t loop_turn(const Loop *loop);
+
 /* Calls fn whenever fd (borrowed) can be read, or its other end is gone; enabled from the start.
  * Return: 0, -ENOMEM, or a negative errno of epoll_ctl(2). */
 int source_new(Source **ret, Loop *loop, int fd, SourceFn fn, void *userdata);

@@ -47,6 +47,17 @@ static inline void list_move(List *list, List *link) {
         list_append(list, link);
 }
 
+/* Moves all members of `from` to the end of list, in their order. */
+static inline void list_splice(List *list, List *from) {
+        if (list_is_empty(from))
+                return;
+        list->previous->next = from->next;
+        from->next->previous = list->previous;
+        from->previous->next = list;
+        list->previous = from->previous;
+        list_init(from);
+}
+
 /* The first member, or NULL. */
 #define list_first(list, type, member) \
         (list_is_empty(list) ? NULL : list_entry((list)->next, type, member))

@@ -84,6 +84,20 @@ TEST(list, a_member_moves_between_lists_and_to_the_end) {
         expect(&a, (int[]){ 3, 1 }, 2);
 }
 
+TEST(list, all_members_move_to_the_end_of_another_in_their_order) {
+        List a = LIST_INIT(a), b = LIST_INIT(b);
+        Item items[4] = { { .value = 1 }, { .value = 2 }, { .value = 3 }, { .value = 4 } };
+
+        list_append(&a, &items[0].link);
+        for (size_t i = 1; i < 4; ++i)
+                list_append(&b, &items[i].link);
+        list_splice(&a, &b);
+        expect(&a, (int[]){ 1, 2, 3, 4 }, 4);
+        cr_assert(list_is_empty(&b));
+        list_splice(&a, &b);
+        expect(&a, (int[]){ 1, 2, 3, 4 }, 4);
+}
+
 TEST(list, the_current_member_may_be_freed_while_iterating) {
         List list = LIST_INIT(list);
         Item *item;
