@@ -303,7 +303,8 @@ static shmd_region *sparse_region(void) {
 static void check_populated(const char *address, size_t length) {
         cr_assert_eq(smap_of(address).rss_kib, length / 1024);
         for (size_t page = 0; page < length / PAGE; ++page)
-                cr_assert_eq(memcmp(address + page * PAGE, is_written(page) ? "data" : "\0\0\0\0", 4), 0, "page %zu", page);
+                cr_assert_eq(memcmp(address + page * PAGE, is_written(page) ? "data" : "\0\0\0\0", 4), 0, "page %zu",
+                             page);
 }
 
 static void populate_and_check(uint32_t flags) {

@@ -94,7 +94,8 @@ TEST(client_ops, requests_without_an_answer_but_yes) {
         cr_assert_eq(shmd_chmod(client, "/c", 0640, 0), 0);
         cr_assert_eq(shmd_chown(client, "/o", 5, 0, 0), 0);
 
-        dispatch(client, shmd_publish_start(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0, finish_publish, NULL, NULL));
+        dispatch(client, shmd_publish_start(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0, finish_publish, NULL,
+                                            NULL));
         dispatch(client, shmd_mkdir_start(client, "/m", 01755, 0, finish_mkdir, NULL, NULL));
         dispatch(client, shmd_rmdir_start(client, "/r", 0, finish_rmdir, NULL, NULL));
         dispatch(client, shmd_unlink_start(client, "/u", 0, finish_unlink, NULL, NULL));
@@ -670,8 +671,8 @@ static void script_stats(Peer *peer) {
         reason.reason = 19, reason.name = BYTES("limit"), reason.count = 4;
         for (unsigned int i = 0; i < ROUNDS; ++i) {
                 peer_expect(peer, MESSAGE_STATS);
-                peer_reply(peer, MESSAGE(StatsReply, stats_reply, .uptime_ns = 1, .regions = 2, .named = 3, .orphans = 4,
-                                         .bytes = 5, .grants = 6, .peers = 7, .waiters = 8, .directories = 9,
+                peer_reply(peer, MESSAGE(StatsReply, stats_reply, .uptime_ns = 1, .regions = 2, .named = 3,
+                                         .orphans = 4, .bytes = 5, .grants = 6, .peers = 7, .waiters = 8, .directories = 9,
                                          .released = 10, .violations = 11, .accepts_paused = 12, .log_dropped = 13,
                                          .n_requests = 2, .requests = requests, .n_refusals = 1, .refusals = reasons,
                                          .broker = BYTES("1.2.3")), NULL, 0);

@@ -46,7 +46,8 @@ TEST(client_refusal, each_error_of_the_broker_has_one_errno) {
         shmd *client = peer_start_and_connect(script_codes);
 
         for (size_t i = 0; i < N_CODES; ++i) {
-                cr_assert_eq(shmd_unlink(client, "/a", SHMD_TIMEOUT_DEFAULT), -codes[i].error, "code %u", codes[i].code);
+                cr_assert_eq(shmd_unlink(client, "/a", SHMD_TIMEOUT_DEFAULT), -codes[i].error, "code %u",
+                             codes[i].code);
                 cr_assert_eq(shmd_refusal(client)->error, -codes[i].error);
                 cr_assert_eq(shmd_refusal(client)->code, codes[i].code);
                 cr_assert_str_eq(shmd_refusal(client)->sentence, "because");

@@ -182,7 +182,8 @@ static int reserve_too_much(void *inner) {
         REQUIRE(pwrite(shmd_region_fd(region), "data", 4, 10 * (off_t)MIB) == 4);
         write_file(inner, "cgroup.procs", "0");
         r = shmd_reserve(region);
-        REQUIRE(bytes_allocated(region) == 4096, "%" PRIu64 " bytes were not given back", bytes_allocated(region) - 4096);
+        REQUIRE(bytes_allocated(region) == 4096, "%" PRIu64 " bytes were not given back",
+                bytes_allocated(region) - 4096);
         REQUIRE(pread(shmd_region_fd(region), text, 4, 10 * (off_t)MIB) == 4);
         REQUIRE(strcmp(text, "data") == 0, "what was written is lost");
         shmd_region_free(region);
