@@ -7,8 +7,8 @@
  * touched read as holes, and only holes are punched.
  *
  * Huge pages come from a pool of their own, which says no by itself, and hugetlbfs does not tell
- * holes from data; so there nothing is looked at before, and what was taken is given back only if
- * the region was empty at the start.
+ * holes from data and keeps what a failed fallocate(2) had got so far; so there nothing is looked
+ * at before, and all of the region is given back, but only if it was empty at the start.
  */
 
 #include "buildinfo.h"
@@ -97,7 +97,7 @@ static void give_back(const Reservation *reservation) {
         if (!reservation->huge)
                 give_back_holes(reservation);
         else if (reservation->was_empty)
-                punch(reservation->fd, 0, reservation->taken);
+                punch(reservation->fd, 0, reservation->size);
 }
 
 int shmd_reserve(shmd_region *region) {
