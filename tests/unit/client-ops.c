@@ -672,7 +672,8 @@ static void script_stats(Peer *peer) {
         for (unsigned int i = 0; i < ROUNDS; ++i) {
                 peer_expect(peer, MESSAGE_STATS);
                 peer_reply(peer, MESSAGE(StatsReply, stats_reply, .uptime_ns = 1, .regions = 2, .named = 3,
-                                         .orphans = 4, .bytes = 5, .grants = 6, .peers = 7, .waiters = 8, .directories = 9,
+                                         .orphans = 4, .bytes = 5, .grants = 6, .peers = 7, .waiters = 8,
+                                         .directories = 9,
                                          .released = 10, .violations = 11, .accepts_paused = 12, .log_dropped = 13,
                                          .n_requests = 2, .requests = requests, .n_refusals = 1, .refusals = reasons,
                                          .broker = BYTES("1.2.3")), NULL, 0);

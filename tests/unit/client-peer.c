@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -221,24 +222,49 @@ static struct {
         uint64_t size;
         uint64_t real_size;
         unsigned int seals;
+        uint32_t log2;
 } wanted;
+
+static void grant_huge(Peer *peer) {
+        int fd = memfd_create("region", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | wanted.log2 << MFD_HUGE_SHIFT);
+
+        REQUIRE(fd >= 0);
+        REQUIRE(ftruncate(fd, (off_t)wanted.size) == 0);
+        REQUIRE(fcntl(fd, F_ADD_SEALS, REGION_SEALS) == 0);
+        peer_reply(peer, MESSAGE(Granted, granted, .region = 1, .size = wanted.size, .rights = SHMD_RIGHTS_READ_WRITE,
+                                 .huge_page_size = wanted.log2, .granted = true), &fd, 1);
+        close_fd(fd);
+}
 
 static void script_region(Peer *peer) {
         const Shmd__Open *open = peer_expect(peer, MESSAGE_OPEN);
 
-        grant_memfd(peer, 1, wanted.size, open->rights, peer_memfd(wanted.real_size, wanted.seals));
+        if (wanted.log2)
+                grant_huge(peer);
+        else
+                grant_memfd(peer, 1, wanted.size, open->rights, peer_memfd(wanted.real_size, wanted.seals));
         peer_expect_end(peer);
 }
 
-shmd_region *peer_region(uint64_t size, uint64_t real_size, unsigned int seals, uint32_t rights) {
+static shmd_region *open_wanted(uint32_t rights) {
+        shmd *client = peer_start_and_connect(script_region);
         shmd_region *region;
-        shmd *client;
 
-        wanted.size = size;
-        wanted.real_size = real_size;
-        wanted.seals = seals;
-        client = peer_start_and_connect(script_region);
         REQUIRE(shmd_open(client, "/region", rights, &region, SHMD_TIMEOUT_DEFAULT) == 0);
         peer_join(client);
         return region;
+}
+
+shmd_region *peer_region(uint64_t size, uint64_t real_size, unsigned int seals, uint32_t rights) {
+        wanted.size = size;
+        wanted.real_size = real_size;
+        wanted.seals = seals;
+        wanted.log2 = 0;
+        return open_wanted(rights);
+}
+
+shmd_region *peer_huge_region(uint64_t size, uint32_t log2) {
+        wanted.size = size;
+        wanted.log2 = log2;
+        return open_wanted(SHMD_RIGHTS_READ_WRITE);
 }

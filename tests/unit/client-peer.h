@@ -79,5 +79,7 @@ void peer_grant(Peer *peer, uint64_t region, uint64_t size, uint32_t rights);
 /* A region as the library returns it from an open, with no connection left behind. The broker
  * says it has `size` bytes; the memory has `real_size` and those seals (0: a region's). */
 shmd_region *peer_region(uint64_t size, uint64_t real_size, unsigned int seals, uint32_t rights);
+/* The same, read-write, of huge pages of 2^log2 bytes. */
+shmd_region *peer_huge_region(uint64_t size, uint32_t log2);
 
 #endif
