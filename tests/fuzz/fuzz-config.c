@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         r = config_read(config, path);
         FUZZ_REQUIRE(r == 0 || r == CONFIG_E_INVALID || r < 0);
         if (r == CONFIG_E_INVALID)
-                FUZZ_REQUIRE(strstr(config->message, path) == config->message && strlen(config->message) > strlen(path));
+                FUZZ_REQUIRE(strstr(config->message, path) == config->message &&
+                             strlen(config->message) > strlen(path));
         if (r)
                 return 0;
 

@@ -33,8 +33,8 @@ static const BrokerDirectory directories[] = {
                 .path = "/box",
                 .permissions = { .uid = 1, .gid = 1, .mode = 01777 },
                 .max = { [ACCOUNT_BYTES] = 65536, [ACCOUNT_REGIONS] = 4, [ACCOUNT_GRANTS] = QUOTA_UNLIMITED,
-                         [ACCOUNT_PEERS] = QUOTA_UNLIMITED, [ACCOUNT_WATCHES] = QUOTA_UNLIMITED, [ACCOUNT_PENDING] = QUOTA_UNLIMITED,
-                         [ACCOUNT_INFLIGHT] = QUOTA_UNLIMITED },
+                         [ACCOUNT_PEERS] = QUOTA_UNLIMITED, [ACCOUNT_WATCHES] = QUOTA_UNLIMITED,
+                         [ACCOUNT_PENDING] = QUOTA_UNLIMITED, [ACCOUNT_INFLIGHT] = QUOTA_UNLIMITED },
         },
 };
 
@@ -98,7 +98,8 @@ static void scene_begin(Scene *scene) {
         const BrokerDirectory *bad;
         int r;
 
-        r = broker_new_consume_fds(&scene->broker, &options, listening_socket(), eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), &bad);
+        r = broker_new_consume_fds(&scene->broker, &options, listening_socket(),
+                                   eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), &bad);
         FUZZ_REQUIRE(r == 0);
         for (size_t i = 0; i < CLIENTS; ++i) {
                 int ends[2];

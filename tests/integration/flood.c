@@ -59,7 +59,8 @@ static size_t ping_packet(uint8_t *packet, size_t n_max, uint64_t serial) {
         uint8_t payload[MESSAGE_PING_MAX];
 
         memset(payload, 'p', sizeof(payload));
-        return client_pack(packet, n_max, MESSAGE_PING, serial, REQUEST(Ping, ping, .payload = { sizeof(payload), payload }));
+        return client_pack(packet, n_max, MESSAGE_PING, serial,
+                           REQUEST(Ping, ping, .payload = { sizeof(payload), payload }));
 }
 
 /* Sends pings until the socket takes no more. Return: how many. */

@@ -50,7 +50,8 @@ static void expect_bad_name(Client *client, const char *bytes, size_t n) {
 
         if (n > 0)
                 client_expect_error(client, INVALID, NAME,
-                                    client_call(client, MESSAGE_CREATE, REQUEST(Create, create, .path = path, .size = 1)));
+                                    client_call(client, MESSAGE_CREATE,
+                                                REQUEST(Create, create, .path = path, .size = 1)));
         client_expect_error(client, INVALID, NAME, client_call(client, MESSAGE_MKDIR, mkdir));
         client_expect_error(client, INVALID, NAME, client_call(client, MESSAGE_OPEN, open));
         if (n > 0)
@@ -552,7 +553,8 @@ TEST(names, attack_050_a_thousand_names_in_one_directory_are_listed_once_each_an
         for (int i = 0; i < N; i += WINDOW) {
                 for (int k = i; k < i + WINDOW; ++k) {
                         (void)snprintf(path, sizeof(path), "/n%03d", k * 919 % N);
-                        (void)client_send(client, MESSAGE_MKDIR, REQUEST(Mkdir, mkdir, .path = BYTES(path), .mode = 0700));
+                        (void)client_send(client, MESSAGE_MKDIR,
+                                          REQUEST(Mkdir, mkdir, .path = BYTES(path), .mode = 0700));
                 }
                 for (int k = 0; k < WINDOW; ++k)
                         REQUIRE(client_receive(client, TEST_PATIENCE_MS) == CLIENT_REPLY, "%s", client_describe(client));

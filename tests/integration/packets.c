@@ -297,7 +297,8 @@ static void expect_malformed(const uint8_t *payload, size_t n_payload, uint16_t 
         }
 
 MALFORMED(attack_006_a_field_twice, MESSAGE_CREATE, 0x10, 0x01, 0x10, 0x02)
-MALFORMED(attack_006_a_create_twice_in_an_item, MESSAGE_BATCH, 0x0a, 0x08, 0x0a, 0x02, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x02)
+MALFORMED(attack_006_a_create_twice_in_an_item, MESSAGE_BATCH,
+          0x0a, 0x08, 0x0a, 0x02, 0x10, 0x01, 0x0a, 0x02, 0x10, 0x02)
 MALFORMED(attack_007_an_overlong_number, MESSAGE_CREATE, 0x10, 0x81, 0x00)
 MALFORMED(attack_007_field_number_zero, MESSAGE_CREATE, 0x00, 0x01)
 MALFORMED(attack_007_a_group, MESSAGE_CREATE, 0x13, 0x14)
@@ -356,7 +357,8 @@ TEST(packets, attack_009_a_batch_of_129_is_refused) {
                 items[i] = &item;
         connect_villain(&scene);
         client_expect_error(scene.villain, INVALID, MALFORMED,
-                            client_call(scene.villain, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 129, .items = items)));
+                            client_call(scene.villain, MESSAGE_BATCH,
+                                        REQUEST(Batch, batch, .n_items = 129, .items = items)));
         client_expect_error(scene.villain, INVALID, MALFORMED,
                             client_call(scene.villain, MESSAGE_BATCH, REQUEST(Batch, batch)));
         scene_end(&scene);
@@ -379,7 +381,8 @@ TEST(packets, attack_006_an_item_that_is_both_or_nothing_is_refused) {
                                         REQUEST(Batch, batch, .n_items = 1, .items = (Shmd__BatchItem *[]){ &both })));
         client_expect_error(scene.villain, INVALID, MALFORMED,
                             client_call(scene.villain, MESSAGE_BATCH,
-                                        REQUEST(Batch, batch, .n_items = 1, .items = (Shmd__BatchItem *[]){ &nothing })));
+                                        REQUEST(Batch, batch, .n_items = 1,
+                                                .items = (Shmd__BatchItem *[]){ &nothing })));
         scene_end(&scene);
 }
 
