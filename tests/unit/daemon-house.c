@@ -41,8 +41,26 @@ void house_open(House *house) {
         house_open_forced(house);
 }
 
+static void empty_tree(Tree *tree) {
+        Directory *directory = tree->root;
+
+        while (directory) {
+                Node *node = directory_any_child(directory);
+                Directory *parent = directory->node.parent;
+
+                if (node && !node_is_directory(node)) {
+                        region_unlink(node->region);
+                        continue;
+                }
+                if (!node && parent)
+                        REQUIRE(tree_rmdir(tree, directory) == 0);
+                directory = node ? node_directory(node) : parent;
+        }
+}
+
 void house_close(House *house) {
-        REQUIRE(house->regions.n_named == 0, "%llu regions have names", (unsigned long long)house->regions.n_named);
+        empty_tree(&house->tree);
+        REQUIRE(house->regions.n_named == 0);
         regions_deinit(&house->regions);
         tree_deinit(&house->tree);
         grants_deinit(&house->grants);

@@ -32,7 +32,7 @@ typedef struct House {
 /* Moves in: probes the kernel unless the test has forced what it wants before. */
 void house_open(House *house);
 void house_open_forced(House *house);
-/* Requires that no region has a name any more, and lets the modules check their books. */
+/* Takes every name away, as the broker does when it ends, and lets the modules check their books. */
 void house_close(House *house);
 
 /* One turn of the loop, as of now: what inotify said, then what is due. */
