@@ -184,13 +184,13 @@ void call_end(shmd_call *call, int result) {
 
 /* The time is read once: a callback that starts calls cannot keep this from ending. */
 void call_expire(shmd *client) {
-        uint64_t now_ns;
+        shmd_call *call = RB_MIN(CallsByDeadline, &client->by_deadline);
+        uint64_t now_ns = call ? client_now() : 0;
 
-        if (call_next_deadline(client) == UINT64_MAX)
-                return;
-        now_ns = client_now();
-        while (call_next_deadline(client) <= now_ns)
-                call_end(RB_MIN(CallsByDeadline, &client->by_deadline), -ETIMEDOUT);
+        while (call && call->deadline_ns <= now_ns) {
+                call_end(call, -ETIMEDOUT);
+                call = RB_MIN(CallsByDeadline, &client->by_deadline);
+        }
 }
 
 int call_finish(shmd_call *call, const Op *op, void *out) {

@@ -85,7 +85,7 @@ static void flush(shmd *client) {
                 if (r < 0)
                         call_end(packet->call, r);
                 else
-                        packet = packet_free(packet);
+                        (void)packet_free(packet);
         }
 }
 

@@ -6,7 +6,6 @@
 #include "client/room.h"
 
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -52,9 +51,13 @@ static bool find_number(const char *text, const char *key, uint64_t *ret) {
         size_t n = strlen(key);
 
         for (const char *line = text; line; line = strchr(line, '\n')) {
+                char *end;
+
                 line += *line == '\n';
-                if (strncmp(line, key, n) == 0)
-                        return sscanf(line + n, "%" SCNu64, ret) == 1;
+                if (strncmp(line, key, n) != 0)
+                        continue;
+                *ret = strtoull(line + n, &end, 10);
+                return end > line + n;
         }
         return false;
 }
@@ -102,15 +105,17 @@ static bool own_path(bool unified, char *path, size_t n_path) {
         return false;
 }
 
+static bool is_octal(char c) {
+        return c >= '0' && c <= '7';
+}
+
 /* mountinfo writes blanks and backslashes as \ooo. */
 static void unescape(char *s) {
         char *to = s;
 
         while (*s) {
-                unsigned int c;
-
-                if (s[0] == '\\' && sscanf(s + 1, "%3o", &c) == 1) {
-                        *to++ = (char)c;
+                if (s[0] == '\\' && is_octal(s[1]) && is_octal(s[2]) && is_octal(s[3])) {
+                        *to++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
                         s += 4;
                 } else {
                         *to++ = *s++;
