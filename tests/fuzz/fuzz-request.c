@@ -13,7 +13,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "acct/quota.h"
 #include "broker/broker.h"
 #include "broker/peer.h"
 #include "broker/request.h"

@@ -343,7 +343,8 @@ TEST(names, attack_048_a_region_that_is_hidden_by_id_looks_missing) {
         b = refusal_to(scene.bob, MESSAGE_STAT, REQUEST(Stat, stat, .region = hidden + 1000), 0);
         REQUIRE(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0, "stat: %s", client_describe(scene.bob));
 
-        a = refusal_to(scene.bob, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = hidden, .path = BYTES("/new")), 0);
+        a = refusal_to(scene.bob, MESSAGE_PUBLISH,
+                       REQUEST(Publish, publish, .region = hidden, .path = BYTES("/new")), 0);
         b = refusal_to(scene.bob, MESSAGE_PUBLISH,
                        REQUEST(Publish, publish, .region = hidden + 1000, .path = BYTES("/new")), 0);
         REQUIRE(a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0, "publish: %s", client_describe(scene.bob));
@@ -588,7 +589,8 @@ TEST(names, a_list_may_be_short_pages_and_survives_changes_between_them) {
                 (void)snprintf(cursor, sizeof(cursor), "/n%d", i);
                 client_expect_done(client, call_create(client, cursor, 1, NULL));
         }
-        client_expect_done(client, client_call(client, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"), .limit = 3)));
+        client_expect_done(client, client_call(client, MESSAGE_LIST,
+                                               REQUEST(List, list, .path = BYTES("/"), .limit = 3)));
         list = (Shmd__ListReply *)client->reply;
         REQUIRE(list->n_nodes == 3 && list->cursor.len == 3 && memcmp(list->cursor.data, "/n2", 3) == 0);
 

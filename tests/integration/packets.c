@@ -477,7 +477,8 @@ static void flip_every_bit(uint16_t kind, const ProtobufCMessage *request) {
 
 FLIP(hello, MESSAGE_HELLO, Hello, hello, .version = 1)
 FLIP(ping, MESSAGE_PING, Ping, ping, .payload = BYTES("p"))
-FLIP(create, MESSAGE_CREATE, Create, create, .path = BYTES("/v"), .size = PAGE, .mode = 0600, .flags = 1, .rights = READ_WRITE)
+FLIP(create, MESSAGE_CREATE, Create, create, .path = BYTES("/v"), .size = PAGE, .mode = 0600, .flags = 1,
+     .rights = READ_WRITE)
 FLIP(open, MESSAGE_OPEN, Open, open, .path = BYTES("/v"), .rights = READ_ONLY)
 FLIP(publish, MESSAGE_PUBLISH, Publish, publish, .region = 1, .path = BYTES("/v"), .flags = 1)
 FLIP(stat, MESSAGE_STAT, Stat, stat, .path = BYTES("/v"), .flags = 1)
