@@ -217,8 +217,9 @@ static void log_missing_features(void) {
         }
 }
 
-static int make_options(const Config *config, BrokerOptions *ret) {
-        static BrokerDirectory *directories;
+/* *ret_directories is the caller's, and what ret->directories points to. */
+static int make_options(const Config *config, BrokerOptions *ret, BrokerDirectory **ret_directories) {
+        BrokerDirectory *directories;
 
         *ret = (BrokerOptions){
                 .exceptions = config->exceptions,
@@ -245,7 +246,7 @@ static int make_options(const Config *config, BrokerOptions *ret) {
                 directories[i].permissions = config->directories[i].permissions;
                 memcpy(directories[i].max, config->directories[i].max, sizeof(directories[i].max));
         }
-        ret->directories = directories;
+        ret->directories = *ret_directories = directories;
         return 0;
 }
 
@@ -281,6 +282,7 @@ static int finish(Broker *broker, int result) {
 
 int main(int argc, char **argv) {
         CLEANUP(config_freep) Config *config = NULL;
+        CLEANUP(freep) BrokerDirectory *directories = NULL;
         const BrokerDirectory *bad_directory;
         int listen_fd = -1, signal_fd = -1, landlock = 0, r;
         Options options = { .socket = NULL };
@@ -301,7 +303,7 @@ int main(int argc, char **argv) {
                 return fail("descriptors", r);
         if (capacity_resolve(config, descriptors, capacity_memory()))
                 return fail_message("capacity", config->message);
-        if (make_options(config, &broker_options))
+        if (make_options(config, &broker_options, &directories))
                 return EXIT_FAILURE;
         if (options.check)
                 return puts("the configuration is valid") < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
