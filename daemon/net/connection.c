@@ -88,18 +88,21 @@ static int packet_new(Packet **ret, const void *bytes, size_t n, const int *fds,
 
 /* -- what the other side owes ----------------------------------------------------------- */
 
-static void owes(Connection *connection) {
-        Connections *connections = connection->connections;
-
-        if (connection->owes_since)
-                return;
-        connection->owes_since = time_now();
-        list_append(&connections->owing, &connection->owing);
+/* Looks at those who owe something in the shortest time, however long nobody took anything. */
+static void refresh_soon(Connections *connections) {
         if (connections->interval > REFRESH_MIN_NS) {
                 connections->interval = REFRESH_MIN_NS;
                 deadline_disarm(&connections->refresh);
         }
         refresh_arm(connections);
+}
+
+static void owes(Connection *connection) {
+        if (connection->owes_since)
+                return;
+        connection->owes_since = time_now();
+        list_append(&connection->connections->owing, &connection->owing);
+        refresh_soon(connection->connections);
 }
 
 /* Asks the kernel how much the other side has not read. Return: whether it took something. */
@@ -181,8 +184,19 @@ static void refresh_arm(Connections *connections) {
                              refresh_expired, connections);
 }
 
+static Cost inflight_cost(size_t n_fds) {
+        return (Cost){ .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
+}
+
+/* Whether the account has room for so many more in flight, of which nothing stays charged. */
+static int try_inflight(const Connection *connection, uint32_t n_fds, Shortage *shortage) {
+        CLEANUP(charge_release) Charge trial = CHARGE_NULL;
+        Cost cost = inflight_cost(n_fds);
+
+        return account_charge(connection->account, &cost, &trial, shortage);
+}
+
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage) {
-        Cost cost = { .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
         int r;
 
         if (!has_room(connection) || connection->n_inflight + n_fds > CONNECTION_INFLIGHT_MAX)
@@ -194,14 +208,28 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
         if (n_fds == 0)
                 return 0;
 
-        r = charge_grow(&connection->inflight, connection->account, &cost, shortage);
+        r = try_inflight(connection, n_fds, shortage);
         if (r == ACCOUNT_E_QUOTA && connection->n_inflight) {
                 (void)ask_kernel(connection);
-                r = charge_grow(&connection->inflight, connection->account, &cost, shortage);
+                r = try_inflight(connection, n_fds, shortage);
         }
+        if (r == ACCOUNT_E_QUOTA) {
+                refresh_soon(connection->connections);
+                return CONNECTION_E_QUOTA;
+        }
+        return error_fold(r);
+}
+
+static int charge_inflight(Connection *connection, size_t n_fds) {
+        Cost cost = inflight_cost(n_fds);
+        int r;
+
+        if (n_fds == 0)
+                return 0;
+        r = charge_grow(&connection->inflight, connection->account, &cost, NULL);
         if (r)
-                return r == ACCOUNT_E_QUOTA ? CONNECTION_E_QUOTA : error_fold(r);
-        connection->n_inflight += n_fds;
+                return error_fold(r);           /* connection_may_send() was not asked, or said no */
+        connection->n_inflight += (uint32_t)n_fds;
         owes(connection);
         return 0;
 }
@@ -209,8 +237,12 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
 int connection_send(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds,
                     Charge *charge) {
         Packet *packet = NULL;
-        int r = WIRE_E_AGAIN;
+        int r;
 
+        r = charge_inflight(connection, n_fds);
+        if (r)
+                return error_fold(r);
+        r = WIRE_E_AGAIN;
         if (list_is_empty(&connection->queue))
                 r = send_now(connection, bytes, n, fds, n_fds);
         switch (r) {

@@ -90,7 +90,8 @@ Connection *connection_retire(Connection *connection);
 /* Stops or goes on reading. Return: 0, negative errno. */
 int connection_read(Connection *connection, bool enable);
 
-/* Whether an answer of any size with n_fds descriptors can be sent now; charges the descriptors.
+/* Whether an answer of any size with n_fds descriptors can be sent now; they are charged when they
+ * are sent, so an answer that carries fewer, or none, costs what it carries.
  * Return: 0, CONNECTION_E_BUSY, CONNECTION_E_QUOTA (*shortage says where). */
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage);
 
