@@ -15,7 +15,8 @@
 
 /* What is asked of the kernel; it gives what net.core.wmem_max allows. */
 #define SEND_BUFFER 262144
-/* What the kernel counts for a packet beyond its bytes, generously. */
+/* What the kernel counts for a packet beyond its bytes, generously. It rounds up to powers of two,
+ * so the bytes themselves may count twice. */
 #define PACKET_OVERHEAD 1024
 /* How often those who owe something are looked at, at first and when nobody took anything. */
 #define REFRESH_MIN_NS (100 * NSEC_PER_MSEC)
@@ -107,21 +108,21 @@ static void owes(Connection *connection) {
 
 /* Asks the kernel how much the other side has not read. Return: whether it took something. */
 static bool ask_kernel(Connection *connection) {
-        uint32_t before = connection->unread;
+        uint32_t least = connection->unread_least;
         int unread = 0;
 
         if (ioctl(connection->fd, SIOCOUTQ, &unread) < 0 || unread < 0)
                 return false;
-        connection->unread = (uint32_t)unread;
+        connection->unread = connection->unread_least = (uint32_t)unread;
         if (unread == 0 && list_is_empty(&connection->queue)) {
                 charge_release(&connection->inflight);
                 connection->n_inflight = 0;
                 connection->owes_since = 0;
                 list_unlink(&connection->owing);
-        } else if (connection->unread < before && connection->owes_since) {
+        } else if (connection->unread < least && connection->owes_since) {
                 connection->owes_since = time_now();
         }
-        return connection->unread < before;
+        return connection->unread < least;
 }
 
 static bool has_room(const Connection *connection) {
@@ -131,8 +132,10 @@ static bool has_room(const Connection *connection) {
 static int send_now(Connection *connection, const void *bytes, size_t n, const int *fds, size_t n_fds) {
         int r = wire_send(connection->fd, bytes, n, fds, n_fds);
 
-        if (r == 0)
-                connection->unread += (uint32_t)n + PACKET_OVERHEAD;
+        if (r == 0) {
+                connection->unread += 2 * (uint32_t)n + PACKET_OVERHEAD;
+                connection->unread_least += (uint32_t)n;
+        }
         return r;
 }
 

@@ -68,6 +68,7 @@ struct Connection {
         uint32_t n_inflight;
         uint32_t room;          /* bytes the kernel may hold for the other side */
         uint32_t unread;        /* bytes it holds, at most */
+        uint32_t unread_least;  /* ... and at least, if the other side took nothing */
         uint64_t owes_since;    /* CLOCK_MONOTONIC; 0: owes nothing */
         bool lingering;
         List queue;             /* packets that had no room */
