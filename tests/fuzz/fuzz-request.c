@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "acct/quota.h"
 #include "broker/broker.h"
 #include "broker/peer.h"
 #include "broker/request.h"
