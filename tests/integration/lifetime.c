@@ -304,6 +304,27 @@ TEST(lifetime, memory_comes_back_when_the_last_holder_goes) {
         scene_end(&scene);
 }
 
+/* Leases do not see descriptors that only name a file, and they outlive it: what they keep must
+ * be empty, or memory would be in use that nobody pays for. */
+TEST(lifetime, a_descriptor_that_only_names_a_region_keeps_none_of_its_memory) {
+        Scene scene = scene_begin();
+        Grant grant = make_anonymous(&scene);
+        char path[64], bytes[SIZE];
+        struct stat st;
+        int name;
+
+        memset(bytes, 1, sizeof(bytes));
+        REQUIRE(pwrite(grant.fd, bytes, sizeof(bytes), 0) == sizeof(bytes));
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", grant.fd);
+        name = open(path, O_PATH | O_CLOEXEC);
+        REQUIRE(name >= 0 && fstat(name, &st) == 0 && st.st_blocks > 0);
+        grant_deinit(&grant);
+        client_expect_used(scene.alice, BYTES_SLOT, 0);
+        REQUIRE(fstat(name, &st) == 0 && st.st_blocks == 0, "%ld blocks", (long)st.st_blocks);
+        close_fd(name);
+        scene_end(&scene);
+}
+
 /* -- sessions ------------------------------------------------------------------------- */
 
 static Client *make_session_region(Scene *scene, Grant *grant) {
