@@ -401,36 +401,45 @@ Region *region_discard(Region *region) {
         return region_free(region);
 }
 
+/* Charges the directories for the region. What another cost them whose name it takes over is given
+ * back first: the two are never there together, so a full directory has room for the one. */
+static int charge_place(Region *region, Account *directory, Region *other, Shortage *shortage) {
+        int r;
+
+        if (other)
+                charge_release(&other->place);
+        r = account_charge(directory, &region->charge.cost, &region->place, shortage);
+        if (r && other)
+                ASSERT(account_charge(directory, &other->charge.cost, &other->place, NULL) == 0);
+        return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+}
+
 int region_link(Region *region, const Spot *spot, Shortage *shortage) {
-        Charge place = CHARGE_NULL;
-        Region *other = NULL;
         Node *node = spot->node;
+        Region *other = node ? node->region : NULL;
         int r;
 
         ASSERT(!region->name);
 
-        r = account_charge(spot->parent->account, &region->charge.cost, &place, shortage);
+        r = charge_place(region, spot->parent->account, other, shortage);
         if (r)
-                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
-        if (node) {
-                other = node->region;
+                return r;
+        if (other) {
                 tree_replace(node, region);
         } else {
                 r = tree_link(spot, region, &node);
                 if (r) {
-                        charge_release(&place);
+                        charge_release(&region->place);
                         return error_fold(r);
                 }
         }
 
         leave_state(region);
         region->name = node;
-        region->place = place;
         ++region->regions->n_named;
         if (other) {
                 other->name = NULL;
                 --other->regions->n_named;
-                charge_release(&other->place);
                 region_orphan(other);
         }
         return 0;

@@ -651,3 +651,29 @@ TEST(limits, a_capacity_that_the_descriptor_limit_makes_impossible_is_an_error_a
         REQUIRE(run_as(geteuid(), getegid(), start_with_few_descriptors, (void *)config) == 0);
         broker = broker_stop(broker);
 }
+
+TEST(limits, a_full_directory_has_room_for_what_replaces_something_in_it) {
+        Broker *broker = broker_spawn("[directory /box]\nowner = 0\nmode = 1777\nbytes = 4096\nregions = 1\n");
+        Client *c = client_connect_as(broker, ALICE, ALICE);
+        Grant small = GRANT_NULL, large = GRANT_NULL;
+
+        client_expect_done(c, call_create(c, "/box/frame", PAGE, NULL));
+        client_expect_done(c, call_create(c, "", PAGE, &small));
+        client_expect_done(c, call_create(c, "", 2 * PAGE, &large));
+
+        /* What does not fit changes nothing; what fits takes the place of what was there. */
+        client_expect_error(c, QUOTA, DIRECTORY_LIMIT,
+                            call_publish(c, large.region, "/box/frame", SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE));
+        REQUIRE(client_directory_used(c, "/box", SHMD__SLOT__SLOT_BYTES) == PAGE);
+        client_expect_done(c, call_publish(c, small.region, "/box/frame", SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE));
+        REQUIRE(client_directory_used(c, "/box", SHMD__SLOT__SLOT_BYTES) == PAGE);
+        REQUIRE(client_directory_used(c, "/box", SHMD__SLOT__SLOT_REGIONS) == 1);
+        client_expect_error(c, QUOTA, DIRECTORY_LIMIT, call_create(c, "/box/more", 0, NULL));
+
+        grant_deinit(&small);
+        grant_deinit(&large);
+        client_expect_done(c, call_unlink(c, "/box/frame"));
+        client_expect_used(c, SHMD__SLOT__SLOT_REGIONS, 0);
+        c = client_free(c);
+        broker = broker_stop(broker);
+}
