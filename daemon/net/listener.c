@@ -85,6 +85,12 @@ int listener_bind(const char *path, unsigned int mode, int *ret) {
 
 /* -- accepting ------------------------------------------------------------------------ */
 
+static void retry_expired(Deadline *deadline, void *userdata);
+
+static void retry_later(Listener *listener) {
+        deadline_arm(&listener->retry, listener->deadlines, time_now() + RETRY_NS, retry_expired, listener);
+}
+
 static void retry_expired(Deadline *deadline, void *userdata) {
         (void)deadline;
         listener_resume(userdata);
@@ -93,7 +99,7 @@ static void retry_expired(Deadline *deadline, void *userdata) {
 static void listener_pause(Listener *listener, int error) {
         if (source_enable(listener->source, false) < 0)
                 return;
-        deadline_arm(&listener->retry, listener->deadlines, time_now() + RETRY_NS, retry_expired, listener);
+        retry_later(listener);
         if (!listener->paused) {
                 ++listener->n_pauses;
                 listener->events.note(listener->events.userdata, true, error);
@@ -102,9 +108,12 @@ static void listener_pause(Listener *listener, int error) {
 }
 
 void listener_resume(Listener *listener) {
-        if (!listener->paused || source_enable(listener->source, true) < 0)
+        if (!listener->paused)
                 return;
-        deadline_disarm(&listener->retry);
+        if (source_enable(listener->source, true) < 0)
+                retry_later(listener);
+        else
+                deadline_disarm(&listener->retry);
 }
 
 static bool is_shortage(int error) {
