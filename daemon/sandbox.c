@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <cap-ng.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <seccomp.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -33,6 +34,9 @@ int sandbox_drop_privileges(uid_t uid, gid_t gid) {
                 if (capng_change_id((int)uid, (int)gid, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0)
                         return error_origin(-EPERM);
         } else {
+                /* Uid 0 stays, but not the groups of whoever started it. */
+                if (uid == 0 && geteuid() == 0 && setgroups(0, NULL) < 0 && errno != EPERM)
+                        return error_origin(-errno);
                 capng_clear(CAPNG_SELECT_BOTH);
                 /* Only who has CAP_SETPCAP may empty the bounding set; no_new_privs makes it moot. */
                 if (capng_apply(CAPNG_SELECT_BOTH) < 0 && capng_apply(CAPNG_SELECT_CAPS) < 0)
