@@ -29,7 +29,6 @@ enum {
         TREE_E_MISSING,         /* a directory on the way, or for tree_find() the name, does not exist */
         TREE_E_DENIED,          /* no search permission: spot->decided bytes of the path name the directory */
         TREE_E_NOT_DIRECTORY,   /* a region where a directory should be: likewise */
-        TREE_E_EXISTS,
         TREE_E_NOT_EMPTY,
         TREE_E_ROOT,            /* not possible with the root */
         TREE_E_QUOTA,

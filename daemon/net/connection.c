@@ -327,8 +327,6 @@ static void drop_queue(Connection *connection) {
 static Connection *connection_free(Connection *connection) {
         if (!connection)
                 return NULL;
-        if (connection->lingering)
-                --connection->connections->n_lingering;
         drop_queue(connection);
         list_unlink(&connection->owing);
         connection->source = source_free(connection->source);
@@ -351,7 +349,6 @@ Connection *connection_retire(Connection *connection) {
         connection->source = source_free(connection->source);
         (void)shutdown(connection->fd, SHUT_RDWR);
         connection->lingering = true;
-        ++connection->connections->n_lingering;
         owes(connection);
         return NULL;
 }

@@ -48,7 +48,6 @@ struct Connections {
         List owing;             /* connections that have something in flight or queued */
         Deadline refresh;
         uint64_t interval;      /* grows while nobody takes anything */
-        uint64_t n_lingering;
 };
 
 typedef struct ConnectionEvents {
