@@ -1,0 +1,337 @@
+/* daemon/sandbox: behind the closed door the broker can do its work, and nothing else. */
+
+#include "buildinfo.h"
+
+#include "daemon-house.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <linux/capability.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "sandbox.h"
+#include "util/log.h"
+#include "util/memfd.h"
+#include "util/peercred.h"
+#include "util/probe.h"
+
+static void enter(void) {
+        int landlock = -1;
+
+        REQUIRE(sandbox_enter(&landlock) == 0);
+        REQUIRE(landlock == 0 || landlock == 1);
+}
+
+/* -- what still works ----------------------------------------------------------------------------- */
+
+static int live_and_die(void *userdata) {
+        static House house;
+        Asker asker = { .uid = ALICE };
+        Region *region;
+        Grant *grant;
+        int fd;
+
+        house_open(&house);
+        asker.account = house_account(&house, ALICE);
+        enter();
+        region = house_named(&house, asker.account, "/x", 1 << 20);
+        REQUIRE(grant_new(&grant, &fd, &house.grants, region, &asker, true, NULL) == 0);
+        REQUIRE(grant->marked == probe_have(PROBE_MARKER));
+        region_unlink(region);
+        close_fd(fd);
+        for (int i = 0; i < 5000 && house.regions.n > 0; ++i) {
+                if (regions_fd(&house.regions) >= 0)
+                        regions_dispatch(&house.regions);
+                deadlines_run(&house.deadlines, time_now());
+        }
+        REQUIRE(house.regions.n == 0);
+        asker.account = account_unref(asker.account);
+        house_close(&house);
+        return 0;
+}
+
+TEST(sandbox, regions_are_made_granted_watched_and_released) {
+        house_expect_child(live_and_die, NULL);
+}
+
+static int reopen_both_ways(void *userdata) {
+        int fd, reader, writer;
+
+        REQUIRE(probe_run() == 0);
+        REQUIRE(memfd_make(&(MemfdSpec){ .size = 4096 }, &fd) == 0);
+        enter();
+        REQUIRE(memfd_reopen(fd, false, &reader) == 0 && memfd_reopen(fd, true, &writer) == 0);
+        REQUIRE(memfd_make(&(MemfdSpec){ .size = 4096 }, &fd) == 0);
+        return 0;
+}
+
+TEST(sandbox, memfds_are_opened_through_proc_without_any_file_system) {
+        house_expect_child(reopen_both_ways, NULL);
+}
+
+static int talk(void *userdata) {
+        int ends[2], unread, size = 65536;
+        char byte = 'x';
+        Peercred cred;
+        LogLine line;
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+        REQUIRE(log_open(2) == 0);
+        enter();
+        REQUIRE(setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)) == 0);
+        REQUIRE(send(ends[0], &byte, 1, MSG_DONTWAIT) == 1);
+        REQUIRE(ioctl(ends[0], SIOCOUTQ, &unread) == 0 && unread > 0);
+        REQUIRE(recv(ends[1], &byte, 1, MSG_DONTWAIT) == 1);
+        REQUIRE(peercred_read(ends[0], &cred) == 0);
+        REQUIRE(shutdown(ends[0], SHUT_RDWR) == 0);
+        log_begin(&line, LOG_NOTE, "test");
+        log_end(&line);
+        return 0;
+}
+
+TEST(sandbox, peers_are_read_and_answered_and_the_log_is_written) {
+        house_expect_child(talk, NULL);
+}
+
+static int use_memory(void *userdata) {
+        void *blocks[64];
+
+        enter();
+        for (size_t i = 0; i < 64; ++i) {
+                blocks[i] = malloc(i << 14);
+                REQUIRE(i == 0 || blocks[i]);
+        }
+        for (size_t i = 0; i < 64; ++i)
+                free(blocks[i]);
+        return 0;
+}
+
+TEST(sandbox, memory_is_had_and_given_back) {
+        house_expect_child(use_memory, NULL);
+}
+
+static int abort_inside(void *userdata) {
+        enter();
+        abort();
+}
+
+TEST(sandbox, a_failed_assertion_ends_it_as_one_and_not_as_a_forbidden_call) {
+        house_expect_signal(SIGABRT, abort_inside, NULL);
+}
+
+/* -- what does not --------------------------------------------------------------------------------- */
+
+static long do_socket(void) { return socket(AF_UNIX, SOCK_STREAM, 0); }
+static long do_connect(void) { return syscall(SYS_connect, 0, NULL, 0); }
+static long do_bind(void) { return syscall(SYS_bind, 0, NULL, 0); }
+static long do_fork(void) { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
+static long do_exec(void) { return syscall(SYS_execve, "/bin/true", NULL, NULL); }
+static long do_kill(void) { return syscall(SYS_kill, 1, 0); }
+static long do_ptrace(void) { return ptrace(PTRACE_TRACEME, 0, NULL, NULL); }
+static long do_unlink(void) { return syscall(SYS_unlinkat, AT_FDCWD, "/nonexistent", 0); }
+static long do_mkdir(void) { return syscall(SYS_mkdirat, AT_FDCWD, "/nonexistent/x", 0755); }
+static long do_setuid(void) { return syscall(SYS_setuid, 0); }
+static long do_chmod(void) { return syscall(SYS_fchmodat, AT_FDCWD, "/nonexistent", 0600); }
+static long do_unshare(void) { return syscall(SYS_unshare, 0); }
+static long do_create(void) { return open("/nonexistent/x", O_WRONLY | O_CREAT, 0600); }
+static long do_truncate(void) { return open("/nonexistent/x", O_WRONLY | O_TRUNC); }
+static long do_fchmod(void) { return fchmod(0, 0644); }
+static long do_setfl(void) { return fcntl(0, F_SETFL, 0); }
+static long do_setown(void) { return fcntl(0, F_SETOWN, 1); }
+static long do_ioctl(void) { return ioctl(0, FIONREAD, NULL); }
+static long do_allocate(void) { return fallocate(0, 0, 0, 4096); }
+static long do_sockopt(void) { return setsockopt(0, SOL_SOCKET, SO_PASSCRED, NULL, 0); }
+static long do_other_sockopt(void) { return getsockopt(0, 6, 1, NULL, NULL); }
+static long do_exec_map(void) {
+        return (long)mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+static long do_exec_protect(void) { return mprotect((void *)((uintptr_t)do_socket & ~4095UL), 4096, PROT_EXEC | PROT_READ); }
+static long do_process_vm(void) { return syscall(SYS_process_vm_readv, 1, NULL, 0, NULL, 0, 0); }
+static long do_io_uring(void) { return syscall(SYS_io_uring_setup, 1, NULL); }
+static long do_prctl(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+
+static const struct {
+        const char *name;
+        long (*call)(void);
+} forbidden[] = {
+        { "socket", do_socket }, { "connect", do_connect }, { "bind", do_bind }, { "fork", do_fork }, { "exec", do_exec },
+        { "kill", do_kill }, { "ptrace", do_ptrace }, { "unlink", do_unlink }, { "mkdir", do_mkdir },
+        { "setuid", do_setuid }, { "chmod", do_chmod }, { "unshare", do_unshare }, { "O_CREAT", do_create },
+        { "O_TRUNC", do_truncate }, { "fchmod 0644", do_fchmod }, { "F_SETFL", do_setfl }, { "F_SETOWN", do_setown },
+        { "FIONREAD", do_ioctl }, { "fallocate", do_allocate }, { "SO_PASSCRED", do_sockopt },
+        { "getsockopt of TCP", do_other_sockopt }, { "mmap PROT_EXEC", do_exec_map },
+        { "mprotect PROT_EXEC", do_exec_protect }, { "process_vm_readv", do_process_vm },
+        { "io_uring_setup", do_io_uring },
+#ifndef SHMD_SANITIZERS
+        { "prctl", do_prctl },
+#endif
+};
+
+static int do_forbidden(void *userdata) {
+        enter();
+        (void)forbidden[*(size_t *)userdata].call();
+        return 0;
+}
+
+TEST(sandbox, every_call_that_serving_clients_does_not_need_kills_it) {
+        for (size_t i = 0; i < sizeof(forbidden) / sizeof(*forbidden); ++i) {
+                int status = house_fork(do_forbidden, &i);
+
+                cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s ended with %#x", forbidden[i].name, status);
+        }
+}
+
+static int open_paths(void *userdata) {
+        static const char *const paths[] = { "/etc/passwd", "/", "/dev/null", "/proc/self/status", "." };
+        int landlock = 0;
+
+        REQUIRE(sandbox_enter(&landlock) == 0);
+        for (size_t i = 0; landlock && i < sizeof(paths) / sizeof(*paths); ++i) {
+                REQUIRE(open(paths[i], O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES, "%s", paths[i]);
+                REQUIRE(open(paths[i], O_WRONLY | O_CLOEXEC) < 0, "%s", paths[i]);
+        }
+        return landlock ? 0 : 2;
+}
+
+TEST(sandbox, no_path_can_be_opened_where_the_kernel_has_landlock) {
+        int status = house_fork(open_paths, NULL);
+
+        if (status == 2 << 8)
+                test_skip("this kernel has no Landlock");
+        cr_assert_eq(status, 0, "%#x", status);
+}
+
+static int without_landlock(void *userdata) {
+        int landlock = -1;
+
+        house_deny(*(int *)userdata, SCMP_SYS(landlock_create_ruleset), 0, NULL);
+        REQUIRE(sandbox_enter(&landlock) == 0 && landlock == 0);
+        (void)do_socket();
+        return 0;
+}
+
+TEST(sandbox, a_kernel_without_landlock_still_filters_calls) {
+        int errors[] = { ENOSYS, EOPNOTSUPP };
+
+        for (size_t i = 0; i < 2; ++i)
+                house_expect_signal(SIGSYS, without_landlock, &errors[i]);
+}
+
+static int landlock_fails(void *userdata) {
+        int landlock = -1;
+
+        house_deny(EPERM, SCMP_SYS(landlock_restrict_self), 0, NULL);
+        return sandbox_enter(&landlock) == -EPERM ? 0 : 1;
+}
+
+TEST(sandbox, a_door_that_does_not_close_is_an_error) {
+        house_expect_child(landlock_fails, NULL);
+}
+
+/* -- privileges ------------------------------------------------------------------------------------ */
+
+static bool has_no_capabilities(void) {
+        struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+        struct __user_cap_data_struct data[2];
+
+        REQUIRE(syscall(SYS_capget, &header, data) == 0);
+        for (int i = 0; i < 2; ++i)
+                if (data[i].effective || data[i].permitted || data[i].inheritable)
+                        return false;
+        return true;
+}
+
+static int drop_to_a_user(void *userdata) {
+        gid_t groups[8];
+        uid_t r, e, s;
+        gid_t gr, ge, gs;
+
+        REQUIRE(sandbox_drop_privileges(ALICE, BOB) == 0);
+        REQUIRE(getresuid(&r, &e, &s) == 0 && r == ALICE && e == ALICE && s == ALICE);
+        REQUIRE(getresgid(&gr, &ge, &gs) == 0 && gr == BOB && ge == BOB && gs == BOB);
+        REQUIRE(getgroups(8, groups) == 0, "no supplementary group is left");
+        REQUIRE(has_no_capabilities());
+        for (unsigned long cap = 0; cap <= CAP_LAST_CAP; ++cap)
+                REQUIRE(prctl(PR_CAPBSET_READ, cap, 0, 0, 0) <= 0, "capability %lu can be had again", cap);
+        REQUIRE(syscall(SYS_setuid, 0) < 0 && errno == EPERM);
+        return 0;
+}
+
+TEST(sandbox, root_becomes_the_user_for_good) {
+        test_needs_root();
+        house_expect_child(drop_to_a_user, NULL);
+}
+
+static int drop_and_stay_root(void *userdata) {
+        REQUIRE(sandbox_drop_privileges(0, 0) == 0);
+        REQUIRE(geteuid() == 0 && has_no_capabilities());
+        REQUIRE(syscall(SYS_setuid, ALICE) < 0 && errno == EPERM);
+        return 0;
+}
+
+TEST(sandbox, root_that_stays_root_has_no_capability) {
+        test_needs_root();
+        house_expect_child(drop_and_stay_root, NULL);
+}
+
+static int drop_as_a_user(void *userdata) {
+        REQUIRE(sandbox_drop_privileges(geteuid(), getegid()) == 0);
+        return has_no_capabilities() ? 0 : 1;
+}
+
+TEST(sandbox, an_ordinary_user_needs_nothing_to_drop_nothing) {
+        test_needs_root();
+        cr_assert_eq(run_as(ALICE, ALICE, drop_as_a_user, NULL), 0);
+}
+
+/* A child that has closed the door, and waits for ever. */
+static pid_t inside;
+
+static int inspect(void *userdata) {
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd/0", (int)inside);
+        REQUIRE(open(path, O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES, "%s", strerror(errno));
+        (void)snprintf(path, sizeof(path), "/proc/%d/mem", (int)inside);
+        REQUIRE(open(path, O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES, "%s", strerror(errno));
+        REQUIRE(ptrace(PTRACE_SEIZE, inside, NULL, NULL) < 0 && errno == EPERM);
+        return 0;
+}
+
+TEST(sandbox, its_own_uid_gets_at_neither_memory_nor_descriptors) {
+        int fds[2], idle[2];
+        char byte;
+
+        test_needs_root();
+        REQUIRE(pipe2(fds, O_CLOEXEC) == 0 && pipe2(idle, O_CLOEXEC) == 0);
+        inside = fork();
+        REQUIRE(inside >= 0);
+        if (inside == 0) {
+                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                REQUIRE(sandbox_drop_privileges(ALICE, ALICE) == 0);
+                enter();
+                REQUIRE(write(fds[1], "x", 1) == 1);
+                (void)!read(idle[0], &byte, 1);
+        }
+        REQUIRE(read(fds[0], &byte, 1) == 1);
+        cr_assert_eq(run_as(ALICE, ALICE, inspect, NULL), 0);
+        REQUIRE(kill(inside, SIGKILL) == 0);
+        (void)test_wait_pid(inside);
+        for (int i = 0; i < 2; ++i) {
+                close_fd(fds[i]);
+                close_fd(idle[i]);
+        }
+}

@@ -1,0 +1,195 @@
+/* daemon/service: what a service manager wants and gives. */
+
+#include "daemon-house.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "service.h"
+
+/* -- readiness ----------------------------------------------------------------------------------- */
+
+static int manager_bind(const char *name, size_t n) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        memcpy(address.sun_path, name, n);
+        REQUIRE(fd >= 0 && bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) == 0,
+                "%s", strerror(errno));
+        return fd;
+}
+
+static const char *manager_read(int fd) {
+        static char text[256];
+        ssize_t n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+        text[n > 0 ? n : 0] = '\0';
+        return text;
+}
+
+TEST(service, without_a_manager_nothing_is_said) {
+        REQUIRE(unsetenv("NOTIFY_SOCKET") == 0);
+        cr_assert_eq(service_connect(), 0);
+        service_notify("READY=1");
+        service_disconnect();
+        REQUIRE(setenv("NOTIFY_SOCKET", "", 1) == 0);
+        cr_assert_eq(service_connect(), 0);
+        service_notify("READY=1");
+}
+
+TEST(service, a_manager_at_a_path_is_told) {
+        char directory[] = "/tmp/shmd-unit-XXXXXX", path[64];
+        int manager;
+
+        REQUIRE(mkdtemp(directory));
+        (void)snprintf(path, sizeof(path), "%s/notify", directory);
+        manager = manager_bind(path, strlen(path));
+        REQUIRE(setenv("NOTIFY_SOCKET", path, 1) == 0);
+        cr_assert_eq(service_connect(), 0);
+        service_notify("READY=1");
+        cr_assert_str_eq(manager_read(manager), "READY=1");
+        service_notify("STOPPING=1");
+        cr_assert_str_eq(manager_read(manager), "STOPPING=1");
+        service_disconnect();
+        service_notify("nothing");
+        cr_assert_str_eq(manager_read(manager), "");
+        close_fd(manager);
+        REQUIRE(unlink(path) == 0 && rmdir(directory) == 0);
+}
+
+TEST(service, a_manager_with_an_abstract_name_is_told) {
+        char name[64], variable[64];
+        int manager;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        manager = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        cr_assert_eq(service_connect(), 0);
+        service_notify("READY=1");
+        cr_assert_str_eq(manager_read(manager), "READY=1");
+        service_disconnect();
+        close_fd(manager);
+}
+
+TEST(service, a_manager_that_is_not_there_or_cannot_be_is_an_error) {
+        char longest[256];
+
+        memset(longest, 'x', sizeof(longest));
+        longest[0] = '/';
+        longest[108] = '\0';
+        REQUIRE(setenv("NOTIFY_SOCKET", longest, 1) == 0);
+        cr_assert_eq(service_connect(), -EINVAL);
+        REQUIRE(setenv("NOTIFY_SOCKET", "relative", 1) == 0);
+        cr_assert_eq(service_connect(), -EINVAL);
+        REQUIRE(setenv("NOTIFY_SOCKET", "/nonexistent/notify", 1) == 0);
+        cr_assert_eq(service_connect(), -ENOENT);
+}
+
+TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
+        char name[64], variable[64];
+        int manager;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        manager = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        cr_assert_eq(service_connect(), 0);
+        for (int i = 0; i < 10000; ++i)
+                service_notify("WATCHDOG=1");
+        close_fd(manager);
+        service_notify("gone");
+        service_disconnect();
+        service_disconnect();
+}
+
+/* -- sockets -------------------------------------------------------------------------------------- */
+
+typedef struct Passed {
+        int domain, type;
+        bool listens;
+        const char *n;          /* $LISTEN_FDS */
+        const char *pid;        /* $LISTEN_PID, NULL: its own */
+        int result;
+        bool taken;
+} Passed;
+
+/* In a child, as descriptor 3, the way a service manager does it. */
+static int take(void *userdata) {
+        const Passed *passed = userdata;
+        char pid[16];
+        int fd, got = -7;
+
+        fd = socket(passed->domain, passed->type, 0);
+        REQUIRE(fd >= 0);
+        if (passed->domain == AF_UNIX)
+                REQUIRE(bind(fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
+        REQUIRE(!passed->listens || listen(fd, 1) == 0, "%s", strerror(errno));
+        REQUIRE(dup2(fd, 3) == 3);
+        (void)snprintf(pid, sizeof(pid), "%d", (int)getpid());
+        REQUIRE(setenv("LISTEN_PID", passed->pid ? passed->pid : pid, 1) == 0);
+        REQUIRE(setenv("LISTEN_FDS", passed->n, 1) == 0);
+
+        REQUIRE(service_take_socket(&got) == passed->result, "got %d", got);
+        REQUIRE(got == (passed->taken ? 3 : -1));
+        REQUIRE(!passed->taken || fcntl(3, F_GETFD) == FD_CLOEXEC);
+        return 0;
+}
+
+TEST(service, a_listening_socket_of_the_right_kind_is_taken) {
+        house_expect_child(take, &(Passed){ AF_UNIX, SOCK_SEQPACKET, true, "1", NULL, 0, true });
+}
+
+TEST(service, anything_else_in_its_place_is_an_error) {
+        static const Passed cases[] = {
+                { AF_UNIX, SOCK_STREAM, true, "1", NULL, -EINVAL, false },
+                { AF_UNIX, SOCK_DGRAM, false, "1", NULL, -EINVAL, false },
+                { AF_UNIX, SOCK_SEQPACKET, false, "1", NULL, -EINVAL, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "2", NULL, -EINVAL, false },
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
+                house_expect_child(take, (void *)&cases[i]);
+}
+
+TEST(service, what_is_meant_for_another_process_is_left_alone) {
+        static const Passed cases[] = {
+                { AF_UNIX, SOCK_SEQPACKET, true, "1", "1", 0, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "1", "", 0, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "1", "-1", 0, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "0", NULL, 0, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "", NULL, 0, false },
+                { AF_UNIX, SOCK_SEQPACKET, true, "x", NULL, 0, false },
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
+                house_expect_child(take, (void *)&cases[i]);
+}
+
+static int take_nothing(void *userdata) {
+        char pid[16];
+        int got = -7;
+
+        (void)close(3);
+        (void)snprintf(pid, sizeof(pid), "%d", (int)getpid());
+        REQUIRE(unsetenv("LISTEN_PID") == 0 && unsetenv("LISTEN_FDS") == 0);
+        REQUIRE(service_take_socket(&got) == 0 && got == -1);
+        REQUIRE(setenv("LISTEN_PID", pid, 1) == 0);
+        REQUIRE(service_take_socket(&got) == 0 && got == -1);
+        REQUIRE(setenv("LISTEN_FDS", "1", 1) == 0);
+        REQUIRE(service_take_socket(&got) == -EINVAL && got == -1, "announced and not there");
+        return 0;
+}
+
+TEST(service, a_socket_that_was_announced_must_be_there) {
+        house_expect_child(take_nothing, NULL);
+}
