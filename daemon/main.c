@@ -337,5 +337,6 @@ int main(int argc, char **argv) {
         service_notify("READY=1");
         r = broker_run(broker);
         service_notify("STOPPING=1");
+        service_disconnect();
         return finish(broker, r);
 }

@@ -50,6 +50,10 @@ void service_notify(const char *state) {
                 (void)send(notify_fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+void service_disconnect(void) {
+        notify_fd = close_fd(notify_fd);
+}
+
 static bool environment_number(const char *name, uint64_t *ret) {
         const char *text = getenv(name);
 

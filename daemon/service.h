@@ -11,6 +11,7 @@
 int service_connect(void);
 /* Sends a state such as "READY=1". Never waits; failures are not fatal. */
 void service_notify(const char *state);
+void service_disconnect(void);
 
 /* The listening socket that was passed in, close-on-exec, the caller's; -1: none was.
  * Return: 0, -EINVAL (more than one, or not a listening SOCK_SEQPACKET Unix socket). */

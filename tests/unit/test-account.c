@@ -48,7 +48,7 @@ TEST(account, a_limit_is_exact_and_comes_back) {
         cr_assert_eq(charge(alice, ACCOUNT_BYTES, 101, &c, &s), ACCOUNT_E_QUOTA);
         cr_assert_arr_eq(alice->used, nothing, sizeof(nothing));
         cr_assert_eq(c.account, NULL);
-        cr_assert(s.account == alice && s.uid == ALICE && s.slot == ACCOUNT_BYTES && !s.share);
+        cr_assert(s.kind == ACCOUNT_USER && s.uid == ALICE && s.slot == ACCOUNT_BYTES && !s.share);
         cr_assert(s.asked == 101 && s.left == 100 && s.limit == 100);
 
         for (uint64_t amount = 99; amount <= 100; ++amount) {
@@ -138,7 +138,7 @@ TEST(account, everything_above_can_refuse_and_then_nothing_below_was_taken) {
         cr_assert_eq(account_new_directory(&bottom, middle), 0);
         top->max[ACCOUNT_BYTES] = 10;
         cr_assert_eq(charge(bottom, ACCOUNT_BYTES, 11, &c, &s), ACCOUNT_E_QUOTA);
-        cr_assert(s.account == top && s.asked == 11 && s.left == 10 && s.limit == 10 && !s.share);
+        cr_assert(s.kind == ACCOUNT_DIRECTORY && s.asked == 11 && s.left == 10 && s.limit == 10 && !s.share);
         cr_assert_arr_eq(bottom->used, nothing, sizeof(nothing));
         cr_assert_arr_eq(middle->used, nothing, sizeof(nothing));
         cr_assert_arr_eq(top->used, nothing, sizeof(nothing));
@@ -152,7 +152,7 @@ TEST(account, everything_above_can_refuse_and_then_nothing_below_was_taken) {
         /* Of two that are short the one nearest to the payer is named. */
         bottom->max[ACCOUNT_BYTES] = 5;
         cr_assert_eq(charge(bottom, ACCOUNT_BYTES, 11, &c, &s), ACCOUNT_E_QUOTA);
-        cr_assert(s.account == bottom && s.left == 5);
+        cr_assert(s.kind == ACCOUNT_DIRECTORY && s.left == 5);
 
         (void)account_unref(bottom);
         (void)account_unref(middle);
@@ -300,7 +300,7 @@ TEST(account, of_the_pool_one_to_four_greedy_users_get_exactly_their_shares) {
                 users[i] = user((uid_t)(1000 + i));
                 users[i]->max[ACCOUNT_BYTES] = QUOTA_UNLIMITED;
                 cr_assert_eq(charge(users[i], ACCOUNT_BYTES, expected[i] + 1, &charges[i], &s), ACCOUNT_E_QUOTA);
-                cr_assert(s.share && s.account == &accounts.pool && s.uid == 1000 + i);
+                cr_assert(s.share && s.kind == ACCOUNT_POOL && s.uid == 1000 + i);
                 cr_assert(s.left == expected[i] && s.limit == expected[i], "user %zu: %zu", i, (size_t)s.left);
                 cr_assert_eq(charge(users[i], ACCOUNT_BYTES, expected[i], &charges[i], &s), 0);
         }
@@ -321,10 +321,10 @@ TEST(account, an_own_limit_is_no_share_and_a_pool_that_is_empty_is) {
         alice = user(ALICE);
         bob = user(BOB);
         cr_assert_eq(charge(alice, ACCOUNT_PEERS, 101, &a, &s), ACCOUNT_E_QUOTA);
-        cr_assert(!s.share && s.account == alice);
+        cr_assert(!s.share && s.kind == ACCOUNT_USER);
         cr_assert_eq(charge(bob, ACCOUNT_PEERS, 1, &b, &s), 0);
         cr_assert_eq(charge(alice, ACCOUNT_PEERS, 4, &a, &s), ACCOUNT_E_QUOTA, "more than the whole pool");
-        cr_assert(s.share && s.account == &accounts.pool && s.limit == 3 && s.left == 2 && s.asked == 4);
+        cr_assert(s.share && s.kind == ACCOUNT_POOL && s.limit == 3 && s.left == 2 && s.asked == 4);
         charge_release(&b);
         (void)account_unref(alice);
         (void)account_unref(bob);

@@ -191,16 +191,14 @@ static Loop *loop;
 static Listener *listener;
 static int accepted[64];
 static size_t n_accepted;
-static int result_of_accepted;
 static char notes[256];
 static unsigned int turns;
 static size_t after_turn[64];   /* n_accepted */
 static bool (*done)(void);
 
-static int take(void *userdata, int fd) {
+static void take(void *userdata, int fd) {
         REQUIRE(n_accepted < 64);
         accepted[n_accepted++] = fd;
-        return result_of_accepted;
 }
 
 static void note(void *userdata, bool paused, int error) {
@@ -406,21 +404,6 @@ TEST(listener, no_error_of_accept_ends_the_loop) {
 
         for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); ++i)
                 house_expect_child(accept_fails, &errors[i]);
-}
-
-static bool never(void) {
-        return false;
-}
-
-TEST(listener, what_its_taker_cannot_bear_ends_the_loop) {
-        int client;
-
-        begin();
-        client = connect_to();
-        result_of_accepted = -ENOTRECOVERABLE;
-        cr_assert_eq(run_until(never), -ENOTRECOVERABLE);
-        close_fd(client);
-        end();
 }
 
 TEST(listener, unwanted_descriptors_stop_at_their_sender_where_the_kernel_can) {

@@ -304,12 +304,12 @@ TEST(tree, a_directory_over_somebodys_limit_is_not_made) {
         alice->max[ACCOUNT_REGIONS] = 0;
         spot = house_spot(&house, "/b/c");
         cr_assert_eq(tree_mkdir(&house.tree, &spot, alice, &permissions, &s, &made), TREE_E_QUOTA);
-        cr_assert(s.account == alice && s.slot == ACCOUNT_REGIONS && s.asked == 1 && s.left == 0);
+        cr_assert(s.kind == ACCOUNT_USER && s.slot == ACCOUNT_REGIONS && s.asked == 1 && s.left == 0);
 
         alice->max[ACCOUNT_REGIONS] = 1;
         b->account->max[ACCOUNT_REGIONS] = 0;
         cr_assert_eq(tree_mkdir(&house.tree, &spot, alice, &permissions, &s, &made), TREE_E_QUOTA);
-        cr_assert_eq(s.account, b->account);
+        cr_assert_eq(s.kind, ACCOUNT_DIRECTORY);
         cr_assert_eq(made, NULL);
         cr_assert_eq(alice->used[ACCOUNT_REGIONS], 0, "the owner's part came back");
         cr_assert_eq(b->n_children, 0);
