@@ -189,6 +189,17 @@ int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage 
         return 0;
 }
 
+bool account_has_room_for(const Account *account, const Cost *cost) {
+        for (const Account *a = account; a; a = a->parent)
+                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
+                        bool shared = a->kind == ACCOUNT_POOL && a->max[i] != QUOTA_UNLIMITED;
+
+                        if (cost->slots[i] > (shared ? quota_share(a->max[i], 1, 0) : a->max[i]))
+                                return false;
+                }
+        return true;
+}
+
 int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage) {
         if (!charge->account)
                 return account_charge(account, cost, charge, shortage);

@@ -156,6 +156,9 @@ Account *account_unref(Account *account);
  * Return: 0, ACCOUNT_E_QUOTA. */
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
 
+/* Whether it could ever be charged, were nothing else charged and nobody else there. */
+bool account_has_room_for(const Account *account, const Cost *cost);
+
 /* Adds to a charge, or makes it if it is CHARGE_NULL. Return: 0, ACCOUNT_E_QUOTA. */
 int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage);
 

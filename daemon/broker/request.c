@@ -179,6 +179,7 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
 /* -- for handlers --------------------------------------------------------------------- */
 
 int request_reserve(Request *request, uint32_t n_fds) {
+        Cost cost = { .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
         HeldRequest *held = &request->peer->held;
         Shortage shortage;
         int r;
@@ -187,8 +188,10 @@ int request_reserve(Request *request, uint32_t n_fds) {
         if (r == CONNECTION_E_BUSY)
                 return REQUEST_E_LATER;
         if (r == CONNECTION_E_QUOTA) {
-                /* Other connections of the same user must read: wait for them, but not for ever. */
-                if (!held->packet || time_now() - held->since < request->broker->options->stall_ns)
+                /* Other connections of the same user must read: wait for them, but not for ever, and
+                 * not at all if that would not help. */
+                if (account_has_room_for(request->peer->account, &cost) &&
+                    (!held->packet || time_now() - held->since < request->broker->options->stall_ns))
                         return REQUEST_E_LATER;
                 audit_shortage(&request->refusal, &shortage, NULL, 0);
                 return REQUEST_E_REFUSED;

@@ -677,3 +677,20 @@ TEST(limits, a_full_directory_has_room_for_what_replaces_something_in_it) {
         c = client_free(c);
         broker = broker_stop(broker);
 }
+
+TEST(limits, more_descriptors_than_may_ever_be_in_flight_are_refused_at_once) {
+        Broker *broker = broker_spawn("[account]\ninflight = 2\n");
+        Client *c = client_connect_as(broker, ALICE, ALICE);
+        Shmd__Create create = { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__create__descriptor), .size = PAGE,
+                                .mode = 0600, .rights = READ_WRITE };
+        Shmd__BatchItem item = { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__batch_item__descriptor), .create = &create };
+        Shmd__BatchItem *items[] = { &item, &item, &item };
+
+        client_expect_error(c, QUOTA, LIMIT,
+                            client_call(c, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 3, .items = items)));
+        REQUIRE(c->refusal->slot == SHMD__SLOT__SLOT_INFLIGHT && c->refusal->asked == 3 && c->refusal->limit == 2);
+        client_expect_done(c, client_call(c, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 2, .items = items)));
+        REQUIRE(c->fds.n == 2);
+        c = client_free(c);
+        broker = broker_stop(broker);
+}
