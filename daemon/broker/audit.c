@@ -265,6 +265,20 @@ void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *re
         end_with_suppressed(&line, voice);
 }
 
+void audit_log_trouble(Account *account, const char *request, int error) {
+        Voice *voice = accounts_voice(account->accounts, account->uid);
+        LogLine line;
+
+        if (!may_say(voice, time_now()))
+                return;
+
+        log_begin(&line, LOG_ERROR, "trouble");
+        log_u64(&line, "uid", account->uid);
+        log_text(&line, "request", request);
+        log_errno(&line, "error", error);
+        end_with_suppressed(&line, voice);
+}
+
 void audit_log_not_accepted(Accounts *accounts, uid_t uid, const char *reason, int error) {
         Voice *voice = accounts_voice(accounts, uid);
         LogLine line;

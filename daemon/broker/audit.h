@@ -56,6 +56,9 @@ void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pi
 /* A peer was closed for what it did. */
 void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *reason);
 
+/* Something failed, while a request was served, that no client should be able to make fail. */
+void audit_log_trouble(Account *account, const char *request, int error);
+
 /* A connection did not become a peer; uid is (uid_t)-1 if it is not known whose. */
 void audit_log_not_accepted(Accounts *accounts, uid_t uid, const char *reason, int error);
 

@@ -7,7 +7,6 @@
 
 #include "base/assert.h"
 #include "util/error.h"
-#include "util/log.h"
 
 static int request_hello(Request *request);
 static int request_ping(Request *request);
@@ -127,12 +126,8 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
  * has the error, and everybody else is served: what a handler did so far, it has undone. */
 static int refuse_trouble(Request *request, int error) {
         const char *name = strerrorname_np(-error);
-        LogLine line;
 
-        log_begin(&line, LOG_ERROR, "trouble");
-        log_text(&line, "request", message_name(request->kind));
-        log_errno(&line, "error", error);
-        log_end(&line);
+        audit_log_trouble(request->peer->account, message_name(request->kind), error);
         return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_KERNEL, NULL, 0,
                               "the kernel refused what the broker needed for it (%s)", name ? name : "unknown");
 }
