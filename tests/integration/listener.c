@@ -38,6 +38,8 @@ static void fill_descriptor_table(Broker *broker) {
         gid_t gid = (gid_t)strtoul(broker_status(broker, "Gid"), NULL, 10);
         Table table = { broker->pid, broker_fds(broker) };
 
+        if (table.n == 0)
+                test_skip("how many descriptors the broker has is not to be known here");
         REQUIRE(run_as(TEST_BROKER_UID, gid, limit_table, &table) == 0);
 }
 

@@ -99,7 +99,7 @@ static void run_in_container(Broker *broker, TestFn fn) {
         char byte;
         pid_t pid;
 
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC);
         (void)snprintf(container.root, sizeof(container.root), "%s/root", broker->dir);
         REQUIRE(mkdir(container.root, 0755) == 0);
         REQUIRE(chmod(container.root, 0777) == 0);

@@ -367,6 +367,10 @@ size_t broker_fds(Broker *broker) {
 
         (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)broker->pid);
         dir = opendir(path);
+        if (!dir && errno == EACCES) {
+                test_leave_out("counting the broker's descriptors needs CAP_SYS_PTRACE");
+                return 0;
+        }
         REQUIRE(dir, "%s: %s", path, strerror(errno));
         while (readdir(dir))
                 ++n;

@@ -59,7 +59,7 @@ void broker_expect_log_line(Broker *broker, ...);
 /* How many lines contain the string. */
 size_t broker_log_count(Broker *broker, const char *what);
 
-/* From /proc: descriptors open, resident bytes, processor time used. */
+/* From /proc: descriptors open (0 where nobody may know), resident bytes, processor time used. */
 size_t broker_fds(Broker *broker);
 size_t broker_rss(Broker *broker);
 int64_t broker_cpu_ms(Broker *broker);

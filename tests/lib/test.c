@@ -6,11 +6,13 @@
 #include <errno.h>
 #include <grp.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -75,6 +77,20 @@ void test_skip(const char *format, ...) {
                 cr_assert_fail("may not be skipped here (SHMD_NO_SKIP=1): %s", text);
         else
                 cr_skip_test("%s", text);
+}
+
+void test_leave_out(const char *format, ...) {
+        const char *forbidden = getenv("SHMD_NO_SKIP");
+        char text[512];
+        va_list args;
+
+        va_start(args, format);
+        (void)vsnprintf(text, sizeof(text), format, args);
+        va_end(args);
+
+        if (forbidden && strcmp(forbidden, "1") == 0)
+                cr_assert_fail("may not be left out here (SHMD_NO_SKIP=1): %s", text);
+        fprintf(stderr, "left out here: %s\n", text);
 }
 
 void test_needs_root(void) {
@@ -147,6 +163,20 @@ static pid_t fork_quietly(void) {
         pid = fork();
         REQUIRE(pid >= 0, "fork: %s", strerror(errno));
         return pid;
+}
+
+void test_needs_namespaces(int flags) {
+        int status, error;
+        pid_t pid;
+
+        test_needs_root();
+        pid = fork_quietly();
+        if (pid == 0)
+                _exit(unshare(flags) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? errno : 0);
+        status = test_wait_pid(pid);
+        error = WIFEXITED(status) ? WEXITSTATUS(status) : EPERM;
+        if (error)
+                test_skip("needs namespaces and mounts of its own: %s", strerror(error));
 }
 
 int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata) {

@@ -65,8 +65,15 @@ void test_fail(const char *file, int line, const char *condition, const char *fo
 /* Ends the test as skipped, or as failed if SHMD_NO_SKIP=1 is set: what CI must not skip. */
 __attribute__((format(printf, 1, 2))) void test_skip(const char *format, ...);
 
+/* Says that a part of the test is left out here; fails instead if SHMD_NO_SKIP=1 is set. */
+__attribute__((format(printf, 1, 2))) void test_leave_out(const char *format, ...);
+
 /* Skips the test unless it runs as root, which can be any uid. */
 void test_needs_root(void);
+
+/* Skips the test unless it may have these namespaces (flags of unshare(2), CLONE_NEWNS among
+ * them) and change its mounts: containers and chroots often may not. */
+void test_needs_namespaces(int flags);
 
 /* Milliseconds of CLOCK_MONOTONIC, and nanoseconds. */
 int64_t test_now_ms(void);

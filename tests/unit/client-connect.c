@@ -282,7 +282,7 @@ static int find_system_socket(void *userdata) {
 }
 
 TEST(client_connect, the_systems_socket_is_the_last_one_looked_for) {
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWNS);
         peer_start(script_end);
         cr_assert_eq(run_as(0, 0, find_system_socket, NULL), 0);
         peer_join(NULL);

@@ -409,7 +409,7 @@ static int look_at_meminfo(void *userdata) {
 }
 
 TEST(client_reserve, the_step_and_64_mib_more_have_to_be_available) {
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWNS);
         cr_assert_eq(run_as(0, 0, look_at_meminfo, NULL), 0);
 }
 
@@ -455,7 +455,7 @@ static int look_at_unified(void *userdata) {
 }
 
 TEST(client_reserve, every_level_of_cgroup_v2_is_looked_at) {
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWNS);
         cr_assert_eq(run_as(0, 0, look_at_unified, NULL), 0);
 }
 
@@ -481,7 +481,7 @@ static int look_at_legacy(void *userdata) {
 }
 
 TEST(client_reserve, every_level_of_cgroup_v1_is_looked_at) {
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWNS);
         cr_assert_eq(run_as(0, 0, look_at_legacy, NULL), 0);
 }
 
@@ -500,6 +500,6 @@ static int look_at_outside(void *userdata) {
 }
 
 TEST(client_reserve, a_path_outside_of_the_mount_still_has_the_mounts_own_limit) {
-        test_needs_root();
+        test_needs_namespaces(CLONE_NEWNS);
         cr_assert_eq(run_as(0, 0, look_at_outside, NULL), 0);
 }

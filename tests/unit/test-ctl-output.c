@@ -8,6 +8,7 @@
 #include <locale.h>
 #include <pty.h>
 #include <stdlib.h>
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -61,7 +62,8 @@ TEST(ctl_output, durations_have_the_unit_that_fits) {
 static FILE *terminal_open(int *ret_other) {
         int own;
 
-        REQUIRE(openpty(ret_other, &own, NULL, NULL, NULL) == 0);
+        if (openpty(ret_other, &own, NULL, NULL, NULL) < 0)
+                test_skip("there are no pseudo-terminals: %s", strerror(errno));
         return fdopen(own, "w");
 }
 
