@@ -24,10 +24,16 @@
  * so one retry with the size the kernel asked for is enough. */
 #define GROUPS_BYTES_MAX (65536 * sizeof(gid_t))
 
+/* A namespace that does not map all ids shows every other one as the overflow id. */
+typedef struct IdMap {
+        bool partial;
+        uint32_t overflow;
+} IdMap;
+
 static struct {
-        bool partial_namespace;
-        uid_t overflow_uid;
-} setup = { .overflow_uid = 65534 };
+        IdMap uids;
+        IdMap gids;
+} setup = { { .overflow = 65534 }, { .overflow = 65534 } };
 
 /* Reads up to three numbers from the first line of a file. Return: how many there were. */
 static size_t read_numbers(const char *path, uintmax_t ret[static 3]) {
@@ -41,13 +47,22 @@ static size_t read_numbers(const char *path, uintmax_t ret[static 3]) {
         return n < 0 ? 0 : (size_t)n;
 }
 
-void peercred_setup(void) {
+static void read_map(IdMap *map, const char *map_path, const char *overflow_path) {
         uintmax_t numbers[3];
 
-        /* user_namespaces(7): first uid inside, first outside, how many. */
-        setup.partial_namespace = read_numbers("/proc/self/uid_map", numbers) == 3 && numbers[2] < UINT32_MAX;
-        if (read_numbers("/proc/sys/kernel/overflowuid", numbers) >= 1)
-                setup.overflow_uid = (uid_t)numbers[0];
+        /* user_namespaces(7): first id inside, first outside, how many. */
+        map->partial = read_numbers(map_path, numbers) == 3 && numbers[2] < UINT32_MAX;
+        if (read_numbers(overflow_path, numbers) >= 1)
+                map->overflow = (uint32_t)numbers[0];
+}
+
+void peercred_setup(void) {
+        read_map(&setup.uids, "/proc/self/uid_map", "/proc/sys/kernel/overflowuid");
+        read_map(&setup.gids, "/proc/self/gid_map", "/proc/sys/kernel/overflowgid");
+}
+
+static bool is_unmapped(const IdMap *map, uint32_t id) {
+        return map->partial && id == map->overflow;
 }
 
 static int read_groups(int fd, Peercred *cred) {
@@ -107,7 +122,7 @@ int peercred_read(int fd, Peercred *ret) {
                 return error_origin(-errno);
         if (n != sizeof(ucred) || ucred.uid == (uid_t)-1 || ucred.gid == (gid_t)-1)
                 return PEERCRED_E_GONE;
-        if (setup.partial_namespace && ucred.uid == setup.overflow_uid)
+        if (is_unmapped(&setup.uids, ucred.uid) || is_unmapped(&setup.gids, ucred.gid))
                 return PEERCRED_E_UNMAPPED;
 
         cred.uid = ucred.uid;

@@ -15,7 +15,7 @@
 enum {
         _PEERCRED_E_SUCCESS,
         PEERCRED_E_GONE,        /* the peer is gone already */
-        PEERCRED_E_UNMAPPED,    /* its uid has no name in the broker's user namespace */
+        PEERCRED_E_UNMAPPED,    /* its uid or gid has no name in the broker's user namespace */
 };
 
 typedef struct Peercred {
@@ -29,8 +29,9 @@ typedef struct Peercred {
 
 #define PEERCRED_NULL { .uid = (uid_t)-1, .gid = (gid_t)-1 }
 
-/* Looks once whether this process lives in a user namespace that maps only some uids; there the
- * overflow uid stands for everybody else and is nobody. */
+/* Looks once whether this process lives in a user namespace that maps only some ids; there the
+ * overflow id stands for everybody else and is nobody. (What belonged to the overflow group would
+ * belong to all strangers.) */
 void peercred_setup(void);
 
 /* Return: 0, PEERCRED_E_GONE, PEERCRED_E_UNMAPPED, or a negative errno. */
