@@ -117,7 +117,8 @@ TEST(hostile, answers_that_nobody_reads_stay_charged_until_they_are_sent) {
         }
         strcat(path, "/r");
         for (int i = 0; i < WAITS; ++i)
-                (void)client_send(lazy, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES(path), .timeout_ns = UINT64_MAX));
+                (void)client_send(lazy, MESSAGE_WAIT,
+                                  REQUEST(Wait, wait, .path = BYTES(path), .timeout_ns = UINT64_MAX));
         client_expect_used(alice, SHMD__SLOT__SLOT_PENDING, WAITS);
         client_expect_done(alice, call_create(alice, path, PAGE, NULL));
 
