@@ -376,12 +376,14 @@ TEST(names, a_recursive_list_leaves_out_what_may_not_be_read) {
         client_expect_done(scene.alice, call_create(scene.alice, "/open/a", 1, NULL));
         client_expect_done(scene.alice, call_mkdir(scene.alice, "/open/noread", 0711));
         client_expect_done(scene.alice, call_create(scene.alice, "/open/noread/b", 1, NULL));
+        client_expect_done(scene.alice, call_mkdir(scene.alice, "/open/nosearch", 0744));
+        client_expect_done(scene.alice, call_create(scene.alice, "/open/nosearch/c", 1, NULL));
         client_expect_done(scene.bob, call_list(scene.bob, "/", SHMD__LIST_FLAGS__LIST_RECURSIVE));
 
-        static const char *const expected[] = { "/open", "/open/a", "/open/noread", "/secret" };
+        static const char *const expected[] = { "/open", "/open/a", "/open/noread", "/open/nosearch", "/secret" };
         list = (Shmd__ListReply *)scene.bob->reply;
-        REQUIRE(list->n_nodes == 4, "%zu", list->n_nodes);
-        for (size_t i = 0; i < 4; ++i)
+        REQUIRE(list->n_nodes == 5, "%zu", list->n_nodes);
+        for (size_t i = 0; i < 5; ++i)
                 REQUIRE(list->nodes[i]->path.len == strlen(expected[i]) &&
                         memcmp(list->nodes[i]->path.data, expected[i], strlen(expected[i])) == 0, "%.*s",
                         (int)list->nodes[i]->path.len, (char *)list->nodes[i]->path.data);
