@@ -425,7 +425,7 @@ struct shmd_stat_result {
 };
 
 /* Looks at a node by path, or, if path is NULL, at a region by id (its owner and administrators
- * only). with_holders asks for the grants as well.
+ * only). with_holders asks for the grants as well, which only its owner and who may read it may.
  * Errors: -ENOENT, -ENOTDIR, -EACCES, -EINVAL. */
 SHMD_PUBLIC int shmd_stat(shmd *client, const char *path, uint64_t region, bool with_holders,
                           struct shmd_stat_result **ret, uint64_t timeout_ns);

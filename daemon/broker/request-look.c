@@ -93,6 +93,16 @@ static int stat_reply(Request *request, Node *node, Region *region, bool with_ho
         return request_reply(request, &reply.base, NULL, 0);
 }
 
+/* Who works with whom is for those who may work with it. */
+static int may_see_holders(Request *request, const Spot *spot) {
+        const Permissions *permissions = &spot->node->region->permissions;
+
+        if (access_owns(&request->peer->who, permissions) || access_allows(&request->peer->who, permissions, ACCESS_READ))
+                return 0;
+        return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_READ,
+                              spot->path, spot->n_path, "only its owner, and who may read it, may see who holds it");
+}
+
 int request_stat(Request *request) {
         const Shmd__Stat *stat = (const Shmd__Stat *)request->message;
         bool with_holders = stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS;
@@ -112,6 +122,8 @@ int request_stat(Request *request) {
                 return r ? r : stat_reply(request, region->name, region, with_holders);
         }
         r = request_find(request, stat->path, &spot);
+        if (!r && with_holders && spot.node->region)
+                r = may_see_holders(request, &spot);
         return r ? r : stat_reply(request, spot.node, spot.node->region, with_holders);
 }
 

@@ -209,29 +209,32 @@ static void region_condemn(Region *region) {
         work_arm(regions);
 }
 
+/* Empties a part of a condemned region: what a turn can bear, or all that is left if few pages are
+ * allocated, however large the region is. Return: whether it is empty. */
+static bool punch_step(Region *region) {
+        uint64_t left = region_charged(region) - region->punched;
+        uint64_t allocated = left > 0 ? memfd_allocated(region->fd) : 0;
+        uint64_t step = allocated > PUNCH_STEP && left > PUNCH_STEP ? PUNCH_STEP : left;
+
+        if (allocated == 0)
+                return true;
+        memfd_punch(region->fd, region->punched, step);
+        region->punched += step;
+        return step == left;
+}
+
 /* Empties condemned regions until the turn is over. */
 static void punch_turn(Regions *regions) {
-        uint64_t until = 0;
+        uint64_t until = time_now() + PUNCH_TURN_NS;
         Region *region;
 
         while ((region = list_first(&regions->condemned, Region, link))) {
-                uint64_t left = region_charged(region) - region->punched;
-
-                if (until == 0)
-                        until = time_now() + PUNCH_TURN_NS;
-                else if (time_now() >= until)
-                        return;
-                if (left > 0) {
-                        uint64_t step = left < PUNCH_STEP ? left : PUNCH_STEP;
-
-                        memfd_punch(region->fd, region->punched, step);
-                        region->punched += step;
-                        left -= step;
-                }
-                if (left == 0) {
+                if (punch_step(region)) {
                         (void)region_free(region);
                         ++regions->n_released;
                 }
+                if (time_now() >= until)
+                        return;
         }
 }
 

@@ -14,7 +14,7 @@
 #include "util/error.h"
 
 /* What is asked of the kernel; it gives what net.core.wmem_max allows. */
-#define SEND_BUFFER 262144
+#define SEND_BUFFER 131072
 /* What the kernel counts for a packet beyond its bytes, generously. It rounds up to powers of two,
  * so the bytes themselves may count twice. */
 #define PACKET_OVERHEAD 1024

@@ -184,6 +184,12 @@ uint32_t memfd_seals(int fd) {
         return seals < 0 ? 0 : (uint32_t)seals;
 }
 
+uint64_t memfd_allocated(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.st_blocks * 512;  /* stat(2): units of 512 bytes */
+}
+
 void memfd_punch(int fd, uint64_t offset, uint64_t length) {
         int r;
 

@@ -64,6 +64,9 @@ bool memfd_find_mark(int fd, uint64_t first, uint64_t last, uint64_t *ret_first,
 /* F_SEAL_* of the inode, 0 if it cannot be asked. */
 uint32_t memfd_seals(int fd);
 
+/* Bytes that are allocated, swapped ones included; UINT64_MAX if it cannot be asked. */
+uint64_t memfd_allocated(int fd);
+
 /* Frees the pages of a range. Only for a region that nobody else holds: the call takes the
  * inode's lock. Errors mean that the pages go when the file is closed. */
 void memfd_punch(int fd, uint64_t offset, uint64_t length);
