@@ -48,6 +48,8 @@ void table_defaults(void);
 void table_open(void);
 /* Ends it; requires balanced books. */
 void table_close(void);
+/* Gives every user the time of a new turn: the loop, which counts them, does not run here. */
+void table_new_turn(void);
 /* Runs what is due, as if that much time had passed. */
 void table_pass(uint64_t ns);
 /* What was logged so far; valid until the next call. */

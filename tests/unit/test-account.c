@@ -144,7 +144,8 @@ TEST(account, everything_above_can_refuse_and_then_nothing_below_was_taken) {
         cr_assert_arr_eq(top->used, nothing, sizeof(nothing));
 
         cr_assert_eq(charge(bottom, ACCOUNT_BYTES, 10, &c, &s), 0);
-        cr_assert(bottom->used[ACCOUNT_BYTES] == 10 && middle->used[ACCOUNT_BYTES] == 10 && top->used[ACCOUNT_BYTES] == 10);
+        cr_assert(bottom->used[ACCOUNT_BYTES] == 10 && middle->used[ACCOUNT_BYTES] == 10 &&
+                  top->used[ACCOUNT_BYTES] == 10);
         charge_release(&c);
         cr_assert_arr_eq(bottom->used, nothing, sizeof(nothing));
         cr_assert_arr_eq(top->used, nothing, sizeof(nothing));

@@ -2,6 +2,7 @@
 
 #include "daemon-house.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 
 static Accounts accounts;
 static Account *alice;
+static Voice *voice;        /* alice's */
 static int log_fd;
 
 static void begin(void) {
@@ -19,6 +21,7 @@ static void begin(void) {
         memset(max, 0xff, sizeof(max));
         accounts_init(&accounts, max, max, NULL, 0);
         REQUIRE(accounts_ref_user(&accounts, ALICE, &alice) == 0);
+        voice = accounts_voice(&accounts, ALICE);
         log_fd = memfd_create("log", MFD_CLOEXEC);
         REQUIRE(log_fd >= 0 && log_open(log_fd) == 0);
 }
@@ -61,7 +64,8 @@ TEST(audit, every_error_and_reason_has_a_name_of_its_own) {
 }
 
 TEST(audit, slots_count_from_one_on_the_wire) {
-        static const char *const names[] = { "none", "bytes", "regions", "grants", "peers", "watches", "pending", "inflight" };
+        static const char *const names[] = { "none", "bytes", "regions", "grants", "peers", "watches", "pending",
+                                             "inflight" };
 
         for (uint32_t i = 0; i < 8; ++i)
                 cr_assert_str_eq(audit_slot_name(i), names[i]);
@@ -72,11 +76,10 @@ TEST(audit, slots_count_from_one_on_the_wire) {
 
 TEST(audit, a_shortage_says_whose_limit_which_slot_and_how_much) {
         Shortage shortage = { .uid = ALICE, .slot = ACCOUNT_BYTES, .asked = 8192, .left = 4096, .limit = 10000 };
-        Account directory = { .kind = ACCOUNT_DIRECTORY };
         Refusal refusal;
 
         begin();
-        shortage.account = alice;
+        shortage.kind = ACCOUNT_USER;
         audit_shortage(&refusal, &shortage, "/x", 2);
         cr_assert(refusal.error == SHMD__ERROR__ERROR_QUOTA && refusal.reason == SHMD__REASON__REASON_LIMIT);
         cr_assert(refusal.slot == SHMD__SLOT__SLOT_BYTES && refusal.uid == ALICE);
@@ -84,12 +87,14 @@ TEST(audit, a_shortage_says_whose_limit_which_slot_and_how_much) {
         cr_assert_str_eq(refusal.sentence, "over quota: the limit of uid 64101 is 10000 bytes, 4096 left, 8192 asked");
 
         shortage.share = true;
-        shortage.account = &accounts.pool;
+        shortage.kind = ACCOUNT_POOL;
         audit_shortage(&refusal, &shortage, "/x", 2);
         cr_assert_eq(refusal.reason, SHMD__REASON__REASON_SHARE);
-        cr_assert_str_eq(refusal.sentence, "over quota: the fair share of uid 64101 is 10000 bytes, 4096 left, 8192 asked");
+        cr_assert_str_eq(refusal.sentence,
+                         "over quota: the fair share of uid 64101 is 10000 bytes, 4096 left, 8192 asked");
 
-        shortage = (Shortage){ .account = &directory, .uid = (uid_t)-1, .slot = ACCOUNT_REGIONS, .asked = 1, .limit = 3 };
+        shortage = (Shortage){ .kind = ACCOUNT_DIRECTORY, .uid = (uid_t)-1, .slot = ACCOUNT_REGIONS, .asked = 1,
+                               .limit = 3 };
         audit_shortage(&refusal, &shortage, "/d", 2);
         cr_assert_eq(refusal.reason, SHMD__REASON__REASON_DIRECTORY_LIMIT);
         cr_assert_str_eq(refusal.sentence, "over quota: the directory's limit is 3 regions, 0 left, 1 asked");
@@ -156,18 +161,18 @@ TEST(audit, a_refusal_is_one_line_with_everything_in_it) {
         begin();
         audit_refuse(&refusal, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_SEARCH, "/a\nevent=x", 10, "no search");
         audit_log(&refusal, alice, 3, 77, "open");
-        cr_assert_str_eq(logged(), "event=refused uid=64101 pid=77 peer=3 request=open error=denied reason=search "
+        cr_assert_str_eq(logged(),
+                         "event=refused uid=64101 pid=77 peer=3 request=open error=denied reason=directory-search "
                                    "thing=\"/a\\x0aevent=x\" message=\"no search\"\n");
         end();
 }
 
 TEST(audit, a_shortage_is_said_once_until_it_recovers) {
-        Shortage shortage = { .uid = ALICE, .slot = ACCOUNT_PEERS, .asked = 1, .left = 0, .limit = 5 };
+        Shortage shortage = { .uid = ALICE, .kind = ACCOUNT_USER, .slot = ACCOUNT_PEERS, .asked = 1, .limit = 5 };
         Charge charge = CHARGE_NULL;
         Refusal refusal;
 
         begin();
-        shortage.account = alice;
         audit_shortage(&refusal, &shortage, NULL, 0);
         for (int i = 0; i < 10; ++i)
                 audit_log(&refusal, alice, 0, 77, "connect");
@@ -196,16 +201,16 @@ TEST(audit, one_user_writes_twenty_lines_at_once_and_then_two_a_second) {
                 audit_log(&refusal, alice, 0, 77, "open");
         cr_assert_geq(lines(), 20);
         cr_assert_leq(lines(), 22, "a slow machine may have refilled a little");
-        cr_assert_eq(alice->audit.suppressed, 1000 - lines());
+        cr_assert_eq(voice->suppressed, 1000 - lines());
 
         /* A second later. */
-        alice->audit.tokens = 0;
-        alice->audit.suppressed = 980;
-        alice->audit.refill_at = time_now() - NSEC_PER_SEC;
+        voice->tokens = 0;
+        voice->suppressed = 980;
+        voice->refill_at = time_now() - NSEC_PER_SEC;
         for (int i = 0; i < 10; ++i)
                 audit_log(&refusal, alice, 0, 77, "open");
         cr_assert_neq(strstr(logged(), " suppressed_before=980\n"), NULL, "what was left out is counted");
-        cr_assert_geq(alice->audit.suppressed, 7);
+        cr_assert_geq(voice->suppressed, 7);
         end();
 }
 
@@ -215,10 +220,10 @@ TEST(audit, a_quiet_day_saves_no_more_than_the_twenty) {
         begin();
         audit_refuse(&refusal, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_SEARCH, NULL, 0, "no");
         audit_log(&refusal, alice, 0, 77, "open");
-        alice->audit.tokens = 5;
-        alice->audit.refill_at = time_now() - 40 * NSEC_PER_SEC;
+        voice->tokens = 5;
+        voice->refill_at = time_now() - 40 * NSEC_PER_SEC;
         audit_log(&refusal, alice, 0, 77, "open");
-        cr_assert_eq(alice->audit.tokens, 19);
+        cr_assert_eq(voice->tokens, 19);
         end();
 }
 
@@ -244,5 +249,31 @@ TEST(audit, a_closed_peer_is_a_line_and_counts_like_any) {
         for (int i = 0; i < 100; ++i)
                 audit_log_closed(alice, 3, 77, "malformed");
         cr_assert_leq(lines(), 22);
+        end();
+}
+
+TEST(audit, a_user_gets_no_new_lines_with_a_new_account) {
+        Refusal refusal;
+
+        begin();
+        audit_refuse(&refusal, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_SEARCH, NULL, 0, "no");
+        for (int i = 0; i < 100; ++i) {
+                audit_log(&refusal, alice, 0, 77, "open");
+                alice = account_unref(alice);
+                REQUIRE(accounts_ref_user(&accounts, ALICE, &alice) == 0);
+        }
+        cr_assert_leq(lines(), 22);
+        end();
+}
+
+TEST(audit, connections_of_nobody_known_have_lines_of_their_own) {
+        begin();
+        audit_log_not_accepted(&accounts, (uid_t)-1, "credentials", -EPERM);
+        cr_assert_str_eq(logged(), "event=not-accepted reason=credentials error=EPERM\n");
+        audit_log_not_accepted(&accounts, ALICE, "resources", -ENOMEM);
+        cr_assert_neq(strstr(logged(), "event=not-accepted uid=64101 reason=resources error=ENOMEM\n"), NULL);
+        for (int i = 0; i < 1000; ++i)
+                audit_log_not_accepted(&accounts, (uid_t)-1, "credentials", 0);
+        cr_assert_leq(lines(), 24);
         end();
 }

@@ -106,7 +106,8 @@ TEST(capacity, what_costs_descriptors_cannot_be_unlimited_and_what_does_not_can)
         cr_assert_eq(capacity_resolve(config, 1024, MEMORY), CAPACITY_E_IMPOSSIBLE);
         end();
         begin();
-        config->global[ACCOUNT_BYTES] = config->global[ACCOUNT_GRANTS] = config->global[ACCOUNT_WATCHES] = QUOTA_UNLIMITED;
+        config->global[ACCOUNT_BYTES] = QUOTA_UNLIMITED;
+        config->global[ACCOUNT_GRANTS] = config->global[ACCOUNT_WATCHES] = QUOTA_UNLIMITED;
         cr_assert_eq(capacity_resolve(config, 1024, MEMORY), 0);
         cr_assert_eq(config->global[ACCOUNT_BYTES], QUOTA_UNLIMITED);
         end();

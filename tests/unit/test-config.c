@@ -116,7 +116,8 @@ TEST(config, sizes_have_units_of_1024_and_never_wrap) {
 
 TEST(config, times_have_a_unit_and_reach_a_century) {
         static const char *const bad[] = {
-                "", "0", "10", "s", "-1s", "1 s", "1.5s", "1m", "1S", "1sec", "1d", "1h30min", "876601h", "99999999999999h",
+                "", "0", "10", "s", "-1s", "1 s", "1.5s", "1m", "1S", "1sec", "1d", "1h30min", "876601h",
+                "99999999999999h",
                 "unlimited", "3155760001s",
         };
 
@@ -132,7 +133,8 @@ TEST(config, times_have_a_unit_and_reach_a_century) {
 }
 
 TEST(config, modes_are_octal) {
-        static const char *const bad[] = { "", "8", "0o7", "-1", "777777", "000000", "10000", "u+r", " 7", "7 ", "0x1" };
+        static const char *const bad[] = { "", "8", "0o7", "-1", "777777", "000000", "10000", "u+r", " 7", "7 ",
+                                           "0x1" };
 
         expect_value(config_parse_mode, "0", 0);
         expect_value(config_parse_mode, "666", 0666);
@@ -200,7 +202,8 @@ TEST(config, every_key_goes_where_it_belongs) {
         expect_valid("# all of them\n[daemon]\nsocket = /a/b\nsocket-mode = 0600\nuser = 64055\nadmin-group = 7\n"
                      "root-mode = 0755\n; and\n[global]\nbytes = 1K\nregions = 2\ngrants = 3\npeers = 4\nwatches = 5\n"
                      "pending = 6\ninflight = 7\n\n[account]\nbytes = 8\nregions = 9\ngrants = 10\npeers = 11\n"
-                     "watches = 12\npending = 13\ninflight = 14\n[time]\nwait-max = 15s\nhello = 16ms\nstall = 17min\n");
+                     "watches = 12\npending = 13\ninflight = 14\n[time]\n"
+                     "wait-max = 15s\nhello = 16ms\nstall = 17min\n");
         cr_assert_str_eq(config->socket, "/a/b");
         cr_assert_str_eq(config->user, "64055");
         cr_assert_str_eq(config->admin_group, "7");
@@ -222,7 +225,8 @@ TEST(config, auto_is_allowed_where_it_is_the_default_and_nowhere_else) {
         expect_valid("[global]\nbytes = auto\nregions = auto\npeers = auto\ninflight = auto\n");
         cr_assert_eq(config->global[ACCOUNT_BYTES], CONFIG_AUTO);
         expect_error(2, "grants=auto: must be a number, or unlimited", "[global]\ngrants = auto\n");
-        expect_error(2, "bytes=auto: must be a size such as 64M (K, M, G, T), or unlimited", "[account]\nbytes = auto\n");
+        expect_error(2, "bytes=auto: must be a size such as 64M (K, M, G, T), or unlimited",
+                     "[account]\nbytes = auto\n");
         expect_error(2, "stall=auto: must be a time such as 500ms, 10s, 5min or 1h", "[time]\nstall = auto\n");
         done();
 }
@@ -253,7 +257,8 @@ TEST(config, every_value_of_the_wrong_type_names_its_key_and_its_line) {
         for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); ++i) {
                 char text[256], what[256];
 
-                (void)snprintf(text, sizeof(text), "# comment\n\n[%s]\n# another\n%s = %s\n", keys[i][0], keys[i][1], keys[i][2]);
+                (void)snprintf(text, sizeof(text), "# comment\n\n[%s]\n# another\n%s = %s\n", keys[i][0], keys[i][1],
+                               keys[i][2]);
                 (void)snprintf(what, sizeof(what), "%s=%s: must be %s", keys[i][1], keys[i][2], keys[i][3]);
                 expect_error(5, what, text);
         }
@@ -282,9 +287,11 @@ TEST(config, what_is_unknown_is_an_error) {
 
 TEST(config, a_key_given_twice_is_an_error_also_in_two_parts_of_its_section) {
         expect_error(3, "'socket' is given twice in section [daemon]", "[daemon]\nsocket = a\nsocket = a\n");
-        expect_error(6, "'hello' is given twice in section [time]", "[time]\nhello = 1s\n[global]\npeers = 1\n[time]\nhello = 1s\n");
+        expect_error(6, "'hello' is given twice in section [time]",
+                     "[time]\nhello = 1s\n[global]\npeers = 1\n[time]\nhello = 1s\n");
         expect_valid("[global]\nbytes = 1\n[account]\nbytes = 1\n[account 7]\nbytes = 1\n[account 8]\nbytes = 1\n");
-        expect_error(4, "'bytes' is given twice in section [account 7]", "[account 7]\nbytes = 1\n[account 7]\nbytes = 2\n");
+        expect_error(4, "'bytes' is given twice in section [account 7]",
+                     "[account 7]\nbytes = 1\n[account 7]\nbytes = 2\n");
         done();
 }
 
@@ -338,7 +345,8 @@ TEST(config, section_names_that_are_too_long_are_errors_and_never_cut) {
                         REQUIRE(config->n_directories == 1 && strlen(config->directories[0].path) == n + 1,
                                 "%zu became %zu", n + 1, strlen(config->directories[0].path));
                 else
-                        REQUIRE(strstr(config->message, ":1: the section's name is longer than 48 bytes"), "%s", config->message);
+                        REQUIRE(strstr(config->message, ":1: the section's name is longer than 48 bytes"), "%s",
+                                config->message);
                 REQUIRE(r == (n + 11 <= 48 ? 0 : CONFIG_E_INVALID), "%zu bytes: %d", n + 11, r);
         }
         done();
@@ -364,7 +372,8 @@ TEST(config, a_nul_in_the_file_is_no_way_to_hide_a_line) {
 /* -- exceptions and directories --------------------------------------------------------------------- */
 
 TEST(config, an_account_may_be_an_exception_and_otherwise_is_like_all) {
-        expect_valid("[account 7]\nbytes = 1M\npeers = unlimited\n[account]\nregions = 5\n[account root]\ngrants = 0\n");
+        expect_valid("[account 7]\nbytes = 1M\npeers = unlimited\n[account]\nregions = 5\n"
+                     "[account root]\ngrants = 0\n");
         cr_assert_eq(config->n_exceptions, 2);
         cr_assert_eq(config->exceptions[0].uid, 7);
         cr_assert_eq(config->exceptions[0].max[ACCOUNT_BYTES], UINT64_C(1) << 20);
@@ -414,13 +423,15 @@ TEST(config, directories_come_out_with_parents_before_children) {
 
 TEST(config, a_directory_that_cannot_be_is_an_error) {
         expect_error(2, "[directory a]: a name starts with '/'", "[directory a]\nmode = 0755\n");
-        expect_error(2, "[directory /a/..]: a component of a name is neither '.' nor '..'", "[directory /a/..]\nmode = 0755\n");
+        expect_error(2, "[directory /a/..]: a component of a name is neither '.' nor '..'",
+                     "[directory /a/..]\nmode = 0755\n");
         expect_error(2, "mode=2777: must be an octal mode of at most 1777", "[directory /a]\nmode = 2777\n");
         expect_error(2, "mode=rwx: must be an octal mode of at most 1777", "[directory /a]\nmode = rwx\n");
         expect_error(2, "owner: there is no user 'nobody at all'", "[directory /a]\nowner = nobody at all\n");
         expect_error(2, "group: there is no group 'nobody at all'", "[directory /a]\ngroup = nobody at all\n");
         expect_error(2, "there is no key 'peers' in this section", "[directory /a]\npeers = 1\n");
-        expect_error(2, "bytes=x: must be a size such as 64M (K, M, G, T), or unlimited", "[directory /a]\nbytes = x\n");
+        expect_error(2, "bytes=x: must be a size such as 64M (K, M, G, T), or unlimited",
+                     "[directory /a]\nbytes = x\n");
         done();
 }
 

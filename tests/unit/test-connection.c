@@ -46,6 +46,16 @@ static Connection *connect_one(int *ret_other) {
         return made;
 }
 
+/* How many have ended and are still there. */
+static unsigned int lingering(void) {
+        Connection *owing;
+        unsigned int n = 0;
+
+        list_for_each(owing, &connections.owing, Connection, owing)
+                n += owing->lingering;
+        return n;
+}
+
 static void begin_with(uint64_t stall_ns) {
         house_open(&house);
         REQUIRE(loop_new(&loop, &house.deadlines) == 0);
@@ -59,22 +69,12 @@ static void begin(void) {
         begin_with(3600 * NSEC_PER_SEC);
 }
 
-/* Connections that are over and wait for their other side. */
-static size_t n_lingering(void) {
-        const Connection *c;
-        size_t n = 0;
-
-        list_for_each(c, &connections.owing, Connection, owing)
-                n += c->lingering;
-        return n;
-}
-
 static void end(void) {
         other = close_fd(other);
         null = close_fd(null);
         connection = connection_retire(connection);
         connections_deinit(&connections);
-        cr_assert_eq(n_lingering(), 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(alice->used[ACCOUNT_PEERS], 0);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
         loop = loop_free(loop);
@@ -257,6 +257,16 @@ TEST(connection, the_users_limit_counts_over_all_its_connections) {
         end();
 }
 
+TEST(connection, a_yes_costs_nothing_until_something_is_sent) {
+        begin();
+        for (int i = 0; i < 10; ++i)
+                cr_assert_eq(connection_may_send(connection, 100, NULL), 0);
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
+        REQUIRE(send_packet(connection, 1, 64, 3) == 0);
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 3);
+        end();
+}
+
 /* -- bytes --------------------------------------------------------------------------------------- */
 
 TEST(connection, after_a_yes_an_answer_of_any_size_fits) {
@@ -302,6 +312,45 @@ TEST(connection, a_packet_that_comes_uninvited_waits_its_turn) {
         cr_assert(list_is_empty(&connection->queue));
         cr_assert_eq(receive(other), n);
         cr_assert_eq(receive(other), n + 1, "with its descriptors, which are copies");
+        end();
+}
+
+TEST(connection, a_packet_that_waits_keeps_the_charge_of_what_it_ends) {
+        Charge charge = CHARGE_NULL;
+        uint8_t packet[64];
+        unsigned int n;
+
+        begin();
+        REQUIRE(account_charge(alice, &(Cost){ .slots = { [ACCOUNT_PENDING] = 1 } }, &charge, NULL) == 0);
+        wire_put_header(packet, sizeof(packet), 1, 0, 1);
+        cr_assert_eq(connection_send(connection, packet, sizeof(packet), NULL, 0, &charge), 0);
+        cr_assert_eq(charge.account, alice, "it did not have to wait");
+
+        n = fill();
+        cr_assert_eq(connection_send(connection, packet, sizeof(packet), NULL, 0, &charge), 0);
+        cr_assert_eq(charge.account, NULL);
+        cr_assert_eq(alice->used[ACCOUNT_PENDING], 1);
+        cr_assert_eq(receive_all(other), n);
+        refresh();
+        cr_assert_eq(alice->used[ACCOUNT_PENDING], 0, "sent");
+        cr_assert_eq(receive_all(other), 2);
+        end();
+}
+
+TEST(connection, descriptors_that_wait_are_charged_like_those_in_flight) {
+        unsigned int n;
+
+        begin();
+        n = fill();
+        REQUIRE(send_packet(connection, n + 1, 64, 2) == 0);
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 2);
+        cr_assert_eq(receive_all(other), n - 1);
+        (void)connection_may_send(connection, 0, NULL);
+        refresh();
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 2, "all was read, but not what waited");
+        cr_assert_eq(receive_all(other), 2);
+        refresh();
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
         end();
 }
 
@@ -400,7 +449,7 @@ TEST(connection, one_that_owes_nothing_ends_at_once) {
         cr_assert_eq(ask_and_send(connection, 64, 1), 0);
         cr_assert_eq(receive(other), 1);
         connection = connection_retire(connection);
-        cr_assert_eq(n_lingering(), 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(fcntl(fd, F_GETFD), -1);
         cr_assert_eq(alice->used[ACCOUNT_PEERS], 0);
         end();
@@ -413,7 +462,7 @@ TEST(connection, one_that_ends_with_something_unread_lingers_with_its_charges_un
         cr_assert_eq(ask_and_send(connection, 64, 3), 0);
         cr_assert_eq(ask_and_send(connection, 64, 4), 0);
         connection = connection_retire(connection);
-        cr_assert_eq(n_lingering(), 1);
+        cr_assert_eq(lingering(), 1);
         cr_assert_eq(alice->used[ACCOUNT_PEERS], 1);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 7);
         cr_assert_eq(send(other, "x", 1, MSG_NOSIGNAL), -1, "it is shut down");
@@ -421,12 +470,12 @@ TEST(connection, one_that_ends_with_something_unread_lingers_with_its_charges_un
         refresh();
         cr_assert_eq(receive(other), 1);
         refresh();
-        cr_assert_eq(n_lingering(), 1);
+        cr_assert_eq(lingering(), 1);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 7);
         cr_assert_eq(receive(other), 1);
         cr_assert_eq(recv(other, &byte, 1, 0), 0, "then comes the end");
         refresh();
-        cr_assert_eq(n_lingering(), 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(alice->used[ACCOUNT_PEERS], 0);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
         end();
@@ -437,10 +486,10 @@ TEST(connection, one_that_lingers_ends_when_the_other_side_is_gone) {
         cr_assert_eq(ask_and_send(connection, 64, 3), 0);
         connection = connection_retire(connection);
         refresh();
-        cr_assert_eq(n_lingering(), 1);
+        cr_assert_eq(lingering(), 1);
         other = close_fd(other);
         refresh();
-        cr_assert_eq(n_lingering(), 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
         end();
 }
@@ -452,7 +501,7 @@ TEST(connection, one_that_lingers_is_never_stalled_and_drops_what_was_waiting) {
         n = fill();
         REQUIRE(send_packet(connection, 99, 64, 2) == 0);
         connection = connection_retire(connection);
-        cr_assert_eq(n_lingering(), 1);
+        cr_assert_eq(lingering(), 1);
         refresh();
         refresh();
         cr_assert_eq(n_stalled, 0);
@@ -465,7 +514,7 @@ TEST(connection, at_the_end_nobody_is_waited_for) {
         cr_assert_eq(ask_and_send(connection, 64, 3), 0);
         connection = connection_retire(connection);
         connections_deinit(&connections);
-        cr_assert_eq(n_lingering(), 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 0);
         end();
 }

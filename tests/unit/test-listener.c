@@ -204,7 +204,8 @@ static void take(void *userdata, int fd) {
 static void note(void *userdata, bool paused, int error) {
         char text[64];
 
-        (void)snprintf(text, sizeof(text), "%s:%s ", paused ? "paused" : "resumed", error ? strerrorname_np(error) : "-");
+        (void)snprintf(text, sizeof(text), "%s:%s ", paused ? "paused" : "resumed",
+                       error ? strerrorname_np(error) : "-");
         REQUIRE(strlen(notes) + strlen(text) < sizeof(notes), "%s", notes);
         (void)strcat(notes, text);
 }
@@ -410,9 +411,11 @@ TEST(listener, unwanted_descriptors_stop_at_their_sender_where_the_kernel_can) {
         union {
                 struct cmsghdr align;
                 char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { .align = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+        } control = { .align = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+                                 .cmsg_type = SCM_RIGHTS } };
         struct iovec iov = { .iov_base = (void *)"x", .iov_len = 1 };
-        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
         int client, zero = 0;
 
         begin();
@@ -430,7 +433,8 @@ TEST(listener, a_descriptor_that_cannot_be_one_is_consumed_all_the_same) {
 
         deadlines_init(&deadlines);
         REQUIRE(loop_new(&loop, &deadlines) == 0);
-        cr_assert_eq(listener_new_consume_fd(&listener, loop, &deadlines, fd, &(ListenerEvents){ take, note, NULL }), -EPERM);
+        cr_assert_eq(listener_new_consume_fd(&listener, loop, &deadlines, fd, &(ListenerEvents){ take, note, NULL }),
+                     -EPERM);
         cr_assert_eq(fcntl(fd, F_GETFD), -1);
         cr_assert_eq(listener, NULL);
         cr_assert_eq(listener_free(NULL), NULL);

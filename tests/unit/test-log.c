@@ -69,7 +69,8 @@ TEST(log, a_line_is_its_event_and_its_pairs) {
         log_u64(&line, "most", UINT64_MAX);
         log_errno(&line, "error", -ENOENT);
         log_end(&line);
-        cr_assert_str_eq(read_log(), "event=ready socket=/run/shmd/socket zero=0 most=18446744073709551615 error=ENOENT\n");
+        cr_assert_str_eq(read_log(),
+                         "event=ready socket=/run/shmd/socket zero=0 most=18446744073709551615 error=ENOENT\n");
         close_log();
 }
 

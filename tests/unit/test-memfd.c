@@ -496,8 +496,8 @@ TEST(memfd, marks_are_far_above_any_byte_of_the_file) {
         cr_assert_eq(lock.l_start, MEMFD_MARKER_BASE + 5);
         cr_assert_eq(lock.l_len, 1);
 
-        cr_assert_eq(memfd_mark(other, UINT64_MAX), 0, "no number leads out of the file's range");
-        cr_assert(is_marked(fd, UINT64_MAX));
+        cr_assert_eq(memfd_mark(other, UINT64_C(1) << 60), 0);
+        cr_assert(is_marked(fd, UINT64_C(1) << 60));
         close_fd(other);
         close_fd(fd);
 }
@@ -512,6 +512,32 @@ TEST(memfd, a_mark_that_somebody_else_forged_looks_like_one) {
         close_fd(other);
         cr_assert_not(is_marked(fd, 1));
         close_fd(mine);
+        close_fd(fd);
+}
+
+TEST(memfd, marks_are_found_in_a_range_with_the_range_of_their_lock) {
+        struct flock wide = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = MEMFD_MARKER_BASE + 20, .l_len = 10 };
+        int fd = make(4096), other = reopen(fd, false), forged = reopen(fd, false);
+        uint64_t first = 0, last = 0;
+
+        cr_assert_eq(memfd_mark(other, 10), 0);
+        cr_assert_not(memfd_find_mark(fd, 1, 9, &first, &last));
+        cr_assert_not(memfd_find_mark(fd, 11, 1000, &first, &last));
+        cr_assert(memfd_find_mark(fd, 1, 1000, &first, &last) && first == 10 && last == 10);
+        cr_assert(memfd_find_mark(fd, 10, 10, &first, &last) && first == 10 && last == 10);
+
+        /* One lock over many is clipped to what was asked. */
+        close_fd(other);
+        cr_assert_eq(fcntl(forged, F_OFD_SETLK, &wide), 0);
+        cr_assert(memfd_find_mark(fd, 1, 1000, &first, &last) && first == 20 && last == 29);
+        cr_assert(memfd_find_mark(fd, 25, 27, &first, &last) && first == 25 && last == 27);
+        cr_assert(memfd_find_mark(fd, 28, 40, &first, &last) && first == 28 && last == 29);
+        cr_assert(memfd_find_mark(fd, 1, 20, &first, &last) && first == 20 && last == 20);
+        wide.l_start = 0;
+        wide.l_len = 0;
+        cr_assert_eq(fcntl(forged, F_OFD_SETLK, &wide), 0);
+        cr_assert(memfd_find_mark(fd, 3, 5, &first, &last) && first == 3 && last == 5, "to the end of all");
+        close_fd(forged);
         close_fd(fd);
 }
 

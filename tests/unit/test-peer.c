@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@ static void end(void) {
 static void let_read(const Guest *guest) {
         const ConnectionEvents *events = &guest_peer(guest)->connection->events;
 
+        table_new_turn();
         events->readable(events->userdata);
 }
 
@@ -110,7 +112,8 @@ TEST(peer, at_the_limit_a_connection_is_told_why_and_closed) {
         cr_assert_eq(guest->id, 0, "it did not become a peer");
         guest_expect(guest, QUOTA, LIMIT, guest_receive(guest));
         cr_assert_eq(guest->header.serial, 0);
-        cr_assert(guest->refusal->slot == SHMD__SLOT__SLOT_PEERS && guest->refusal->limit == 1 && guest->refusal->asked == 1);
+        cr_assert(guest->refusal->slot == SHMD__SLOT__SLOT_PEERS && guest->refusal->limit == 1 &&
+                  guest->refusal->asked == 1);
         cr_assert_eq(guest_receive(guest), CLOSED);
         guest = guest_free(guest);
         cr_assert_eq(table->n_peers, 1);
@@ -183,7 +186,8 @@ TEST(peer, its_session_regions_lose_their_names_and_the_others_keep_them) {
         guest_expect_done(alice, ask_create(alice, "/named", 4096, 0600));
         guest_expect_done(alice, guest_ask(alice, MESSAGE_CREATE,
                           REQUEST(Create, create, .path = BYTES("/session"), .size = 8192, .mode = 0600,
-                                  .rights = SHMD__RIGHTS__RIGHTS_READ_WRITE, .lifetime = SHMD__LIFETIME__LIFETIME_SESSION)));
+                                  .rights = SHMD__RIGHTS__RIGHTS_READ_WRITE,
+                                  .lifetime = SHMD__LIFETIME__LIFETIME_SESSION)));
         kept = alice->fds;
         alice->fds = (FdList)FDLIST_NULL;
         alice = guest_free(alice);
@@ -202,15 +206,48 @@ TEST(peer, its_session_regions_lose_their_names_and_the_others_keep_them) {
         end();
 }
 
+TEST(peer, one_with_many_session_regions_ends_in_several_turns) {
+        char path[16];
+
+        begin();
+        for (int i = 0; i < 150; ++i) {
+                (void)snprintf(path, sizeof(path), "/%d", i);
+                guest_expect_done(alice, guest_ask(alice, MESSAGE_CREATE,
+                                  REQUEST(Create, create, .path = BYTES(path), .mode = 0600,
+                                          .lifetime = SHMD__LIFETIME__LIFETIME_SESSION)));
+        }
+        peer_end(guest_peer(alice), NULL);
+        deadlines_run(&table->deadlines, time_now());
+        cr_assert_eq(table->regions.n_named, 150 - 64);
+        deadlines_run(&table->deadlines, time_now());
+        cr_assert_eq(table->regions.n_named, 150 - 128);
+        cr_assert_neq(guest_peer(alice), NULL);
+        deadlines_run(&table->deadlines, time_now());
+        cr_assert_eq(table->regions.n_named, 0);
+        cr_assert_eq(guest_peer(alice), NULL);
+        end();
+}
+
 TEST(peer, its_waits_are_over_with_it) {
         begin();
-        cr_assert_eq(guest_ask(alice, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES("/x"), .timeout_ns = NSEC_PER_SEC)), SILENT);
+        cr_assert_eq(guest_ask(alice, MESSAGE_WAIT,
+                               REQUEST(Wait, wait, .path = BYTES("/x"), .timeout_ns = NSEC_PER_SEC)), SILENT);
         alice = guest_free(alice);
         cr_assert_eq(table->waiters.n, 0);
         cr_assert_eq(table->accounts.pool.used[ACCOUNT_WATCHES], 0);
         cr_assert_eq(table->accounts.pool.used[ACCOUNT_PENDING], 0);
         alice = guest_new(ALICE);
         end();
+}
+
+/* Connections that have ended and are still there. */
+static unsigned int lingering(void) {
+        Connection *owing;
+        unsigned int n = 0;
+
+        list_for_each(owing, &table->connections.owing, Connection, owing)
+                n += owing->lingering;
+        return n;
 }
 
 TEST(peer, who_ends_with_answers_unread_stays_on_the_books_until_they_are_read) {
@@ -228,12 +265,12 @@ TEST(peer, who_ends_with_answers_unread_stays_on_the_books_until_they_are_read) 
         peer_end(guest_peer(alice), NULL);
         table_pass(0);
         cr_assert_eq(guest_peer(alice), NULL);
-        cr_assert_eq(table->connections.n_lingering, 1);
+        cr_assert_eq(lingering(), 1);
         cr_assert_gt(table->accounts.pool.used[ACCOUNT_INFLIGHT], 0);
         guest_expect_done(alice, guest_receive(alice));
         table_pass(2 * NSEC_PER_SEC);
         table_pass(4 * NSEC_PER_SEC);
-        cr_assert_eq(table->connections.n_lingering, 0);
+        cr_assert_eq(lingering(), 0);
         cr_assert_eq(table->accounts.pool.used[ACCOUNT_INFLIGHT], 0);
         cr_assert_eq(table->accounts.pool.used[ACCOUNT_PEERS], 0);
         end();
@@ -329,7 +366,7 @@ TEST(peer, who_pipelines_is_answered_at_most_sixteen_times_a_turn) {
                 all += answers;
         }
         cr_assert_eq(all, 100);
-        cr_assert_eq(most, 16);
+        cr_assert(most > 1 && most <= 16, "%zu", most);
         end();
 }
 
@@ -349,7 +386,8 @@ TEST(peer, at_the_end_what_was_sent_is_answered_and_what_waits_is_refused) {
 
         begin();
         bob = guest_new(BOB);
-        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES("/x"), .timeout_ns = NSEC_PER_SEC)), SILENT);
+        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT,
+                               REQUEST(Wait, wait, .path = BYTES("/x"), .timeout_ns = NSEC_PER_SEC)), SILENT);
         for (uint64_t i = 1; i <= 3; ++i)
                 REQUIRE(send(alice->fd, packet, pack_ping(packet, i), MSG_NOSIGNAL) == sizeof(packet));
         peers_finish(table);

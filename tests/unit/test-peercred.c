@@ -197,7 +197,8 @@ static int without_option(void *userdata) {
         Peercred cred;
 
         connect_ends();
-        house_deny(EPERM, SCMP_SYS(getsockopt), 1, (struct scmp_arg_cmp[]){ { 2, SCMP_CMP_EQ, (scmp_datum_t)option, 0 } });
+        house_deny(EPERM, SCMP_SYS(getsockopt), 1, (struct scmp_arg_cmp[]){ { 2, SCMP_CMP_EQ, (scmp_datum_t)option,
+                                                                              0 } });
         if (option != SO_PEERPIDFD) {
                 REQUIRE(peercred_read(ends[0], &cred) == -EPERM);
                 return 0;

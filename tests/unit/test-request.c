@@ -68,9 +68,11 @@ TEST(request, hello_settles_on_a_version_both_speak) {
 
                 if (n != 16)
                         guest_expect(guest, INVALID, MALFORMED,
-                                     guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = 1, .session = bytes)));
+                                     guest_ask(guest, MESSAGE_HELLO,
+                                               REQUEST(Hello, hello, .version = 1, .session = bytes)));
         }
-        guest_expect_done(guest, guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = 1000, .features = UINT64_MAX)));
+        guest_expect_done(guest, guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = 1000,
+                                                                         .features = UINT64_MAX)));
         cr_assert_eq(((const Shmd__HelloReply *)guest->reply)->version, 1);
         guest = guest_free(guest);
         end();
@@ -81,6 +83,7 @@ TEST(request, nothing_is_legal_before_hello_and_no_hello_after_it) {
         for (unsigned int kind = MESSAGE_HELLO + 1; kind < _MESSAGE_N; ++kind) {
                 Guest *guest = guest_connect(CAROL, CAROL, NULL, 0);
 
+                *accounts_voice(&table->accounts, CAROL) = (Voice){ .refill_at = 0 };
                 guest_expect(guest, INVALID, STATE, guest_ask_raw(guest, kind, 1, "", 0));
                 cr_assert(deadline_is_armed(&guest_peer(guest)->end), "%s: the peer is over", message_name(kind));
                 guest = guest_free(guest);
@@ -127,7 +130,8 @@ TEST(request, what_cannot_be_read_ends_the_peer) {
 TEST(request, only_an_administrator_gives_things_away) {
         begin();
         guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
-        guest_expect(alice, DENIED, ADMIN, guest_ask(alice, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(OWN_NAME),
+        guest_expect(alice, DENIED, ADMIN,
+                     guest_ask(alice, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(OWN_NAME),
                                                                                   .set_uid = true, .uid = BOB)));
         guest_expect_done(root, guest_ask(root, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(OWN_NAME),
                                                                       .set_uid = true, .uid = BOB)));
@@ -144,7 +148,8 @@ TEST(request, flags_that_are_not_defined_are_refused_bit_by_bit) {
 
                 if (flags > SHMD__CREATE_FLAGS__CREATE_RESERVE)
                         guest_expect(alice, INVALID, FLAGS, guest_ask(alice, MESSAGE_CREATE,
-                                     REQUEST(Create, create, .path = BYTES("/y"), .mode = 0600, .rights = READ_WRITE, .flags = flags)));
+                                     REQUEST(Create, create, .path = BYTES("/y"), .mode = 0600, .rights = READ_WRITE,
+                                             .flags = flags)));
                 if (flags > SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE)
                         guest_expect(alice, INVALID, FLAGS, guest_ask(alice, MESSAGE_PUBLISH,
                                      REQUEST(Publish, publish, .region = 1, .path = BYTES("/y"), .flags = flags)));
@@ -211,7 +216,8 @@ TEST(request, fields_of_a_create_that_are_out_of_range_are_refused) {
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
                      REQUEST(Create, create, .path = BYTES("/y"), .rights = READ_ONLY,
                              .flags = SHMD__CREATE_FLAGS__CREATE_RESERVE)));
-        guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE, REQUEST(Create, create, .rights = NO_RIGHTS)));
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_CREATE, REQUEST(Create, create, .rights = NO_RIGHTS)));
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
                      REQUEST(Create, create, .rights = READ_WRITE, .flags = SHMD__CREATE_FLAGS__CREATE_OPEN)));
         guest_expect(alice, INVALID, MALFORMED, ask_open(alice, "/y", NO_RIGHTS));
@@ -387,7 +393,8 @@ static void item_create(const char *path, uint64_t size) {
         Shmd__Create *create = &items.creates[items.n];
 
         shmd__create__init(create);
-        *create = (Shmd__Create){ .base = create->base, .path = BYTES(path), .size = size, .mode = 0600, .rights = READ_WRITE };
+        *create = (Shmd__Create){ .base = create->base, .path = BYTES(path), .size = size, .mode = 0600,
+                                  .rights = READ_WRITE };
         shmd__batch_item__init(&items.items[items.n]);
         items.items[items.n].create = create;
         items.pointers[items.n] = &items.items[items.n];
@@ -406,7 +413,8 @@ static void item_open(const char *path, uint32_t rights) {
 }
 
 static uint32_t ask_batch(Guest *guest) {
-        uint32_t r = guest_ask(guest, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = items.n, .items = items.pointers));
+        uint32_t r = guest_ask(guest, MESSAGE_BATCH,
+                               REQUEST(Batch, batch, .n_items = items.n, .items = items.pointers));
 
         items.n = 0;
         return r;
@@ -456,7 +464,8 @@ TEST(request, a_batch_is_all_or_nothing_and_says_which_item_it_was) {
 
 TEST(request, a_batch_that_is_refused_disturbs_nobody_who_waits) {
         begin();
-        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES("/a"), .timeout_ns = NSEC_PER_SEC)), SILENT);
+        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT,
+                               REQUEST(Wait, wait, .path = BYTES("/a"), .timeout_ns = NSEC_PER_SEC)), SILENT);
         item_create("/a", 4096);
         item_open("/missing", READ_ONLY);
         guest_expect(alice, NOT_FOUND, MISSING, ask_batch(alice));
@@ -498,7 +507,8 @@ TEST(request, with_256_descriptors_unread_the_next_waits_and_others_are_served) 
         begin();
         for (int i = 0; i < 128; ++i)
                 item_create("", 0);
-        REQUIRE(message_pack(REQUEST(Batch, batch, .n_items = items.n, .items = items.pointers), payload, sizeof(payload), &n) == 0);
+        REQUIRE(message_pack(REQUEST(Batch, batch, .n_items = items.n, .items = items.pointers), payload,
+                             sizeof(payload), &n) == 0);
         items.n = 0;
         for (uint64_t serial = 1; serial <= 3; ++serial) {
                 wire_put_header(table->request, n + sizeof(WireHeader), MESSAGE_BATCH, 0, serial);
@@ -534,7 +544,8 @@ static uint32_t ask_publish(Guest *guest, uint64_t region, const char *path, uin
         uint32_t r;
 
         guest->fds = (FdList)FDLIST_NULL;
-        r = guest_ask(guest, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = region, .path = BYTES(path), .flags = flags));
+        r = guest_ask(guest, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = region, .path = BYTES(path),
+                                                      .flags = flags));
         guest->fds = kept;
         return r;
 }
@@ -577,8 +588,10 @@ TEST(request, names_are_taken_away_by_who_may_and_of_the_right_kind) {
         guest_expect_done(alice, ask_create(alice, "/d/x", 4096, 0666));
         guest_expect(bob, DENIED, DIRECTORY_WRITE, ask_unlink(bob, "/d/x"));
         guest_expect(alice, IS_DIRECTORY, TAKEN, ask_unlink(alice, "/d"));
-        guest_expect(alice, NOT_DIRECTORY, TAKEN, guest_ask(alice, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/d/x"))));
-        guest_expect(alice, NOT_EMPTY, TAKEN, guest_ask(alice, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/d"))));
+        guest_expect(alice, NOT_DIRECTORY, TAKEN,
+                     guest_ask(alice, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/d/x"))));
+        guest_expect(alice, NOT_EMPTY, TAKEN,
+                     guest_ask(alice, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/d"))));
         guest_expect(alice, NOT_FOUND, MISSING, ask_unlink(alice, "/d/y"));
         guest_expect(alice, NOT_DIRECTORY, MISSING, ask_unlink(alice, "/d/x/y"));
         guest_expect(root, BUSY, ROOT, guest_ask(root, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/"))));
@@ -591,12 +604,17 @@ TEST(request, modes_are_changed_by_owners_and_within_their_kind) {
         begin();
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0755));
         guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
-        guest_expect(bob, DENIED, OWNER, guest_ask(bob, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME), .mode = 0666)));
-        guest_expect(alice, INVALID, MODE, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME), .mode = 01000)));
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"), .mode = 01777)));
-        guest_expect(alice, INVALID, MODE, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"), .mode = 02000)));
+        guest_expect(bob, DENIED, OWNER, guest_ask(bob, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME),
+                                                                               .mode = 0666)));
+        guest_expect(alice, INVALID, MODE,
+                     guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME), .mode = 01000)));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"),
+                                                                         .mode = 01777)));
+        guest_expect(alice, INVALID, MODE, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"),
+                                                                                   .mode = 02000)));
         guest_expect(alice, INVALID, MODE, ask_mkdir(alice, "/e", 02000));
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME), .mode = 0644)));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME),
+                                                                         .mode = 0644)));
         guest_expect_done(bob, ask_open(bob, OWN_NAME, READ_ONLY));
         end();
 }
@@ -610,12 +628,14 @@ TEST(request, a_new_owner_must_be_somebody_and_able_to_pay) {
                      REQUEST(Chown, chown, .path = BYTES(OWN_NAME), .set_gid = true, .gid = UINT32_MAX)));
         account_of(bob)->max[ACCOUNT_BYTES] = 4095;
         guest_expect(root, QUOTA, LIMIT, guest_ask(root, MESSAGE_CHOWN,
-                     REQUEST(Chown, chown, .path = BYTES(OWN_NAME), .set_uid = true, .uid = BOB, .set_gid = true, .gid = BOB)));
+                     REQUEST(Chown, chown, .path = BYTES(OWN_NAME), .set_uid = true, .uid = BOB, .set_gid = true,
+                             .gid = BOB)));
         cr_assert_eq(root->refusal->uid, BOB);
         guest_expect_done(alice, ask_stat(alice, OWN_NAME));
         cr_assert(((const Shmd__StatReply *)alice->reply)->node->uid == ALICE &&
                   ((const Shmd__StatReply *)alice->reply)->node->gid == ALICE, "neither changed");
-        guest_expect_done(root, guest_ask(root, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(OWN_NAME), .set_gid = true, .gid = BOB)));
+        guest_expect_done(root, guest_ask(root, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(OWN_NAME),
+                                                                       .set_gid = true, .gid = BOB)));
         guest_expect_done(alice, ask_stat(alice, OWN_NAME));
         cr_assert_eq(((const Shmd__StatReply *)alice->reply)->node->uid, ALICE);
         cr_assert_eq(((const Shmd__StatReply *)alice->reply)->node->gid, BOB);
@@ -670,10 +690,12 @@ TEST(request, who_may_search_at_last_is_told) {
         begin();
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0755));
         cr_assert_eq(ask_wait(bob, "/d/x", NSEC_PER_SEC), SILENT);
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"), .mode = 0700)));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"),
+                                                                         .mode = 0700)));
         guest_expect_done(alice, ask_create(alice, "/d/x", 4096, 0600));
         cr_assert_eq(guest_receive(bob), SILENT);
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"), .mode = 0711)));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES("/d"),
+                                                                         .mode = 0711)));
         guest_expect_done(bob, guest_receive(bob));
         end();
 }
@@ -690,11 +712,13 @@ TEST(request, a_list_comes_in_pages_that_join_without_gap_or_repeat) {
         for (int page = 0; page == 0 || *cursor; ++page) {
                 const Shmd__ListReply *reply;
 
-                guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"), .cursor = BYTES(cursor))));
+                guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"),
+                                                                            .cursor = BYTES(cursor))));
                 reply = (const Shmd__ListReply *)bob->reply;
                 cr_assert_eq(reply->n_nodes, page < 2 ? 256 : 88);
                 for (size_t i = 0; i < reply->n_nodes; ++i, ++n) {
-                        (void)snprintf(name, sizeof(name), "%.*s", (int)reply->nodes[i]->path.len, (char *)reply->nodes[i]->path.data);
+                        (void)snprintf(name, sizeof(name), "%.*s", (int)reply->nodes[i]->path.len,
+                                       (char *)reply->nodes[i]->path.data);
                         cr_assert_lt(strcmp(last, name), 0);
                         (void)strcpy(last, name);
                 }
@@ -703,7 +727,8 @@ TEST(request, a_list_comes_in_pages_that_join_without_gap_or_repeat) {
         cr_assert_eq(n, 600);
         guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"), .limit = 3)));
         cr_assert_eq(((const Shmd__ListReply *)bob->reply)->n_nodes, 3);
-        guest_expect(bob, INVALID, MALFORMED, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/000"), .cursor = BYTES("/001"))));
+        guest_expect(bob, INVALID, MALFORMED, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/000"),
+                                                                                   .cursor = BYTES("/001"))));
         end();
 }
 
@@ -714,11 +739,13 @@ TEST(request, a_directory_is_listed_by_who_may_read_and_search_it) {
                 if ((mode & 5) == 5)
                         guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/d"))));
                 else
-                        guest_expect(bob, DENIED, DIRECTORY_READ, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/d"))));
+                        guest_expect(bob, DENIED, DIRECTORY_READ,
+                                     guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/d"))));
                 guest_expect_done(alice, guest_ask(alice, MESSAGE_RMDIR, REQUEST(Remove, remove, .path = BYTES("/d"))));
         }
         guest_expect_done(alice, ask_create(alice, OWN_NAME, 1, 0666));
-        guest_expect(bob, NOT_DIRECTORY, TAKEN, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES(OWN_NAME))));
+        guest_expect(bob, NOT_DIRECTORY, TAKEN,
+                     guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES(OWN_NAME))));
         end();
 }
 
@@ -743,7 +770,8 @@ TEST(request, a_stat_tells_who_holds_it) {
                                                                        .flags = SHMD__STAT_FLAGS__STAT_HOLDERS)));
         reply = (const Shmd__StatReply *)alice->reply;
         cr_assert(!reply->held && reply->n_holders == 0 && reply->node->grants == 0, "what is dead is off the books");
-        guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES("/x"), .region = 1)));
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES("/x"), .region = 1)));
         end();
 }
 
@@ -761,14 +789,16 @@ TEST(request, accounts_are_shown_to_their_users_and_to_administrators) {
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = ALICE)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = 12345)));
         cr_assert_eq(((const Shmd__DfReply *)root->reply)->accounts[0]->slots[0]->limit, table_options.user_max[0]);
-        guest_expect(bob, DENIED, ADMIN, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNTS)));
+        guest_expect(bob, DENIED, ADMIN,
+                     guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNTS)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNTS)));
         reply = (const Shmd__DfReply *)root->reply;
         cr_assert(reply->n_accounts == 3 && !reply->more);
         cr_assert(reply->accounts[0]->uid == 0 && reply->accounts[1]->uid == ALICE && reply->accounts[2]->uid == BOB);
         guest_expect_done(bob, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_TOTAL)));
         cr_assert_eq(((const Shmd__DfReply *)bob->reply)->accounts[0]->slots[0]->used, 8192);
-        guest_expect_done(bob, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_DIRECTORY, .path = BYTES("/"))));
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_DIRECTORY,
+                                                                  .path = BYTES("/"))));
         cr_assert(((const Shmd__DfReply *)bob->reply)->accounts[0]->n_slots == 2);
         guest_expect(bob, INVALID, MALFORMED, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = 4)));
         end();

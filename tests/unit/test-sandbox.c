@@ -158,7 +158,8 @@ static long do_other_sockopt(void) { return getsockopt(0, 6, 1, NULL, NULL); }
 static long do_exec_map(void) {
         return (long)mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
-static long do_exec_protect(void) { return mprotect((void *)((uintptr_t)do_socket & ~4095UL), 4096, PROT_EXEC | PROT_READ); }
+static long do_exec_protect(void) { return mprotect((void *)((uintptr_t)do_socket & ~4095UL), 4096,
+                                                    PROT_EXEC | PROT_READ); }
 static long do_process_vm(void) { return syscall(SYS_process_vm_readv, 1, NULL, 0, NULL, 0, 0); }
 static long do_io_uring(void) { return syscall(SYS_io_uring_setup, 1, NULL); }
 static long do_prctl(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
@@ -167,7 +168,8 @@ static const struct {
         const char *name;
         long (*call)(void);
 } forbidden[] = {
-        { "socket", do_socket }, { "connect", do_connect }, { "bind", do_bind }, { "fork", do_fork }, { "exec", do_exec },
+        { "socket", do_socket }, { "connect", do_connect }, { "bind", do_bind }, { "fork", do_fork }, { "exec",
+                                                                                                        do_exec },
         { "kill", do_kill }, { "ptrace", do_ptrace }, { "unlink", do_unlink }, { "mkdir", do_mkdir },
         { "setuid", do_setuid }, { "chmod", do_chmod }, { "unshare", do_unshare }, { "O_CREAT", do_create },
         { "O_TRUNC", do_truncate }, { "fchmod 0644", do_fchmod }, { "F_SETFL", do_setfl }, { "F_SETOWN", do_setown },
@@ -190,7 +192,8 @@ TEST(sandbox, every_call_that_serving_clients_does_not_need_kills_it) {
         for (size_t i = 0; i < sizeof(forbidden) / sizeof(*forbidden); ++i) {
                 int status = house_fork(do_forbidden, &i);
 
-                cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s ended with %#x", forbidden[i].name, status);
+                cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s ended with %#x", forbidden[i].name,
+                          status);
         }
 }
 

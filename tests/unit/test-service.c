@@ -14,6 +14,8 @@
 
 #include "service.h"
 
+/* The connection to the manager lasts as long as the process: so each has one of its own. */
+
 /* -- readiness ----------------------------------------------------------------------------------- */
 
 static int manager_bind(const char *name, size_t n) {
@@ -21,7 +23,8 @@ static int manager_bind(const char *name, size_t n) {
         int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
         memcpy(address.sun_path, name, n);
-        REQUIRE(fd >= 0 && bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n)) == 0,
+        REQUIRE(fd >= 0 && bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un,
+                                                                                      sun_path) + n)) == 0,
                 "%s", strerror(errno));
         return fd;
 }
@@ -34,17 +37,21 @@ static const char *manager_read(int fd) {
         return text;
 }
 
-TEST(service, without_a_manager_nothing_is_said) {
+static int say_nothing(void *userdata) {
         REQUIRE(unsetenv("NOTIFY_SOCKET") == 0);
-        cr_assert_eq(service_connect(), 0);
+        REQUIRE(service_connect() == 0);
         service_notify("READY=1");
-        service_disconnect();
         REQUIRE(setenv("NOTIFY_SOCKET", "", 1) == 0);
-        cr_assert_eq(service_connect(), 0);
+        REQUIRE(service_connect() == 0);
         service_notify("READY=1");
+        return 0;
 }
 
-TEST(service, a_manager_at_a_path_is_told) {
+TEST(service, without_a_manager_nothing_is_said) {
+        house_expect_child(say_nothing, NULL);
+}
+
+static int tell_path(void *userdata) {
         char directory[] = "/tmp/shmd-unit-XXXXXX", path[64];
         int manager;
 
@@ -52,19 +59,21 @@ TEST(service, a_manager_at_a_path_is_told) {
         (void)snprintf(path, sizeof(path), "%s/notify", directory);
         manager = manager_bind(path, strlen(path));
         REQUIRE(setenv("NOTIFY_SOCKET", path, 1) == 0);
-        cr_assert_eq(service_connect(), 0);
+        REQUIRE(service_connect() == 0);
         service_notify("READY=1");
-        cr_assert_str_eq(manager_read(manager), "READY=1");
+        REQUIRE(!strcmp(manager_read(manager), "READY=1"));
         service_notify("STOPPING=1");
-        cr_assert_str_eq(manager_read(manager), "STOPPING=1");
-        service_disconnect();
-        service_notify("nothing");
-        cr_assert_str_eq(manager_read(manager), "");
+        REQUIRE(!strcmp(manager_read(manager), "STOPPING=1"));
         close_fd(manager);
         REQUIRE(unlink(path) == 0 && rmdir(directory) == 0);
+        return 0;
 }
 
-TEST(service, a_manager_with_an_abstract_name_is_told) {
+TEST(service, a_manager_at_a_path_is_told) {
+        house_expect_child(tell_path, NULL);
+}
+
+static int tell_abstract(void *userdata) {
         char name[64], variable[64];
         int manager;
 
@@ -73,28 +82,37 @@ TEST(service, a_manager_with_an_abstract_name_is_told) {
         (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
         manager = manager_bind(name, 1 + strlen(name + 1));
         REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
-        cr_assert_eq(service_connect(), 0);
+        REQUIRE(service_connect() == 0);
         service_notify("READY=1");
-        cr_assert_str_eq(manager_read(manager), "READY=1");
-        service_disconnect();
+        REQUIRE(!strcmp(manager_read(manager), "READY=1"));
         close_fd(manager);
+        return 0;
 }
 
-TEST(service, a_manager_that_is_not_there_or_cannot_be_is_an_error) {
+TEST(service, a_manager_with_an_abstract_name_is_told) {
+        house_expect_child(tell_abstract, NULL);
+}
+
+static int fail_to_connect(void *userdata) {
         char longest[256];
 
         memset(longest, 'x', sizeof(longest));
         longest[0] = '/';
         longest[108] = '\0';
         REQUIRE(setenv("NOTIFY_SOCKET", longest, 1) == 0);
-        cr_assert_eq(service_connect(), -EINVAL);
+        REQUIRE(service_connect() == -EINVAL);
         REQUIRE(setenv("NOTIFY_SOCKET", "relative", 1) == 0);
-        cr_assert_eq(service_connect(), -EINVAL);
+        REQUIRE(service_connect() == -EINVAL);
         REQUIRE(setenv("NOTIFY_SOCKET", "/nonexistent/notify", 1) == 0);
-        cr_assert_eq(service_connect(), -ENOENT);
+        REQUIRE(service_connect() == -ENOENT);
+        return 0;
 }
 
-TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
+TEST(service, a_manager_that_is_not_there_or_cannot_be_is_an_error) {
+        house_expect_child(fail_to_connect, NULL);
+}
+
+static int tell_a_deaf_one(void *userdata) {
         char name[64], variable[64];
         int manager;
 
@@ -103,13 +121,16 @@ TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
         (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
         manager = manager_bind(name, 1 + strlen(name + 1));
         REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
-        cr_assert_eq(service_connect(), 0);
+        REQUIRE(service_connect() == 0);
         for (int i = 0; i < 10000; ++i)
                 service_notify("WATCHDOG=1");
         close_fd(manager);
         service_notify("gone");
-        service_disconnect();
-        service_disconnect();
+        return 0;
+}
+
+TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
+        house_expect_child(tell_a_deaf_one, NULL);
 }
 
 /* -- sockets -------------------------------------------------------------------------------------- */

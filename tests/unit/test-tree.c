@@ -304,7 +304,7 @@ TEST(tree, a_directory_over_somebodys_limit_is_not_made) {
         alice->max[ACCOUNT_REGIONS] = 0;
         spot = house_spot(&house, "/b/c");
         cr_assert_eq(tree_mkdir(&house.tree, &spot, alice, &permissions, &s, &made), TREE_E_QUOTA);
-        cr_assert(s.kind == ACCOUNT_USER && s.slot == ACCOUNT_REGIONS && s.asked == 1 && s.left == 0);
+        cr_assert(s.kind == ACCOUNT_USER && s.uid == ALICE && s.slot == ACCOUNT_REGIONS && s.asked == 1 && s.left == 0);
 
         alice->max[ACCOUNT_REGIONS] = 1;
         b->account->max[ACCOUNT_REGIONS] = 0;
@@ -481,7 +481,8 @@ TEST(tree, a_recursive_list_enters_only_what_may_be_listed) {
         for (mode_t mode = 0; mode <= 7; ++mode) {
                 d->permissions.mode = mode;
                 cr_assert_str_eq(list("/", ALICE, true),
-                                 (mode & 5) == 5 ? "/a /b /b/d /b/d/1 /b/d/2 /b/e /b-x /c " : "/a /b /b/d /b/e /b-x /c ");
+                                 (mode & 5) == 5 ? "/a /b /b/d /b/d/1 /b/d/2 /b/e /b-x /c " :
+                                 "/a /b /b/d /b/e /b-x /c ");
         }
         d->permissions.mode = 0;
         cr_assert_str_eq(list_after("/", ALICE, true, "/b/d/1"), "/b/e /b-x /c ", "nor by way of a cursor");
