@@ -442,6 +442,7 @@ TEST(lifetime, a_region_is_filled_and_then_published) {
 
         serial = client_send(reader, MESSAGE_WAIT,
                              REQUEST(Wait, wait, .path = BYTES("/whole"), .timeout_ns = UINT64_C(60000000000)));
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_WATCHES, 1);
         client_expect_done(scene.alice, call_create(scene.alice, NULL, SIZE, &grant));
         REQUIRE(pwrite(grant.fd, "full", 4, SIZE - 4) == 4);
         REQUIRE(client_receive(reader, 20) == CLIENT_SILENT, "nobody sees it before it has its name");
@@ -587,6 +588,7 @@ TEST(lifetime, a_batch_does_all_or_nothing) {
 
         (void)client_send(waiter, MESSAGE_WAIT,
                           REQUEST(Wait, wait, .path = BYTES("/new"), .timeout_ns = UINT64_C(60000000000)));
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_WATCHES, 1);
         client_expect_error(scene.alice, NOT_FOUND, MISSING, call_batch(scene.alice, "/new", "/none", READ_ONLY));
         REQUIRE(scene.alice->refusal->index == 1);
         client_expect_error(scene.alice, NOT_FOUND, MISSING, call_stat(scene.alice, "/new"));
