@@ -96,8 +96,9 @@ static int stat_reply(Request *request, Node *node, Region *region, bool with_ho
 /* Who works with whom is for those who may work with it. */
 static int may_see_holders(Request *request, const Spot *spot) {
         const Permissions *permissions = &spot->node->region->permissions;
+        const Credentials *who = &request->peer->who;
 
-        if (access_owns(&request->peer->who, permissions) || access_allows(&request->peer->who, permissions, ACCESS_READ))
+        if (access_owns(who, permissions) || access_allows(who, permissions, ACCESS_READ))
                 return 0;
         return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_READ,
                               spot->path, spot->n_path, "only its owner, and who may read it, may see who holds it");
