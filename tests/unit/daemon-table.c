@@ -171,6 +171,18 @@ uint32_t guest_receive(Guest *guest) {
         return guest->refusal->error;
 }
 
+uint32_t guest_await(Guest *guest) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        uint32_t answer;
+
+        while ((answer = guest_receive(guest)) == SILENT) {
+                REQUIRE(test_now_ms() < end, "no answer");
+                table_pass(NSEC_PER_SEC);
+                test_sleep_ms(1);
+        }
+        return answer;
+}
+
 uint32_t guest_ask_raw(Guest *guest, unsigned int kind, uint64_t serial, const void *payload, size_t n) {
         Peer *peer = guest_peer(guest);
         WireHeader header;

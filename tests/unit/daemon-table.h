@@ -69,6 +69,8 @@ uint32_t guest_ask(Guest *guest, unsigned int kind, const ProtobufCMessage *requ
 uint32_t guest_ask_raw(Guest *guest, unsigned int kind, uint64_t serial, const void *payload, size_t n);
 /* Reads the next answer, as guest_ask(). */
 uint32_t guest_receive(Guest *guest);
+/* The same, turning until there is one. */
+uint32_t guest_await(Guest *guest);
 
 #define guest_expect_done(guest, ask)                                                   \
         do {                                                                            \

@@ -379,6 +379,34 @@ TEST(account, nothing_is_never_short_even_over_a_lowered_limit) {
         accounts_deinit(&accounts);
 }
 
+TEST(account, what_never_fits_is_told_apart_from_what_does_not_fit_now) {
+        Cost cost = { .slots = { [ACCOUNT_INFLIGHT] = 100 } };
+        Charge c = CHARGE_NULL;
+        Account *alice;
+
+        begin();
+        alice = user(ALICE);
+        cr_assert(account_has_room_for(alice, &cost));
+        REQUIRE(account_charge(alice, &cost, &c, NULL) == 0);
+        cr_assert(account_has_room_for(alice, &cost), "once it is given back");
+        cost.slots[ACCOUNT_INFLIGHT] = 101;
+        cr_assert_not(account_has_room_for(alice, &cost));
+        charge_release(&c);
+
+        alice->max[ACCOUNT_INFLIGHT] = QUOTA_UNLIMITED;
+        cost.slots[ACCOUNT_INFLIGHT] = 500;
+        cr_assert(account_has_room_for(alice, &cost), "alone, it has half of the pool");
+        cr_assert_eq(account_charge(alice, &cost, &c, NULL), 0);
+        charge_release(&c);
+        cost.slots[ACCOUNT_INFLIGHT] = 501;
+        cr_assert_not(account_has_room_for(alice, &cost));
+        accounts.pool.max[ACCOUNT_INFLIGHT] = QUOTA_UNLIMITED;
+        cost.slots[ACCOUNT_INFLIGHT] = UINT64_MAX;
+        cr_assert(account_has_room_for(alice, &cost));
+        (void)account_unref(alice);
+        accounts_deinit(&accounts);
+}
+
 TEST(account, what_can_be_had_again_may_be_said_again) {
         Charge c = CHARGE_NULL;
         Account *alice;

@@ -277,3 +277,13 @@ TEST(audit, connections_of_nobody_known_have_lines_of_their_own) {
         cr_assert_leq(lines(), 24);
         end();
 }
+
+TEST(audit, trouble_names_the_error_and_has_its_users_share_of_the_log) {
+        begin();
+        audit_log_trouble(alice, "create", -EIO);
+        cr_assert_str_eq(logged(), "event=trouble uid=64101 request=create error=EIO\n");
+        for (int i = 0; i < 1000; ++i)
+                audit_log_trouble(alice, "create", -EIO);
+        cr_assert_leq(lines(), 22);
+        end();
+}

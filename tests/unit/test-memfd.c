@@ -582,3 +582,14 @@ TEST(memfd, punching_frees_the_pages_and_keeps_the_size) {
         memfd_punch(-1, 0, 4096);
         close_fd(fd);
 }
+
+TEST(memfd, what_is_allocated_is_told_in_bytes) {
+        int fd = make(UINT64_C(1) << 40);
+
+        cr_assert_eq(memfd_allocated(fd), 0);
+        cr_assert_eq(pwrite(fd, "x", 1, 0), 1);
+        cr_assert_eq(pwrite(fd, "x", 1, (off_t)1 << 39), 1);
+        cr_assert_eq(memfd_allocated(fd), 2 * 4096);
+        cr_assert_eq(memfd_allocated(-1), UINT64_MAX, "what cannot be asked may be full");
+        close_fd(fd);
+}

@@ -120,32 +120,51 @@ TEST(peercred, a_member_by_primary_group_alone_is_a_member) {
         house_expect_child(with_primary_only, NULL);
 }
 
-static void map_own_root_only(void) {
-        int fd;
+static void write_map(const char *file, const char *text) {
+        int fd = open(file, O_WRONLY | O_CLOEXEC);
 
-        REQUIRE(unshare(CLONE_NEWUSER) == 0, "%s", strerror(errno));
-        fd = open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC);
-        REQUIRE(fd >= 0 && write(fd, "0 0 1", 5) == 5, "%s", strerror(errno));
+        REQUIRE(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text), "%s: %s", file, strerror(errno));
         close_fd(fd);
 }
 
-static int in_a_namespace(void *userdata) {
-        Peercred cred;
-        int stranger;
-
-        connect_as(ALICE, ALICE, NULL, 0);
-        stranger = ends[0];
-        connect_ends();
-        map_own_root_only();
+/* From here on this process lives where only these ids have names. */
+static void live_in_a_namespace(const char *uids, const char *gids) {
+        if (unshare(CLONE_NEWUSER) < 0)
+                _exit(2);
+        write_map("/proc/self/setgroups", "deny");
+        write_map("/proc/self/uid_map", uids);
+        write_map("/proc/self/gid_map", gids);
         peercred_setup();
+}
+
+static void expect_in_namespace(TestFn fn) {
+        int status;
+
+        test_needs_root();
+        status = house_fork(fn, NULL);
+        if (status == 2 << 8)
+                test_skip("no user namespace can be made here");
+        REQUIRE(status == 0, "the child ended with status %#x", status);
+}
+
+static int in_a_namespace(void *userdata) {
+        int stranger, strange_group;
+        Peercred cred;
+
+        connect_as(ALICE, 0, NULL, 0);
+        stranger = ends[0];
+        connect_as(0, ALICE, NULL, 0);
+        strange_group = ends[0];
+        connect_ends();
+        live_in_a_namespace("0 0 1", "0 0 1");
         REQUIRE(peercred_read(stranger, &cred) == PEERCRED_E_UNMAPPED);
+        REQUIRE(peercred_read(strange_group, &cred) == PEERCRED_E_UNMAPPED);
         REQUIRE(peercred_read(ends[0], &cred) == 0 && cred.uid == 0, "who has a name there is somebody");
         return 0;
 }
 
 TEST(peercred, who_has_no_name_in_the_brokers_namespace_is_nobody) {
-        test_needs_root();
-        house_expect_child(in_a_namespace, NULL);
+        expect_in_namespace(in_a_namespace);
 }
 
 static int as_overflow_uid(void *userdata) {

@@ -339,9 +339,7 @@ TEST(request, a_shortage_waits_for_what_is_being_released) {
         fdlist_deinit(&alice->fds);
         guest_expect_done(alice, ask_unlink(alice, OWN_NAME));
         cr_assert_eq(ask_create(alice, "/y", 4096, 0600), HELD, "it is condemned, but not free yet");
-        for (int i = 0; i < 10; ++i)
-                table_pass(0);
-        guest_expect_done(alice, guest_receive(alice));
+        guest_expect_done(alice, guest_await(alice));
         cr_assert_eq(used(alice, ACCOUNT_BYTES), 4096);
         end();
 }
@@ -353,9 +351,7 @@ TEST(request, before_a_grant_is_refused_the_dead_ones_are_looked_for_once) {
         guest_expect_done(alice, ask_open(alice, OWN_NAME, READ_ONLY));
         fdlist_deinit(&alice->fds);
         cr_assert_eq(ask_open(alice, OWN_NAME, READ_ONLY), HELD);
-        for (int i = 0; i < 10; ++i)
-                table_pass(0);
-        guest_expect_done(alice, guest_receive(alice));
+        guest_expect_done(alice, guest_await(alice));
         cr_assert_eq(used(alice, ACCOUNT_GRANTS), 1, "both were dead");
         end();
 }
@@ -369,9 +365,7 @@ TEST(request, a_grant_over_the_limit_of_living_ones_is_refused) {
         kept = alice->fds;
         alice->fds = (FdList)FDLIST_NULL;
         cr_assert_eq(ask_open(alice, OWN_NAME, READ_ONLY), HELD);
-        for (int i = 0; i < 10; ++i)
-                table_pass(0);
-        guest_expect(alice, QUOTA, LIMIT, guest_receive(alice));
+        guest_expect(alice, QUOTA, LIMIT, guest_await(alice));
         cr_assert_eq(alice->refusal->slot, SHMD__SLOT__SLOT_GRANTS);
         fdlist_deinit(&kept);
         end();
@@ -524,11 +518,47 @@ TEST(request, with_256_descriptors_unread_the_next_waits_and_others_are_served) 
 
         guest_expect_done(alice, guest_receive(alice));
         guest_expect_done(alice, guest_receive(alice));
-        cr_assert_eq(guest_receive(alice), SILENT);
-        table_pass(NSEC_PER_SEC);
-        guest_expect_done(alice, guest_receive(alice));
+        guest_expect_done(alice, guest_await(alice));
         cr_assert_eq(alice->header.serial, 3);
         cr_assert_eq(guest_peer(alice)->held.packet, NULL);
+        end();
+}
+
+TEST(request, descriptors_that_can_never_be_in_flight_are_refused_at_once) {
+        begin();
+        account_of(alice)->max[ACCOUNT_INFLIGHT] = 2;
+        for (int i = 0; i < 3; ++i)
+                item_create("", 0);
+        guest_expect(alice, QUOTA, LIMIT, ask_batch(alice));
+        cr_assert(alice->refusal->slot == SHMD__SLOT__SLOT_INFLIGHT && alice->refusal->asked == 3);
+        for (int i = 0; i < 2; ++i)
+                item_create("", 0);
+        guest_expect_done(alice, ask_batch(alice));
+        end();
+}
+
+TEST(request, one_connection_waits_until_another_of_its_user_has_read) {
+        Guest *second;
+        WireHeader header;
+        uint8_t payload[64];
+        size_t n;
+
+        begin();
+        account_of(alice)->max[ACCOUNT_INFLIGHT] = 1;
+        second = guest_new(ALICE);
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
+        table_pass(NSEC_PER_SEC);
+        REQUIRE(message_pack(REQUEST(Open, open, .path = BYTES(OWN_NAME), .rights = READ_ONLY), payload,
+                             sizeof(payload), &n) == 0);
+        wire_put_header(table->request, n + sizeof(WireHeader), MESSAGE_OPEN, 0, 77);
+        memcpy(table->request + sizeof(WireHeader), payload, n);
+        wire_get_header(table->request, &header);
+        cr_assert_eq(request_dispatch(guest_peer(second), &header, table->request), 0);
+
+        cr_assert_eq(ask_open(alice, OWN_NAME, READ_ONLY), HELD);
+        guest_expect_done(second, guest_receive(second));
+        guest_expect_done(alice, guest_await(alice));
+        second = guest_free(second);
         end();
 }
 
@@ -772,6 +802,21 @@ TEST(request, a_stat_tells_who_holds_it) {
         cr_assert(!reply->held && reply->n_holders == 0 && reply->node->grants == 0, "what is dead is off the books");
         guest_expect(alice, INVALID, MALFORMED,
                      guest_ask(alice, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES("/x"), .region = 1)));
+        end();
+}
+
+TEST(request, who_holds_it_is_for_who_may_read_it) {
+        ProtobufCMessage *stat = REQUEST(Stat, stat, .path = BYTES(OWN_NAME), .flags = SHMD__STAT_FLAGS__STAT_HOLDERS);
+
+        begin();
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
+        guest_expect(bob, DENIED, REGION_READ, guest_ask(bob, MESSAGE_STAT, stat));
+        guest_expect_done(bob, ask_stat(bob, OWN_NAME));
+        guest_expect_done(root, guest_ask(root, MESSAGE_STAT, stat));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_CHMOD,
+                                           REQUEST(Chmod, chmod, .path = BYTES(OWN_NAME), .mode = 0004)));
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_STAT, stat));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_STAT, stat));
         end();
 }
 

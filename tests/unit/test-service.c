@@ -14,8 +14,6 @@
 
 #include "service.h"
 
-/* The connection to the manager lasts as long as the process: so each has one of its own. */
-
 /* -- readiness ----------------------------------------------------------------------------------- */
 
 static int manager_bind(const char *name, size_t n) {
@@ -64,6 +62,10 @@ static int tell_path(void *userdata) {
         REQUIRE(!strcmp(manager_read(manager), "READY=1"));
         service_notify("STOPPING=1");
         REQUIRE(!strcmp(manager_read(manager), "STOPPING=1"));
+        service_disconnect();
+        service_disconnect();
+        service_notify("nothing");
+        REQUIRE(!strcmp(manager_read(manager), ""));
         close_fd(manager);
         REQUIRE(unlink(path) == 0 && rmdir(directory) == 0);
         return 0;
