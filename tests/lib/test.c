@@ -201,7 +201,7 @@ int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata) {
         return result;
 }
 
-void child_spawn(Child *child, TestFn fn, void *userdata) {
+void child_start(Child *child, TestFn fn, void *userdata) {
         int go[2], ready[2];
 
         REQUIRE(pipe(go) == 0 && pipe(ready) == 0);
@@ -218,15 +218,23 @@ void child_spawn(Child *child, TestFn fn, void *userdata) {
         close_fd(ready[1]);
         child->go = go[1];
         child->ready = ready[0];
+}
 
+void child_await(Child *child) {
         struct pollfd p = { .fd = child->ready, .events = POLLIN };
-        REQUIRE(poll(&p, 1, TEST_PATIENCE_MS) == 1, "the child did not arrive");
+
+        REQUIRE(poll(&p, 1, 2 * TEST_PATIENCE_MS) == 1, "the child did not arrive");
         if (read(child->ready, &value, sizeof(value)) != sizeof(value)) {
                 pid_t pid = child->pid;
 
                 child_kill(child);
                 test_fail(__FILE__, __LINE__, "the child arrives", " child %d ended before", (int)pid);
         }
+}
+
+void child_spawn(Child *child, TestFn fn, void *userdata) {
+        child_start(child, fn, userdata);
+        child_await(child);
 }
 
 void child_arrive(int64_t v) {
@@ -256,6 +264,9 @@ static void child_forget(Child *child) {
 void child_release(Child *child) {
         int status;
 
+        /* A byte, because children that were forked later may have this end too. */
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)!write(child->go, "", 1);
         child->go = close_fd(child->go);
         status = test_wait_pid(child->pid);
         child_forget(child);

@@ -101,7 +101,11 @@ typedef struct Child {
 
 #define CHILD_NULL { .pid = 0, .go = -1, .ready = -1 }
 
-/* Forks a child that runs fn. Returns when fn called child_arrive(). */
+/* Forks a child that runs fn. */
+void child_start(Child *child, TestFn fn, void *userdata);
+/* Returns when fn called child_arrive(). */
+void child_await(Child *child);
+/* Both. */
 void child_spawn(Child *child, TestFn fn, void *userdata);
 /* In the child: tells the parent that the point is reached, with a number of the child's
  * choice, and waits to be let go. */
