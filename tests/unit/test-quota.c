@@ -65,6 +65,8 @@ TEST(quota, a_share_is_the_pool_divided_among_the_actors_and_one_newcomer) {
         cr_assert_eq(quota_share(UINT64_MAX, 1, 0), UINT64_MAX / 2);
         cr_assert_eq(quota_share(UINT64_MAX, UINT32_MAX, 0), UINT32_MAX, "the divisor does not wrap either");
         cr_assert_eq(quota_share(UINT64_MAX, 1, 1), 0, "overflow is no share");
+        cr_assert_eq(quota_share(UINT64_MAX, 1, 1000), 0);
+        cr_assert_eq(quota_share(TWO63, 1, TWO63 + 1000), 0);
 }
 
 /* One after the other each takes all it may. */
