@@ -86,6 +86,8 @@ static const struct {
         [MESSAGE_WAIT]    = { "wait",    &shmd__wait__descriptor,    &shmd__wait_reply__descriptor },
         [MESSAGE_DF]      = { "df",      &shmd__df__descriptor,      &shmd__df_reply__descriptor },
         [MESSAGE_STATS]   = { "stats",   &shmd__stats__descriptor,   &shmd__stats_reply__descriptor },
+        [MESSAGE_LINK]    = { "link",    &shmd__link__descriptor,    &shmd__done__descriptor },
+        [MESSAGE_RENAME]  = { "rename",  &shmd__rename__descriptor,  &shmd__done__descriptor },
 };
 
 const char *message_name(unsigned int kind) {

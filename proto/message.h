@@ -38,6 +38,8 @@ typedef enum MessageKind {
         MESSAGE_WAIT,
         MESSAGE_DF,
         MESSAGE_STATS,
+        MESSAGE_LINK,
+        MESSAGE_RENAME,
         _MESSAGE_N,
 } MessageKind;
 

@@ -169,14 +169,25 @@ static bool chain_allows(const Account *payer, const Cost *cost, Shortage *short
         return true;
 }
 
-static void chain_take(Account *payer, const Cost *cost) {
+static void chain_add(Account *payer, const Cost *cost) {
         for (Account *a = payer; a; a = a->parent)
                 for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
                         a->used[i] += cost->slots[i];
+}
 
+static void chain_take(Account *payer, const Cost *cost) {
+        chain_add(payer, cost);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
                 if (cost->slots[i])
                         payer->audit.slots &= ~(UINT32_C(1) << i);      /* recovered: say the next one again */
+}
+
+static void chain_give(Account *payer, const Cost *cost) {
+        for (Account *a = payer; a; a = a->parent)
+                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
+                        ASSERT(a->used[i] >= cost->slots[i]);
+                        a->used[i] -= cost->slots[i];
+                }
 }
 
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {
@@ -213,16 +224,110 @@ int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *sh
         return 0;
 }
 
+void charge_shrink(Charge *charge, const Cost *cost) {
+        chain_give(charge->account, cost);
+        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
+                ASSERT(charge->cost.slots[i] >= cost->slots[i]);
+                charge->cost.slots[i] -= cost->slots[i];
+        }
+}
+
+int charge_change(Charge *charge, const Cost *cost, Shortage *shortage) {
+        chain_give(charge->account, &charge->cost);
+        if (!chain_allows(charge->account, cost, shortage)) {
+                chain_add(charge->account, &charge->cost);
+                return ACCOUNT_E_QUOTA;
+        }
+        chain_take(charge->account, cost);
+        charge->cost = *cost;
+        return 0;
+}
+
+/* -- moving ----------------------------------------------------------------------------- */
+
+static Cost load_cost(const Load *load) {
+        Cost cost = load->charge->cost;
+
+        if (load->account) {
+                ASSERT(load->account->parent == load->charge->account);
+                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                        cost.slots[i] += load->account->used[i];
+        }
+        return cost;
+}
+
+/* Writes down who pays; the figures are right already. */
+static void load_attach(const Load *load, Account *payer) {
+        Account *before = load->charge->account;
+
+        load->charge->account = account_ref(payer);
+        if (load->account) {
+                load->account->parent = account_ref(payer);
+                (void)account_unref(before);
+        }
+        (void)account_unref(before);
+}
+
+int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage) {
+        Account *before = load->charge->account;
+        Cost cost = load_cost(load);
+
+        if (before == payer) {
+                if (instead)
+                        charge_release(instead);
+                return 0;
+        }
+        chain_give(before, &cost);
+        if (instead)
+                chain_give(instead->account, &instead->cost);
+        if (!chain_allows(payer, &cost, shortage)) {
+                if (instead)
+                        chain_add(instead->account, &instead->cost);
+                chain_add(before, &cost);
+                return ACCOUNT_E_QUOTA;
+        }
+        chain_take(payer, &cost);
+        load_attach(load, payer);
+        if (instead) {
+                (void)account_unref(instead->account);
+                *instead = (Charge)CHARGE_NULL;
+        }
+        return 0;
+}
+
+int load_exchange(const Load *a, const Load *b, Shortage *shortage) {
+        Account *payer_a = a->charge->account, *payer_b = b->charge->account;
+        Cost cost_a = load_cost(a), cost_b = load_cost(b);
+
+        if (payer_a == payer_b)
+                return 0;
+        chain_give(payer_a, &cost_a);
+        chain_give(payer_b, &cost_b);
+        if (chain_allows(payer_b, &cost_a, shortage)) {
+                chain_add(payer_b, &cost_a);
+                if (chain_allows(payer_a, &cost_b, shortage)) {
+                        chain_take(payer_a, &cost_b);
+                        load_attach(b, payer_a);
+                        load_attach(a, payer_b);
+                        return 0;
+                }
+                chain_give(payer_b, &cost_a);
+        }
+        chain_add(payer_a, &cost_a);
+        chain_add(payer_b, &cost_b);
+        return ACCOUNT_E_QUOTA;
+}
+
+int charge_move(Charge *charge, Account *payer, Shortage *shortage) {
+        return load_move(&(Load){ .charge = charge }, payer, NULL, shortage);
+}
+
 void charge_release(Charge *charge) {
         Account *payer = charge->account;
 
         if (!payer)
                 return;
-        for (Account *a = payer; a; a = a->parent)
-                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                        ASSERT(a->used[i] >= charge->cost.slots[i]);
-                        a->used[i] -= charge->cost.slots[i];
-                }
+        chain_give(payer, &charge->cost);
         *charge = (Charge)CHARGE_NULL;
         (void)account_unref(payer);
 }

@@ -162,6 +162,32 @@ bool account_has_room_for(const Account *account, const Cost *cost);
 /* Adds to a charge, or makes it if it is CHARGE_NULL. Return: 0, ACCOUNT_E_QUOTA. */
 int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage);
 
+/* Gives a part of a charge back, which must be in it. */
+void charge_shrink(Charge *charge, const Cost *cost);
+
+/* Lets the same account pay another cost: the old one is given back first.
+ * Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
+int charge_change(Charge *charge, const Cost *cost, Shortage *shortage);
+
+/* Lets another account pay. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
+int charge_move(Charge *charge, Account *payer, Shortage *shortage);
+
+/* What moves as one: a charge, and, unless it is NULL, an account under the same payer with all
+ * that is charged to it. */
+typedef struct Load {
+        Charge *charge;
+        Account *account;
+} Load;
+
+/* Lets another account pay for a load, which must not be a part of that account. What the two have
+ * above them in common does not change. `instead` (may be NULL) is a charge that ends by this: its
+ * room is free for the load. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
+int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage);
+
+/* Lets each of two loads be paid for where the other was. Neither is asked for room that the other
+ * leaves. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
+int load_exchange(const Load *a, const Load *b, Shortage *shortage);
+
 /* Gives everything back and unpins the account; CHARGE_NULL is fine. */
 void charge_release(Charge *charge);
 

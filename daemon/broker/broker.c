@@ -200,7 +200,7 @@ static void empty_tree(Tree *tree) {
                 } else if (node_is_directory(node)) {
                         directory = node_directory(node);
                 } else {
-                        region_unlink(node->region);
+                        region_unlink_name(node);
                 }
         }
 }

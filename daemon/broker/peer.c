@@ -63,8 +63,7 @@ static bool end_sessions(Peer *peer, size_t n) {
                 if (n-- == 0)
                         return false;
                 list_unlink(&region->session);
-                if (region->name)
-                        region_unlink(region);
+                region_unlink(region);
         }
         return true;
 }

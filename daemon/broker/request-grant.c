@@ -266,7 +266,7 @@ static void work_commit(Request *request, Work *work, const Item *items) {
                 if (made->created) {
                         if (made->region->lifetime == REGION_SESSION)
                                 list_append(&request->peer->sessions, &made->region->session);
-                        if (!made->region->name)
+                        if (made->region->n_names == 0)
                                 region_orphan(made->region);
                         else
                                 waiters_notify(&request->broker->waiters,

@@ -38,6 +38,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->seals = region_seals(region);
         ret->created_ns = region->created_ns;
         ret->grants = region->grants.n;
+        ret->names = region->n_names;
 }
 
 /* -- stat ------------------------------------------------------------------------------- */
@@ -120,7 +121,7 @@ int request_stat(Request *request) {
                 Region *region;
 
                 r = request_own_region(request, stat->region, &region);
-                return r ? r : stat_reply(request, region->name, region, with_holders);
+                return r ? r : stat_reply(request, region_name(region), region, with_holders);
         }
         r = request_find(request, stat->path, &spot);
         if (!r && with_holders && spot.node->region)

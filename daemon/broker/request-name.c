@@ -10,7 +10,7 @@
 static int check_publish(Request *request, const Region *region, const Spot *spot, uint32_t flags) {
         int r;
 
-        if (region->name)
+        if (region->n_names > 0)
                 return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_HAS_NAME,
                                       spot->path, spot->n_path, "the region has a name already");
         if (spot->node && node_is_directory(spot->node))
@@ -47,6 +47,124 @@ int request_publish(Request *request) {
                 return error_fold(r);
         r = request_done(request);
         waiters_notify(&request->broker->waiters, publish->path.data, publish->path.len);
+        return r;
+}
+
+/* -- link and rename ---------------------------------------------------------------------- */
+
+int request_link(Request *request) {
+        const Shmd__Link *link = (const Shmd__Link *)request->message;
+        Spot from, to;
+        Shortage shortage;
+        int r;
+
+        r = request_find(request, link->path, &from);
+        if (!r)
+                r = request_resolve(request, link->to, &to);
+        if (r)
+                return r;
+        if (node_is_directory(from.node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      from.path, from.n_path, "it is a directory");
+        /* Whoever gives a region one more name keeps it alive at its owner's expense. */
+        if (!access_owns(&request->peer->who, &from.node->region->permissions))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
+                                      from.path, from.n_path,
+                                      "only its owner or an administrator may give it one more name");
+        if (to.node)
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
+                                      to.path, to.n_path, "the name is taken");
+        r = request_may_change(request, &to);
+        if (r)
+                return r;
+        r = region_link(from.node->region, &to, &shortage);
+        if (r == REGION_E_QUOTA)
+                return request_shortage(request, &shortage, to.path, to.n_path);
+        if (r)
+                return error_fold(r);
+        r = request_done(request);
+        waiters_notify(&request->broker->waiters, link->to.data, link->to.len);
+        return r;
+}
+
+static int refuse_rename(Request *request, int r, const Spot *from, const Spot *to, const Shortage *shortage) {
+        switch (r) {
+        case TREE_E_QUOTA:
+                return request_shortage(request, shortage, to->path, to->n_path);
+        case TREE_E_EXISTS:
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
+                                      to->path, to->n_path, "the name is taken");
+        case TREE_E_NOT_EMPTY:
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_EMPTY, SHMD__REASON__REASON_TAKEN,
+                                      to->path, to->n_path, "the directory is not empty");
+        case TREE_E_NOT_DIRECTORY:
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      to->path, to->n_path, "a directory cannot replace a region");
+        case TREE_E_IS_DIRECTORY:
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      to->path, to->n_path, "a region cannot replace a directory");
+        case TREE_E_INSIDE:
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_INSIDE,
+                                      to->path, to->n_path, "a directory cannot go below itself");
+        case TREE_E_TOO_LONG:
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_NAME,
+                                      to->path, to->n_path, "a name below it would be too long or too deep");
+        case TREE_E_MISSING:
+                audit_tree(&request->refusal, r, to, false);
+                return REQUEST_E_REFUSED;
+        default:
+                audit_tree(&request->refusal, r, from, false);
+                return REQUEST_E_REFUSED;
+        }
+}
+
+/* A name has appeared at a path, and if it is a directory, names below it. */
+static void notify_moved(Request *request, const Spot *spot, const Node *node) {
+        waiters_notify(&request->broker->waiters, spot->path, spot->n_path);
+        if (node_is_directory(node))
+                waiters_notify_below(&request->broker->waiters, spot->path, spot->n_path);
+}
+
+static int check_rename(Request *request, const Shmd__Rename *rename, Spot *from, Spot *to) {
+        int r;
+
+        r = request_check_flags(request, rename->flags,
+                                SHMD__RENAME_FLAGS__RENAME_REPLACE | SHMD__RENAME_FLAGS__RENAME_EXCHANGE);
+        if (r)
+                return r;
+        if (rename->flags == (SHMD__RENAME_FLAGS__RENAME_REPLACE | SHMD__RENAME_FLAGS__RENAME_EXCHANGE))
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_FLAGS, NULL, 0,
+                                      "replace or exchange, not both");
+        r = request_find(request, rename->path, from);
+        if (!r)
+                r = request_resolve(request, rename->to, to);
+        if (!r)
+                r = request_may_change(request, from);
+        return r ? r : request_may_change(request, to);
+}
+
+int request_rename(Request *request) {
+        const Shmd__Rename *rename = (const Shmd__Rename *)request->message;
+        TreeRename how = rename->flags & SHMD__RENAME_FLAGS__RENAME_EXCHANGE ? TREE_RENAME_EXCHANGE :
+                         rename->flags & SHMD__RENAME_FLAGS__RENAME_REPLACE ? TREE_RENAME_REPLACE :
+                                                                              TREE_RENAME_FREE;
+        Shortage shortage;
+        Region *replaced;
+        Spot from, to;
+        int r;
+
+        r = check_rename(request, rename, &from, &to);
+        if (r)
+                return r;
+        r = tree_rename(&request->broker->tree, &from, &to, how, &shortage, &replaced);
+        if (r)
+                return r < 0 ? error_fold(r) : refuse_rename(request, r, &from, &to, &shortage);
+        if (replaced)
+                region_lost_name(replaced);
+        r = request_done(request);
+        notify_moved(request, &to, from.node);
+        if (how == TREE_RENAME_EXCHANGE)
+                notify_moved(request, &from, to.node);
         return r;
 }
 
@@ -120,7 +238,7 @@ int request_unlink(Request *request) {
         r = request_may_change(request, &spot);
         if (r)
                 return r;
-        region_unlink(spot.node->region);
+        region_unlink_name(spot.node);
         return request_done(request);
 }
 

@@ -38,6 +38,8 @@ static const struct {
         [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false },
 };
 
 /* -- answering ------------------------------------------------------------------------ */

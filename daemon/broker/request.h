@@ -83,6 +83,8 @@ int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
 int request_publish(Request *request);
+int request_link(Request *request);
+int request_rename(Request *request);
 int request_mkdir(Request *request);
 int request_rmdir(Request *request);
 int request_unlink(Request *request);

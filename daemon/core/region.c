@@ -99,10 +99,10 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                 .lifetime = (uint8_t)spec->lifetime,
                 .freezable = spec->freezable,
                 .charge = CHARGE_NULL,
-                .place = CHARGE_NULL,
                 .probe = DEADLINE_NULL,
         };
         region_grants_init(&region->grants);
+        list_init(&region->names);
         list_init(&region->link);
         list_init(&region->session);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
@@ -181,13 +181,12 @@ static void leave_state(Region *region) {
 Region *region_free(Region *region) {
         if (!region)
                 return NULL;
-        ASSERT(!region->name);
+        ASSERT(list_is_empty(&region->names));
         if (region->state != REGION_STATE_CONDEMNED)
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
         leave_state(region);
         list_unlink(&region->session);
         region_grants_clear(&region->grants);
-        charge_release(&region->place);
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
         --region->regions->n;
@@ -387,79 +386,85 @@ void region_orphan(Region *region) {
         }
 }
 
-void region_unlink(Region *region) {
-        tree_unlink(region->name);
-        region->name = NULL;
+Node *region_name(const Region *region) {
+        return list_first(&region->names, Node, in_region);
+}
+
+void region_lost_name(Region *region) {
+        static const Cost one_less = { .slots = { [ACCOUNT_REGIONS] = 1 } };
+
+        if (--region->n_names > 0) {
+                charge_shrink(&region->charge, &one_less);
+                return;
+        }
         --region->regions->n_named;
-        charge_release(&region->place);
         region_orphan(region);
 }
 
+void region_unlink_name(Node *name) {
+        Region *region = name->region;
+
+        tree_unlink(name);
+        region_lost_name(region);
+}
+
+void region_unlink(Region *region) {
+        /* With the last name the region may be gone: count before. */
+        for (uint32_t n = region->n_names; n > 0; --n)
+                region_unlink_name(region_name(region));
+}
+
 Region *region_discard(Region *region) {
-        if (region && region->name) {
-                tree_unlink(region->name);
-                region->name = NULL;
+        if (region && region->n_names > 0) {
+                tree_unlink(region_name(region));
+                region->n_names = 0;
                 --region->regions->n_named;
         }
         return region_free(region);
 }
 
-/* Charges the directories for the region. What another cost them whose name it takes over is given
- * back first: the two are never there together, so a full directory has room for the one. */
-static int charge_place(Region *region, Account *directory, Region *other, Shortage *shortage) {
-        int r;
+/* What a name costs the directories above it. */
+static Cost place_cost(const Region *region) {
+        Cost cost = region->charge.cost;
 
-        if (other)
-                charge_release(&other->place);
-        r = account_charge(directory, &region->charge.cost, &region->place, shortage);
-        if (r && other)
-                ASSERT(account_charge(directory, &other->charge.cost, &other->place, NULL) == 0);
-        return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        cost.slots[ACCOUNT_REGIONS] = 1;        /* not the owner's other names */
+        return cost;
 }
 
 int region_link(Region *region, const Spot *spot, Shortage *shortage) {
+        static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
+        Region *other = spot->node ? spot->node->region : NULL;
+        Cost cost = place_cost(region);
         Node *node = spot->node;
-        Region *other = node ? node->region : NULL;
         int r;
 
-        ASSERT(!region->name);
+        ASSERT(!other || other != region);
 
-        r = charge_place(region, spot->parent->account, other, shortage);
-        if (r)
-                return r;
-        if (other) {
-                tree_replace(node, region);
-        } else {
-                r = tree_link(spot, region, &node);
-                if (r) {
-                        charge_release(&region->place);
-                        return error_fold(r);
-                }
+        if (region->n_names > 0 && charge_grow(&region->charge, region->charge.account, &one_more, shortage))
+                return REGION_E_QUOTA;
+        if (other)
+                r = tree_replace(node, region, &cost, shortage);
+        else
+                r = tree_link(spot, region, &cost, shortage, &node);
+        if (r) {
+                if (region->n_names > 0)
+                        charge_shrink(&region->charge, &one_more);
+                return r == TREE_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
         }
 
         leave_state(region);
-        region->name = node;
-        ++region->regions->n_named;
-        if (other) {
-                other->name = NULL;
-                --other->regions->n_named;
-                region_orphan(other);
-        }
+        list_append(&region->names, &node->in_region);
+        if (region->n_names++ == 0)
+                ++region->regions->n_named;
+        if (other)
+                region_lost_name(other);
         return 0;
 }
 
 int region_chown(Region *region, Account *owner, Shortage *shortage) {
-        Charge charge = CHARGE_NULL;
-        int r;
+        int r = charge_move(&region->charge, owner, shortage);
 
-        if (region->charge.account == owner)
-                return 0;
-        r = account_charge(owner, &region->charge.cost, &charge, shortage);
-        if (r)
-                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
-        charge_release(&region->charge);
-        region->charge = charge;
-        return 0;
+        return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
 }
 
 uint32_t region_seals(Region *region) {

@@ -2,7 +2,8 @@
  *
  * A region is one memfd. Its size never changes; its owner pays for the size rounded up to its
  * pages, from creation until the kernel says that nobody holds it any more. No message and no
- * disconnect ends the charge: only the lease probe does (util/memfd.h).
+ * disconnect ends the charge: only the lease probe does (util/memfd.h). Each name beyond the first
+ * counts as one region more, so that names are no way around the limit.
  *
  *      named  --unlink-->  orphan  --nobody holds it-->  condemned  --punched-->  gone
  *        ^                   |
@@ -77,9 +78,9 @@ struct Region {
         uint8_t retry;          /* how often it was asked since the last event */
         bool freezable;
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
-        Node *name;             /* NULL without */
+        List names;             /* Node.in_region; empty without a name */
+        uint32_t n_names;
         Charge charge;          /* the owner's */
-        Charge place;           /* the directories' */
         RegionGrants grants;
         List link;              /* orphans, or condemned */
         List session;           /* in its creator's list, for REGION_SESSION */
@@ -153,13 +154,22 @@ Region *region_discard(Region *region);
 
 Region *regions_find(Regions *regions, uint64_t id);
 
-/* Gives it its (only) name at a free spot, or, with spot->node naming a region, takes that name
- * over; the other region becomes an orphan. Charged to the directories.
+/* Gives it a name, the first or one more, at a free spot, or, with spot->node naming a region, takes
+ * that name over; if it was the other's last, that is an orphan. Charged to the directories, and one
+ * more name to the owner as well.
  * Return: 0, REGION_E_QUOTA, -ENOMEM. */
 int region_link(Region *region, const Spot *spot, Shortage *shortage);
 
-/* Takes its name away; unless somebody holds it, it goes. */
+/* Its first name, NULL without. */
+Node *region_name(const Region *region);
+
+/* Takes a name of a region away; with the last one, unless somebody holds it, it goes. */
+void region_unlink_name(Node *name);
+/* Takes all of its names away. */
 void region_unlink(Region *region);
+
+/* A name was taken away otherwise (tree_rename()): if it was the last, as region_unlink_name(). */
+void region_lost_name(Region *region);
 
 /* From now on it lives as long as somebody holds it. Harmless if it is so already. */
 void region_orphan(Region *region);

@@ -24,10 +24,33 @@ static Node *child_find(Directory *directory, const char *name, size_t n) {
         return RB_FIND(NodeTree, &directory->children, &key);
 }
 
+/* Keeps the bounds of a directory and of all above it true for a node below it. */
+static void raise_bounds(Directory *directory, const Node *node) {
+        size_t levels = 1, bytes = 1U + node->n_name;
+
+        if (node_is_directory(node)) {
+                levels += ((const Directory *)node)->levels;
+                bytes += ((const Directory *)node)->bytes;
+        }
+        /* All the way up: below a directory that was measured, bounds may be higher than its own. */
+        for (Directory *d = directory; d; d = d->node.parent) {
+                if (levels > d->levels)
+                        d->levels = (uint8_t)levels;
+                if (bytes > d->bytes)
+                        d->bytes = (uint16_t)bytes;
+                ++levels;
+                bytes += 1U + d->node.n_name;
+        }
+}
+
 static void child_insert(Directory *directory, Node *node) {
+        Node *taken;
+
         node->parent = directory;
-        ASSERT(!RB_INSERT(NodeTree, &directory->children, node));
+        taken = RB_INSERT(NodeTree, &directory->children, node);
+        ASSERT(!taken);
         ++directory->n_children;
+        raise_bounds(directory, node);
 }
 
 static void child_remove(Node *node) {
@@ -40,6 +63,20 @@ const Permissions *node_permissions(const Node *node) {
         return node->region ? &node->region->permissions : &((const Directory *)node)->permissions;
 }
 
+/* room: where the name goes, in the node's own block. */
+static void node_init(Node *node, Region *region, char *room, const char *name, size_t n) {
+        *node = (Node){ .region = region, .place = CHARGE_NULL, .name = room, .n_name = (uint16_t)n };
+        list_init(&node->in_region);
+        memcpy(room, name, n);
+}
+
+static void node_deinit(Node *node) {
+        list_unlink(&node->in_region);
+        charge_release(&node->place);
+        if (node->own_name)
+                free(node->name);
+}
+
 /* -- directories ---------------------------------------------------------------------- */
 
 static const Cost directory_cost = { .slots = { [ACCOUNT_REGIONS] = 1 } };
@@ -50,7 +87,7 @@ static Directory *directory_free(Directory *directory) {
         ASSERT(RB_EMPTY(&directory->children));
         if (directory->node.parent)
                 child_remove(&directory->node);
-        charge_release(&directory->place);
+        node_deinit(&directory->node);
         charge_release(&directory->charge);
         directory->account = account_unref(directory->account);
         free(directory);
@@ -72,12 +109,9 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
                 .permissions = *permissions,
                 .created_ns = time_wall(),
                 .charge = CHARGE_NULL,
-                .place = CHARGE_NULL,
         };
         RB_INIT(&directory->children);
-        directory->node.name = (char *)(directory + 1);
-        directory->node.n_name = (uint16_t)n;
-        memcpy(directory->node.name, name, n);
+        node_init(&directory->node, NULL, (char *)(directory + 1), name, n);
 
         r = account_new_directory(&directory->account, parent ? parent->account : NULL);
         if (r)
@@ -110,7 +144,7 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
                 return error_fold(r);
         r = account_charge(owner, &directory_cost, &directory->charge, shortage);
         if (!r)
-                r = account_charge(spot->parent->account, &directory_cost, &directory->place, shortage);
+                r = account_charge(spot->parent->account, &directory_cost, &directory->node.place, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 
@@ -122,17 +156,9 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
 }
 
 int directory_chown(Directory *directory, Account *owner, Shortage *shortage) {
-        Charge charge = CHARGE_NULL;
-        int r;
+        int r = charge_move(&directory->charge, owner, shortage);
 
-        if (directory->charge.account == owner)
-                return 0;
-        r = account_charge(owner, &directory_cost, &charge, shortage);
-        if (r)
-                return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
-        charge_release(&directory->charge);
-        directory->charge = charge;
-        return 0;
+        return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 }
 
 int tree_rmdir(Tree *tree, Directory *directory) {
@@ -151,30 +177,41 @@ Node *directory_any_child(Directory *directory) {
 
 /* -- names ---------------------------------------------------------------------------- */
 
-int tree_link(const Spot *spot, Region *region, Node **ret) {
+int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret) {
         Node *node;
+        int r;
 
         ASSERT(spot->parent && !spot->node);
 
         node = malloc(sizeof(*node) + spot->n_name);
         if (!node)
                 return error_origin(-ENOMEM);
-        *node = (Node){ .region = region, .name = (char *)(node + 1), .n_name = (uint16_t)spot->n_name };
-        memcpy(node->name, spot->name, spot->n_name);
+        node_init(node, region, (char *)(node + 1), spot->name, spot->n_name);
+        r = account_charge(spot->parent->account, cost, &node->place, shortage);
+        if (r) {
+                free(node);
+                return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
+        }
         child_insert(spot->parent, node);
 
         *ret = node;
         return 0;
 }
 
-void tree_replace(Node *node, Region *region) {
+int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage) {
         ASSERT(node->region && region);
+
+        if (charge_change(&node->place, cost, shortage))
+                return TREE_E_QUOTA;
         node->region = region;
+        list_unlink(&node->in_region);
+        return 0;
 }
 
 void tree_unlink(Node *node) {
         ASSERT(node->region);
         child_remove(node);
+        node_deinit(node);
         free(node);
 }
 
@@ -250,6 +287,185 @@ size_t tree_path(const Node *node, char path[PATH_BYTES_MAX]) {
                 length += part->n_name;
         }
         return length;
+}
+
+/* -- moving --------------------------------------------------------------------------- */
+
+/* Nodes looked at to find out how deep a directory really is, when its bounds say too deep. */
+#define MEASURE_MAX 4096
+
+/* Whether `directory` is `node` or below it. */
+static bool is_within(const Directory *directory, const Node *node) {
+        for (; directory; directory = directory->node.parent)
+                if (&directory->node == node)
+                        return true;
+        return false;
+}
+
+/* Adds what the path from base (not included) to the directory has. */
+static void add_path(const Directory *base, const Directory *directory, size_t *levels, size_t *bytes) {
+        for (; directory != base; directory = directory->node.parent) {
+                ++*levels;
+                *bytes += 1U + directory->node.n_name;
+        }
+}
+
+static bool bounds_fit(const Tree *tree, const Node *node, const Spot *to) {
+        size_t levels = 1, bytes = 1 + to->n_name;
+
+        add_path(tree->root, to->parent, &levels, &bytes);
+        if (node_is_directory(node)) {
+                levels += ((const Directory *)node)->levels;
+                bytes += ((const Directory *)node)->bytes;
+        }
+        return levels <= PATH_DEPTH_MAX && bytes <= PATH_BYTES_MAX;
+}
+
+/* Finds the true bounds of a directory; one with too much below it keeps what it has. */
+static void measure(Directory *directory) {
+        static const Credentials all = { .admin = true };
+        size_t most_levels = 0, most_bytes = 0, n = 0;
+
+        for (Node *node = tree_list_first(directory); node; node = tree_list_next(directory, &all, true, node)) {
+                size_t levels = 1, bytes = 1U + node->n_name;
+
+                if (++n > MEASURE_MAX)
+                        return;
+                add_path(directory, node->parent, &levels, &bytes);
+                most_levels = levels > most_levels ? levels : most_levels;
+                most_bytes = bytes > most_bytes ? bytes : most_bytes;
+        }
+        directory->levels = (uint8_t)most_levels;
+        directory->bytes = (uint16_t)most_bytes;
+}
+
+/* Whether every path below the node stays within the limits of names. */
+static bool fits(const Tree *tree, Node *node, const Spot *to) {
+        if (bounds_fit(tree, node, to))
+                return true;
+        if (!node_is_directory(node))
+                return false;
+        measure(node_directory(node));
+        return bounds_fit(tree, node, to);
+}
+
+static int check_over(const Spot *from, const Spot *to) {
+        bool directory = node_is_directory(from->node);
+
+        if (!node_is_directory(to->node))
+                return directory ? TREE_E_NOT_DIRECTORY : 0;
+        if (!directory)
+                return TREE_E_IS_DIRECTORY;
+        return node_directory(to->node)->n_children ? TREE_E_NOT_EMPTY : 0;
+}
+
+static int check_rename(const Tree *tree, const Spot *from, const Spot *to, TreeRename how) {
+        int r;
+
+        if (how == TREE_RENAME_FREE && to->node)
+                return TREE_E_EXISTS;
+        if (how == TREE_RENAME_EXCHANGE && !to->node)
+                return TREE_E_MISSING;
+        if (is_within(to->parent, from->node) ||
+            (how == TREE_RENAME_EXCHANGE && is_within(from->parent, to->node)))
+                return TREE_E_INSIDE;
+        if (how == TREE_RENAME_REPLACE && to->node) {
+                r = check_over(from, to);
+                if (r)
+                        return r;
+        }
+        if (!fits(tree, from->node, to) || (how == TREE_RENAME_EXCHANGE && !fits(tree, to->node, from)))
+                return TREE_E_TOO_LONG;
+        return 0;
+}
+
+/* What goes from one directory's account to another's with a node. */
+static Load node_load(Node *node) {
+        return (Load){ .charge = &node->place, .account = node_is_directory(node) ? node_directory(node)->account : NULL };
+}
+
+static int copy_name(const Spot *spot, char **ret) {
+        *ret = malloc(spot->n_name);
+        if (!*ret)
+                return error_origin(-ENOMEM);
+        memcpy(*ret, spot->name, spot->n_name);
+        return 0;
+}
+
+/* Puts a node that is in no directory into one, under a name that it owns from now on. */
+static void put_at(Node *node, Directory *directory, char *name, size_t n) {
+        if (node->own_name)
+                free(node->name);
+        node->name = name;
+        node->n_name = (uint16_t)n;
+        node->own_name = true;
+        child_insert(directory, node);
+}
+
+static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *shortage, Region **ret_replaced) {
+        Load load = node_load(from->node);
+        char *name;
+        int r;
+
+        r = copy_name(to, &name);
+        if (r)
+                return r;
+        if (load_move(&load, to->parent->account, to->node ? &to->node->place : NULL, shortage)) {
+                free(name);
+                return TREE_E_QUOTA;
+        }
+        if (to->node && node_is_directory(to->node)) {
+                (void)tree_rmdir(tree, node_directory(to->node));
+        } else if (to->node) {
+                *ret_replaced = to->node->region;
+                tree_unlink(to->node);
+        }
+        child_remove(from->node);
+        put_at(from->node, to->parent, name, to->n_name);
+        return 0;
+}
+
+static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
+        CLEANUP(freep) char *from_name = NULL, *to_name = NULL;
+        Load a = node_load(from->node), b = node_load(to->node);
+        int r;
+
+        r = copy_name(from, &from_name);
+        if (!r)
+                r = copy_name(to, &to_name);
+        if (r)
+                return r;
+        if (load_exchange(&a, &b, shortage))
+                return TREE_E_QUOTA;
+        child_remove(from->node);
+        child_remove(to->node);
+        put_at(from->node, to->parent, to_name, to->n_name);
+        put_at(to->node, from->parent, from_name, from->n_name);
+        from_name = to_name = NULL;
+        return 0;
+}
+
+/* As rename(2) has it, a name moved to itself, or over another name of its region, is left as it is. */
+static bool is_same(const Spot *from, const Spot *to, TreeRename how) {
+        if (!to->node || from->node == to->node)
+                return to->node;
+        return how != TREE_RENAME_FREE && from->node->region && from->node->region == to->node->region;
+}
+
+int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how, Shortage *shortage, Region **ret_replaced) {
+        int r;
+
+        *ret_replaced = NULL;
+        if (!from->parent || !to->parent)
+                return TREE_E_ROOT;
+        if (is_same(from, to, how))
+                return 0;
+        r = check_rename(tree, from, to, how);
+        if (r)
+                return r;
+        if (how == TREE_RENAME_EXCHANGE)
+                return exchange(from, to, shortage);
+        return move_over(tree, from, to, shortage, ret_replaced);
 }
 
 /* -- lists ---------------------------------------------------------------------------- */

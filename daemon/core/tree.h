@@ -3,7 +3,8 @@
  * A node is a directory or a name of a region. Directories keep their children in the byte order
  * of their components, so that a list has a stable order and can go on after any name, whether
  * that name still exists or not. A directory pays for itself (its charge) and has an account of
- * its own, under its parent's, to which everything named below it is charged.
+ * its own, under its parent's; each name below it has its place charged there, a region with
+ * several names once for each. Moving a directory moves its account, with all that is in it.
  *
  * The tree decides who may look: tree_find() searches each directory on the way, and whoever may
  * not search one gets the same answer for names that exist and names that do not. It does not
@@ -29,10 +30,20 @@ enum {
         TREE_E_MISSING,         /* a directory on the way, or for tree_find() the name, does not exist */
         TREE_E_DENIED,          /* no search permission: spot->decided bytes of the path name the directory */
         TREE_E_NOT_DIRECTORY,   /* a region where a directory should be: likewise */
+        TREE_E_EXISTS,
         TREE_E_NOT_EMPTY,
         TREE_E_ROOT,            /* not possible with the root */
         TREE_E_QUOTA,
+        TREE_E_IS_DIRECTORY,    /* a directory where a region should be */
+        TREE_E_INSIDE,          /* a directory cannot go below itself */
+        TREE_E_TOO_LONG,        /* what is below it would have too long or too deep a path */
 };
+
+typedef enum TreeRename {
+        TREE_RENAME_FREE,       /* the new name must be free */
+        TREE_RENAME_REPLACE,    /* a region, or an empty directory, that has it loses it */
+        TREE_RENAME_EXCHANGE,   /* the two change places */
+} TreeRename;
 
 typedef struct Directory Directory;
 typedef struct Node Node;
@@ -44,8 +55,11 @@ struct Node {
         RB_ENTRY(Node) entry;
         Directory *parent;      /* NULL for the root */
         Region *region;         /* NULL for a directory */
+        List in_region;         /* its region's names */
+        Charge place;           /* in its parent's account */
         uint16_t n_name;
-        char *name;             /* in the same block */
+        bool own_name;          /* renamed: the name is a block of its own */
+        char *name;             /* else it is in the same block */
 };
 
 RB_HEAD(NodeTree, Node);
@@ -58,7 +72,9 @@ struct Directory {
         uint64_t created_ns;    /* CLOCK_REALTIME */
         Account *account;       /* of what is named below it */
         Charge charge;          /* its owner's, for itself */
-        Charge place;           /* in its parent's account, for itself */
+        /* Levels and bytes that the deepest and the longest path below it add; never too low. */
+        uint8_t levels;
+        uint16_t bytes;
 };
 
 struct Tree {
@@ -117,14 +133,25 @@ int directory_chown(Directory *directory, Account *owner, Shortage *shortage);
 /* Removes an empty directory that is not the root. Return: 0, TREE_E_ROOT, TREE_E_NOT_EMPTY. */
 int tree_rmdir(Tree *tree, Directory *directory);
 
-/* Makes a name for a region at a free spot. Return: 0, -ENOMEM. */
-int tree_link(const Spot *spot, Region *region, Node **ret);
+/* Makes a name for a region at a free spot, and charges its place.
+ * Return: 0, TREE_E_QUOTA, -ENOMEM. */
+int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret);
 
-/* Lets a region take the name over from another. */
-void tree_replace(Node *node, Region *region);
+/* Lets a region take a name over from another, which may have none left then.
+ * Return: 0, TREE_E_QUOTA. */
+int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage);
 
 /* Frees the name of a region. */
 void tree_unlink(Node *node);
+
+/* Moves the node at `from` to `to`. A directory that is replaced is freed; so is the name of a
+ * region that is replaced, and *ret_replaced (else NULL) is that region. To itself, or over another
+ * name of the same region, is nothing. What a full directory gets counts after what it loses.
+ * Return: 0, TREE_E_EXISTS, TREE_E_MISSING (nothing to change places with), TREE_E_ROOT,
+ * TREE_E_INSIDE, TREE_E_NOT_DIRECTORY (a directory over a region), TREE_E_IS_DIRECTORY (the
+ * reverse), TREE_E_NOT_EMPTY, TREE_E_TOO_LONG, TREE_E_QUOTA, -ENOMEM. On every error nothing has
+ * changed. */
+int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how, Shortage *shortage, Region **ret_replaced);
 
 /* Writes the path of a node, without a NUL, into a buffer of PATH_BYTES_MAX bytes.
  * Return: its length. */
