@@ -19,6 +19,7 @@ static int region_decode(const Shmd__Node *node, struct shmd_node *ret) {
         ret->seals = node->seals;
         ret->created_ns = node->created_ns;
         ret->grants = node->grants;
+        ret->names = node->names;
         return page_size_decode(node->huge_page_size, &ret->page_size);
 }
 

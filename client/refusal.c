@@ -64,6 +64,7 @@ static const char *const reasons[] = {
         [SHMD__REASON__REASON_ROOT]            = "root",
         [SHMD__REASON__REASON_PACKET]          = "packet",
         [SHMD__REASON__REASON_STOPPING]        = "stopping",
+        [SHMD__REASON__REASON_INSIDE]          = "inside",
 };
 
 static const char *const slots[] = {

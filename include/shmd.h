@@ -342,6 +342,30 @@ SHMD_PUBLIC int shmd_publish_start(shmd *client, uint64_t region, const char *pa
                                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_publish_finish(shmd_call *call);
 
+/* Gives the region with the name `path` the name `to` as well: they are equals. Its owner, who pays
+ * for each name beyond the first as for one more region, and administrators may.
+ * Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES, -EEXIST, -EDQUOT. */
+SHMD_PUBLIC int shmd_link(shmd *client, const char *path, const char *to, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_link_start(shmd *client, const char *path, const char *to,
+                                uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_link_finish(shmd_call *call);
+
+enum {
+        SHMD_RENAME_REPLACE  = 1,       /* what has the new name loses it, atomically */
+        SHMD_RENAME_EXCHANGE = 2,       /* the two change places, atomically */
+};
+
+/* Moves a region's name, or a directory with all that is in it, to the name `to`, which without a
+ * flag must be free. Only an empty directory can be replaced, and only by a directory. To itself, or
+ * with a flag to another name of the same region, is nothing.
+ * Errors: -ENOENT, -EEXIST, -ENOTDIR (of a path, or a directory over a region), -EISDIR (the
+ * reverse), -ENOTEMPTY, -EACCES, -EBUSY (root), -EDQUOT (a limit of a directory), -EINVAL (a
+ * directory below itself, or names in it too long or too deep then). */
+SHMD_PUBLIC int shmd_rename(shmd *client, const char *path, const char *to, uint32_t flags, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_rename_start(shmd *client, const char *path, const char *to, uint32_t flags,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_rename_finish(shmd_call *call);
+
 /* Makes a directory; mode 0..01777. Errors: -EEXIST, -ENOENT, -ENOTDIR, -EACCES, -EDQUOT. */
 SHMD_PUBLIC int shmd_mkdir(shmd *client, const char *path, mode_t mode, uint64_t timeout_ns);
 SHMD_PUBLIC int shmd_mkdir_start(shmd *client, const char *path, mode_t mode,
@@ -354,8 +378,8 @@ SHMD_PUBLIC int shmd_rmdir_start(shmd *client, const char *path,
                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_rmdir_finish(shmd_call *call);
 
-/* Takes a region's name away. Who holds the region keeps it, and it stays charged to its owner
- * until the last of them is gone. Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES. */
+/* Takes a name of a region away. With its last name gone, who holds the region keeps it, and it
+ * stays charged to its owner until the last of them is gone. Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES. */
 SHMD_PUBLIC int shmd_unlink(shmd *client, const char *path, uint64_t timeout_ns);
 SHMD_PUBLIC int shmd_unlink_start(shmd *client, const char *path,
                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
@@ -399,6 +423,7 @@ struct shmd_node {
         uint32_t seals;                 /* F_SEAL_* of fcntl(2) */
         uint64_t created_ns;            /* CLOCK_REALTIME */
         uint64_t grants;                /* on the broker's books */
+        uint32_t names;                 /* how many it has */
         /* directories */
         uint64_t entries;
 };

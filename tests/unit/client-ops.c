@@ -42,6 +42,8 @@ static void dispatch(shmd *client, int started) {
 static void script_done(Peer *peer) {
         for (unsigned int i = 0; i < ROUNDS; ++i) {
                 const Shmd__Publish *publish;
+                const Shmd__Link *link;
+                const Shmd__Rename *rename;
                 const Shmd__Mkdir *mkdir;
                 const Shmd__Remove *remove;
                 const Shmd__Chmod *chmod;
@@ -49,6 +51,12 @@ static void script_done(Peer *peer) {
 
                 publish = peer_expect(peer, MESSAGE_PUBLISH);
                 REQUIRE(publish->region == UINT64_MAX && is(&publish->path, "/p") && publish->flags == 1);
+                peer_done(peer);
+                link = peer_expect(peer, MESSAGE_LINK);
+                REQUIRE(is(&link->path, "/l") && is(&link->to, "/l/2"));
+                peer_done(peer);
+                rename = peer_expect(peer, MESSAGE_RENAME);
+                REQUIRE(is(&rename->path, "/old") && is(&rename->to, "/new") && rename->flags == 2);
                 peer_done(peer);
                 mkdir = peer_expect(peer, MESSAGE_MKDIR);
                 REQUIRE(is(&mkdir->path, "/m") && mkdir->mode == 01755);
@@ -78,6 +86,8 @@ static void script_done(Peer *peer) {
 }
 
 FINISH(finish_publish, shmd_publish_finish(call));
+FINISH(finish_link, shmd_link_finish(call));
+FINISH(finish_rename, shmd_rename_finish(call));
 FINISH(finish_mkdir, shmd_mkdir_finish(call));
 FINISH(finish_rmdir, shmd_rmdir_finish(call));
 FINISH(finish_unlink, shmd_unlink_finish(call));
@@ -88,6 +98,8 @@ TEST(client_ops, requests_without_an_answer_but_yes) {
         shmd *client = peer_start_and_connect(script_done);
 
         cr_assert_eq(shmd_publish(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0), 0);
+        cr_assert_eq(shmd_link(client, "/l", "/l/2", 0), 0);
+        cr_assert_eq(shmd_rename(client, "/old", "/new", SHMD_RENAME_EXCHANGE, 0), 0);
         cr_assert_eq(shmd_mkdir(client, "/m", 01755, 0), 0);
         cr_assert_eq(shmd_rmdir(client, "/r", 0), 0);
         cr_assert_eq(shmd_unlink(client, "/u", 0), 0);
@@ -96,6 +108,8 @@ TEST(client_ops, requests_without_an_answer_but_yes) {
 
         dispatch(client, shmd_publish_start(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0, finish_publish, NULL,
                                             NULL));
+        dispatch(client, shmd_link_start(client, "/l", "/l/2", 0, finish_link, NULL, NULL));
+        dispatch(client, shmd_rename_start(client, "/old", "/new", SHMD_RENAME_EXCHANGE, 0, finish_rename, NULL, NULL));
         dispatch(client, shmd_mkdir_start(client, "/m", 01755, 0, finish_mkdir, NULL, NULL));
         dispatch(client, shmd_rmdir_start(client, "/r", 0, finish_rmdir, NULL, NULL));
         dispatch(client, shmd_unlink_start(client, "/u", 0, finish_unlink, NULL, NULL));
@@ -376,7 +390,7 @@ static const Shmd__Node region_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
         .path = { 5, (uint8_t *)"/a/b\0" }, .kind = SHMD_NODE_REGION, .uid = 1, .gid = 2, .mode = 0640, .region = 3,
         .size = 5000, .charge = 8192, .lifetime = 1, .huge_page_size = 21, .freezable = true, .seals = 6,
-        .created_ns = 7, .grants = 8,
+        .created_ns = 7, .grants = 8, .names = 9,
 };
 static const Shmd__Node directory_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
@@ -398,6 +412,7 @@ static void check_region_node(const struct shmd_node *node) {
         cr_assert_eq(node->seals, 6);
         cr_assert_eq(node->created_ns, 7);
         cr_assert_eq(node->grants, 8);
+        cr_assert_eq(node->names, 9);
 }
 
 static void check_directory_node(const struct shmd_node *node) {

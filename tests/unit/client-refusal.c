@@ -93,14 +93,14 @@ TEST(client_refusal, it_carries_everything_the_broker_said) {
 }
 
 TEST(client_refusal, every_reason_and_slot_of_the_protocol_has_a_name) {
-        for (uint32_t reason = 0; reason <= SHMD__REASON__REASON_STOPPING; ++reason) {
+        for (uint32_t reason = 0; reason <= SHMD__REASON__REASON_INSIDE; ++reason) {
                 cr_assert_not_null(shmd_reason_name(reason));
                 cr_assert_str_neq(shmd_reason_name(reason), "unknown");
                 for (uint32_t other = 0; other < reason; ++other)
                         cr_assert_str_neq(shmd_reason_name(reason), shmd_reason_name(other));
         }
         cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_SEARCH), "directory-search");
-        cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_STOPPING + 1), "unknown");
+        cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_INSIDE + 1), "unknown");
         cr_assert_str_eq(shmd_reason_name(UINT32_MAX), "unknown");
         cr_assert_str_eq(shmd_slot_name(SHMD_SLOT_BYTES), "bytes");
         cr_assert_str_eq(shmd_slot_name(SHMD_SLOT_MAX), "inflight");
@@ -139,6 +139,10 @@ TEST(client_refusal, a_bad_name_never_leaves_the_process) {
         expect_refused_here(client, shmd_open(client, "//", 1, regions, 0), "//");
         expect_refused_here(client, shmd_open(client, NULL, 1, regions, 0), "");
         expect_refused_here(client, shmd_publish(client, 1, "", 0, 0), "");
+        expect_refused_here(client, shmd_link(client, "b", "/good", 0), "b");
+        expect_refused_here(client, shmd_link(client, "/good", "/.", 0), "/.");
+        expect_refused_here(client, shmd_rename(client, "/a//b", "/good", 0, 0), "/a//b");
+        expect_refused_here(client, shmd_rename(client, "/good", NULL, 0, 0), "");
         expect_refused_here(client, shmd_mkdir(client, "/..", 0700, 0), "/..");
         expect_refused_here(client, shmd_rmdir(client, "/a/.", 0), "/a/.");
         expect_refused_here(client, shmd_unlink(client, "/\n", 0), "/\n");
