@@ -77,8 +77,8 @@ static error_t parse_names(int key, char *arg, struct argp_state *state) {
 const struct argp command_rm_argp = {
         .parser = parse_names,
         .args_doc = "NAME...",
-        .doc = "Takes names of regions away. Who holds such a region keeps it, and it stays charged to its owner "
-               "until the last of them is gone.\v"
+        .doc = "Takes names of regions away. Who holds a region that has no name left keeps it, and it stays charged "
+               "to its owner until the last of them is gone.\v"
                "Examples:\n"
                "  shmdctl rm /camera/frame0 /camera/frame1",
 };

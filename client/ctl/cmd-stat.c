@@ -193,6 +193,7 @@ static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_resu
         row(table, "freezable", node->freezable ? "yes" : "no");
         row(table, "seals", node_seals(text, node->seals));
         row(table, "created", node_date(text, node));
+        row_number(table, "names", node->names);
         row_number(table, "grants", node->grants);
         row(table, "held", held_text(result));
 }

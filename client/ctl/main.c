@@ -25,6 +25,8 @@ const Command ctl_commands[] = {
         { "ls",      command_ls,      "List a directory",                             &command_ls_argp },
         { "stat",    command_stat,    "Show all about a region or directory",         &command_stat_argp },
         { "rm",      command_rm,      "Take the names of regions away",               &command_rm_argp },
+        { "mv",      command_mv,      "Move names, or let two change places",         &command_mv_argp },
+        { "ln",      command_ln,      "Give a region one more name",                  &command_ln_argp },
         { "mkdir",   command_mkdir,   "Make directories",                             &command_mkdir_argp },
         { "rmdir",   command_rmdir,   "Remove empty directories",                     &command_rmdir_argp },
         { "chmod",   command_chmod,   "Change who may do what",                       &command_chmod_argp },

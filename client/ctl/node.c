@@ -105,6 +105,7 @@ static void set_region(json_t *o, const struct shmd_node *node) {
         output_set(o, "seals", seals_json(node->seals));
         output_set(o, "created", date_json(node));
         output_set(o, "created_ns", output_number(node->created_ns));
+        output_set(o, "names", output_number(node->names));
         output_set(o, "grants", output_number(node->grants));
 }
 

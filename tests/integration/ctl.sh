@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics version help'
+commands='create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics help; do
+        for command in create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -312,6 +312,16 @@ stat /a --id=1
 stat --id=x
 rm
 rm a
+mv
+mv /a
+mv /a b
+mv a /b
+mv /a /b /c
+mv -n -x /a /b
+ln
+ln /a
+ln /a b
+ln /a /b /c
 mkdir
 mkdir /a -m 2000
 rmdir
@@ -720,6 +730,59 @@ test_names() {
         expect 'rmdir of 1,200 names' 0 rmdir "${many[@]}" /many
 }
 
+test_move() {
+        expect 'mkdir /m and /m/in' 0 mkdir /m /m/in
+        expect 'create /m/a' 0 create /m/a 4K
+        expect 'create /m/b' 0 create /m/b 8K
+        expect 'mv gives a free name' 0 mv /m/a /m/c
+        check 'mv says nothing' [ ! -s "$out" ]
+        expect 'the old name is gone' 3 stat /m/a
+        json 'the new one has the region' 'd["size"] == 4096 and d["names"] == 1' stat /m/c
+        expect 'mv -n does not replace' 1 mv -n /m/c /m/b
+        complains 'and says that the name is taken' '/m/b: .*taken'
+        json 'nothing happened' 'd["size"] == 8192' stat /m/b
+        json 'mv --exchange lets two change places' \
+                'd == { "command": "mv", "from": "/m/c", "to": "/m/b" }' mv --exchange /m/c /m/b
+        json 'the one is the other' 'd["size"] == 8192' stat /m/c
+        json 'and the other the one' 'd["size"] == 4096' stat /m/b
+        expect 'mv -x with nothing fails' 3 mv -x /m/c /m/none
+        expect 'mv replaces' 0 mv /m/c /m/b
+        json 'the name has the other region' 'd["size"] == 8192' stat /m/b
+        expect 'the name it had is gone' 3 stat /m/c
+        expect 'mv of nothing' 3 mv /m/none /m/x
+        complains 'names what is missing' '^shmdctl: /m/none: '
+
+        json 'mv into a directory' 'd["to"] == "/m/in/b"' mv /m/b /m/in
+        json 'mv into the root' 'd["to"] == "/b"' mv /m/in/b /
+        expect 'it is there' 0 stat /b
+        expect 'mv -x takes a directory as it is' 0 mv -x /b /m/in
+        json 'the directory is where the region was' 'd["kind"] == "directory"' stat /b
+        expect 'mv of a directory' 0 mv /b /m/moved
+        expect 'with all that is in it' 0 mv /m /n
+        check 'is seen by ls -R' eval '[ "$(shmdctl --socket="$socket" ls -R /n | tr "\n" " ")" = "/n/in /n/moved " ]'
+        expect 'a directory does not go below itself' 1 mv /n /n/moved
+        complains 'and the error says so' 'below itself'
+        expect 'a region does not replace a directory' 0 mkdir /n/moved/in
+        expect 'not even an empty one' 1 mv /n/in /n/moved
+        complains 'and the error says what it is' 'is a directory'
+
+        json 'ln gives one more name' 'd == { "command": "ln", "from": "/n/in", "to": "/n/also" }' ln /n/in /n/also
+        json 'the region knows how many it has' 'd["names"] == 2 and d["size"] == 8192' stat /n/also
+        expect 'stat shows it' 0 stat /n/in
+        says 'as a number' '^ *names  *2$'
+        expect 'ln to what is taken' 1 ln /n/in /n/also
+        expect 'ln of a directory' 1 ln /n/moved /n/x
+        expect 'ln of nothing' 3 ln /n/none /n/x
+        expect 'ln into a directory that has the name' 1 ln /n/in /n/moved
+        expect 'rmdir makes room' 0 rmdir /n/moved/in
+        expect 'ln into a directory' 0 ln /n/in /n/moved
+        expect 'rm of two of three' 0 rm /n/in /n/moved/in
+        json 'leaves the region' 'd["names"] == 1 and d["size"] == 8192' stat /n/also
+        expect 'rm of the last' 0 rm /n/also
+        expect 'rmdir of all' 0 rmdir /n/moved /n
+        check 'and its memory is given back' eventually uses_bytes "$me" 0
+}
+
 test_wait() {
         local waiter
 
@@ -795,6 +858,9 @@ test_users() {
         json_error_as "$bob" 'the refusal is JSON on request' 4 \
                 'd["errno"] == "EACCES" and d["exit"] == 4 and d["reason"] == "region-read" and d["thing"] == "/alice" and d["sentence"]' cat /alice
         expect_as "$bob" 'bob may not remove it' 4 rm /alice
+        expect_as "$bob" 'bob may not move it' 4 mv /alice /bobs
+        expect_as "$bob" 'bob may not give it one more name' 4 ln /alice /bobs
+        complains 'the refusal says who may' 'owner'
         expect_as "$bob" 'bob may not change its mode' 4 chmod 0666 /alice
         expect_as "$alice" 'alice lets him in' 0 chmod 0644 /alice
         check 'bob reads it' cmp -s <(as "$bob" shmdctl --socket="$socket" cat /alice) "$dir/tmp/file"
@@ -865,7 +931,7 @@ complete_bash() {
 }
 
 options_of() {
-        shmdctl "$1" --help | sed -nE 's/^ +(-.,)? *(--[a-z]+).*/\2/p' | LC_ALL=C sort -u
+        shmdctl "$1" --help | sed -nE 's/^ +(-.,)? *(--[a-z-]+).*/\2/p' | LC_ALL=C sort -u
 }
 
 test_completion() {
@@ -934,6 +1000,7 @@ test_put
 test_put_interrupted
 test_progress
 test_names
+test_move
 test_wait
 test_figures
 test_users

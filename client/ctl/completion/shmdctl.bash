@@ -10,6 +10,7 @@ _shmdctl_options() {
         publish) echo "--replace $global" ;;
         ls)      echo "--long --recursive $global" ;;
         stat)    echo "--id= --holders $global" ;;
+        mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
         ping)    echo "--count= --interval= $global" ;;
@@ -65,13 +66,14 @@ _shmdctl_operand() {
         chmod,0)                           _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$3" ;;
         chown,0)                           _shmdctl_words "$(compgen -u -- "$3")" "$3" ;;
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
+        mv,[01] | ln,[01])                 _shmdctl_names "$3" ;;
         stat,0 | wait,0 | publish,1)       _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
         chmod,* | chown,*)                 _shmdctl_names "$3" ;;
         esac
 }
 
-_shmdctl_commands='create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics version help'
+_shmdctl_commands='create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ls stat rm mkdir rmdir chmod chown wait df ping stats metrics version help
+set -l commands create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -38,6 +38,8 @@ complete -c shmdctl -n $none -a cat -d 'Write a region to standard output'
 complete -c shmdctl -n $none -a ls -d 'List a directory'
 complete -c shmdctl -n $none -a stat -d 'Show all about a region or directory'
 complete -c shmdctl -n $none -a rm -d 'Take the names of regions away'
+complete -c shmdctl -n $none -a mv -d 'Move names, or let two change places'
+complete -c shmdctl -n $none -a ln -d 'Give a region one more name'
 complete -c shmdctl -n $none -a mkdir -d 'Make directories'
 complete -c shmdctl -n $none -a rmdir -d 'Remove empty directories'
 complete -c shmdctl -n $none -a chmod -d 'Change who may do what'
@@ -50,7 +52,7 @@ complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics tex
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ls stat rm mkdir rmdir chmod chown wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -70,6 +72,8 @@ complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s l -l long -d 'Show de
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s R -l recursive -d 'All that is below'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s i -l id -x -d 'By its number'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s H -l holders -d 'Also show who holds it'
+complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s n -l no-replace -d 'Fail if the new name is taken'
+complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s x -l exchange -d 'Let the two change places'
 complete -c shmdctl -n '__fish_seen_subcommand_from mkdir' -s p -l parents -d 'Make missing directories above it'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s d -l directory -x -a '(__shmdctl_names)' -d 'Limits of a directory'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__fish_complete_users)' -d 'Account of another user'
