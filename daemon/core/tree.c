@@ -381,7 +381,10 @@ static int check_rename(const Tree *tree, const Spot *from, const Spot *to, Tree
 
 /* What goes from one directory's account to another's with a node. */
 static Load node_load(Node *node) {
-        return (Load){ .charge = &node->place, .account = node_is_directory(node) ? node_directory(node)->account : NULL };
+        return (Load){
+                .charge = &node->place,
+                .account = node_is_directory(node) ? node_directory(node)->account : NULL,
+        };
 }
 
 static int copy_name(const Spot *spot, char **ret) {
@@ -452,7 +455,8 @@ static bool is_same(const Spot *from, const Spot *to, TreeRename how) {
         return how != TREE_RENAME_FREE && from->node->region && from->node->region == to->node->region;
 }
 
-int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how, Shortage *shortage, Region **ret_replaced) {
+int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
+                Shortage *shortage, Region **ret_replaced) {
         int r;
 
         *ret_replaced = NULL;

@@ -151,7 +151,8 @@ void tree_unlink(Node *node);
  * TREE_E_INSIDE, TREE_E_NOT_DIRECTORY (a directory over a region), TREE_E_IS_DIRECTORY (the
  * reverse), TREE_E_NOT_EMPTY, TREE_E_TOO_LONG, TREE_E_QUOTA, -ENOMEM. On every error nothing has
  * changed. */
-int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how, Shortage *shortage, Region **ret_replaced);
+int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
+                Shortage *shortage, Region **ret_replaced);
 
 /* Writes the path of a node, without a NUL, into a buffer of PATH_BYTES_MAX bytes.
  * Return: its length. */

@@ -427,7 +427,8 @@ TEST(rename, what_a_directory_holds_is_charged_where_it_goes) {
         (void)house_named(&house, alice, "/a/x/s", 1);
         cr_assert(costs("/a/x", 3, 8192 + 4096) && costs("/a/y", 0, 0) && costs("/a", 6, 12288));
         cr_assert_eq(move("/a/x/d", "/a/y/d", TREE_RENAME_FREE), 0);
-        cr_assert(costs("/a/x", 1, 4096) && costs("/a/y", 2, 8192) && costs("/a/y/d", 1, 8192) && costs("/a", 6, 12288));
+        cr_assert(costs("/a/x", 1, 4096) && costs("/a/y", 2, 8192) && costs("/a/y/d", 1, 8192));
+        cr_assert(costs("/a", 6, 12288));
         cr_assert_eq(move("/a/y", "/y", TREE_RENAME_FREE), 0);
         cr_assert(costs("/a", 3, 4096) && costs("/y", 2, 8192) && costs("/", 7, 12288));
         cr_assert_eq(move("/a/x/s", "/y/d/s", TREE_RENAME_FREE), 0);
@@ -748,8 +749,7 @@ TEST(rename, loads_are_exchanged_both_or_neither) {
         below[0]->max[ACCOUNT_BYTES] = 6;
         below[1]->max[ACCOUNT_BYTES] = 7;
         for (int i = 0; i < 2; ++i) {
-                cr_assert_eq(i ? load_exchange(&load_b, &load_a, &shortage) : load_exchange(&load_a, &load_b, &shortage),
-                             ACCOUNT_E_QUOTA);
+                cr_assert_eq(load_exchange(i ? &load_b : &load_a, i ? &load_a : &load_b, &shortage), ACCOUNT_E_QUOTA);
                 cr_assert(shortage.asked == 7 && shortage.left == 6);
                 cr_assert(below[0]->used[ACCOUNT_BYTES] == 5 && below[1]->used[ACCOUNT_BYTES] == 7);
                 cr_assert(a.account == below[0] && b.account == below[1] && top[0]->used[ACCOUNT_BYTES] == 12);
