@@ -812,7 +812,7 @@ TEST(region, publishing_makes_the_one_that_had_the_name_an_orphan) {
         spot = house_spot(&house, "/x");
         cr_assert_eq(region_link(new, &spot, NULL), 0);
         cr_assert_eq(house_spot(&house, "/x").node->region, new);
-        cr_assert_eq(old->name, NULL);
+        cr_assert_null(region_name(old));
         cr_assert_eq(old->state, REGION_STATE_ORPHAN);
         cr_assert_eq(house.regions.n_named, 1);
         cr_assert_eq(house.tree.root->account->used[ACCOUNT_BYTES], 8192);
@@ -848,7 +848,7 @@ TEST(region, a_full_directory_has_room_for_what_takes_a_name_over) {
         spot = house_spot(&house, "/d/x");
         cr_assert_eq(region_link(new, &spot, &s), REGION_E_QUOTA, "but not for a larger one");
         cr_assert(s.asked == 8192 && s.limit == 4096);
-        cr_assert(old->name && house_spot(&house, "/d/x").node->region == old);
+        cr_assert(region_name(old) && house_spot(&house, "/d/x").node->region == old);
         cr_assert_eq(d->account->used[ACCOUNT_BYTES], 4096);
         cr_assert_eq(d->account->used[ACCOUNT_REGIONS], 1);
         new = region_free(new);
@@ -885,7 +885,7 @@ TEST(region, a_directory_over_its_limit_takes_no_name_and_nothing_changes) {
         spot = house_spot(&house, "/d/x");
         cr_assert_eq(region_link(region, &spot, &s), REGION_E_QUOTA);
         cr_assert(s.kind == ACCOUNT_DIRECTORY && s.slot == ACCOUNT_BYTES && s.asked == 8192 && s.left == 4096);
-        cr_assert_eq(region->name, NULL);
+        cr_assert_null(region_name(region));
         cr_assert_eq(house_spot(&house, "/d/x").node, NULL);
         cr_assert_eq(house.tree.root->account->used[ACCOUNT_BYTES], 0);
         region = region_free(region);

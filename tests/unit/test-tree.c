@@ -130,7 +130,7 @@ TEST(tree, names_are_bytes_of_a_length_and_not_strings) {
         cr_assert_eq(tree_resolve(&house.tree, &house_admin, path, 7, &spot), 0);
         region = house_region(&house, alice, 1);
         cr_assert_eq(region_link(region, &spot, NULL), 0);
-        cr_assert_str_eq(path_of(region->name), "/namelo");
+        cr_assert_str_eq(path_of(region_name(region)), "/namelo");
         end();
 }
 
@@ -213,7 +213,7 @@ TEST(tree, paths_reach_sixteen_deep_and_come_back_whole) {
                 (void)house_mkdir(&house, root_account, path, 0755);
         }
         region = house_named(&house, alice, strcat(path, "/p"), 1);
-        cr_assert_str_eq(path_of(region->name), "/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p");
+        cr_assert_str_eq(path_of(region_name(region)), "/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o/p");
         cr_assert_eq(house.tree.n_directories, 16);
         end();
 }
@@ -232,7 +232,7 @@ TEST(tree, the_longest_path_comes_back_whole) {
         memset(path + 769, 'y', 254);
         cr_assert_eq(strlen(path), PATH_BYTES_MAX);
         region = house_named(&house, alice, path, 1);
-        cr_assert_str_eq(path_of(region->name), path);
+        cr_assert_str_eq(path_of(region_name(region)), path);
         end();
 }
 
@@ -385,8 +385,8 @@ TEST(tree, a_nodes_permissions_are_its_regions_or_its_directorys) {
         b = house_mkdir(&house, root_account, "/b", 01755);
         region = house_named(&house, alice, "/r", 1);
         cr_assert_eq(node_permissions(&b->node), &b->permissions);
-        cr_assert_eq(node_permissions(region->name), &region->permissions);
-        cr_assert(node_is_directory(&b->node) && !node_is_directory(region->name));
+        cr_assert_eq(node_permissions(region_name(region)), &region->permissions);
+        cr_assert(node_is_directory(&b->node) && !node_is_directory(region_name(region)));
         end();
 }
 
