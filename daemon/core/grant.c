@@ -12,8 +12,9 @@
 #include "util/memfd.h"
 #include "util/probe.h"
 
-/* A mark that takes longer than this says that the region is full of locks, ours or forged (or
- * that we were interrupted: so it is tried again, after this many grants). */
+/* A question that takes longer than this says that the region is full of locks, ours or forged. It may
+ * also have been an interruption, so one slow question is never believed; and when there are too
+ * many locks, marks are tried again after this many grants. */
 #define MARK_SLOW_NS (20 * NSEC_PER_USEC)
 #define GRANT_SLOW_EVERY 256
 
@@ -53,6 +54,7 @@ typedef struct Reaping {
         Grant *next;            /* the first in the list not decided yet */
         unsigned int steps;
         uint64_t until;
+        uint64_t fastest;       /* of the questions so far, nanoseconds */
         bool overran;
 } Reaping;
 
@@ -73,6 +75,24 @@ static void decide(Reaping *reaping, uint64_t last, bool alive) {
         }
 }
 
+/* Whether the walk is over before its end: too many questions, or too long ones, each of them. */
+static bool must_stop(Reaping *reaping) {
+        reaping->overran = reaping->steps >= REAP_STEPS ||
+                           (reaping->fastest > MARK_SLOW_NS && reaping->steps > 0 && time_now() > reaping->until);
+        return reaping->overran;
+}
+
+static bool find_mark(Reaping *reaping, uint64_t first, uint64_t last, uint64_t *ret_first, uint64_t *ret_last) {
+        uint64_t before = time_now(), took;
+        bool found = memfd_find_mark(reaping->region->fd, first, last, ret_first, ret_last);
+
+        took = time_now() - before;
+        if (took < reaping->fastest)
+                reaping->fastest = took;
+        ++reaping->steps;
+        return found;
+}
+
 /* Decides about first..last. Locks that are not ours can make it end early: what is not decided
  * then is taken for alive. */
 static void reap_range(Reaping *reaping, uint64_t first, uint64_t last) {
@@ -80,14 +100,11 @@ static void reap_range(Reaping *reaping, uint64_t first, uint64_t last) {
 
         if (first > last)
                 return;
-        if (reaping->steps >= REAP_STEPS || (reaping->steps > 0 && time_now() > reaping->until))
-                reaping->overran = true;
-        if (reaping->overran) {
+        if (reaping->overran || must_stop(reaping)) {
                 decide(reaping, last, true);
                 return;
         }
-        ++reaping->steps;
-        if (!memfd_find_mark(reaping->region->fd, first, last, &from, &to)) {
+        if (!find_mark(reaping, first, last, &from, &to)) {
                 decide(reaping, last, false);
                 return;
         }
@@ -110,7 +127,7 @@ static void reap_unmarked(Region *region) {
 
 /* Asks after the marks, unless that was slow a short while ago. */
 static unsigned int reap_marked(Region *region) {
-        Reaping reaping = { .region = region, .next = grant_after(region, NULL) };
+        Reaping reaping = { .region = region, .next = grant_after(region, NULL), .fastest = UINT64_MAX };
         RegionGrants *of = &region->grants;
 
         if (of->n_marked == 0 || (of->marks_off && of->n < of->reap_at))
@@ -147,6 +164,20 @@ bool region_grants_explain(Region *region) {
         return region->grants.n > 0;
 }
 
+/* Whether questions about a region are slow, and not just the latest one. */
+static bool is_slow(const Region *region, uint64_t mark) {
+        uint64_t first, last;
+
+        for (unsigned int i = 0; i < 3; ++i) {
+                uint64_t before = time_now();
+
+                (void)memfd_find_mark(region->fd, mark, mark, &first, &last);
+                if (time_now() - before <= MARK_SLOW_NS)
+                        return false;
+        }
+        return true;
+}
+
 static void mark(Grant *grant, int fd) {
         RegionGrants *of = &grant->region->grants;
         uint64_t before;
@@ -159,7 +190,7 @@ static void mark(Grant *grant, int fd) {
                 of->marks_off = true;
                 return;
         }
-        if (time_now() - before > MARK_SLOW_NS) {
+        if (time_now() - before > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
                 of->marks_off = true;
                 of->reap_at = of->n + GRANT_SLOW_EVERY;
         }

@@ -72,7 +72,7 @@ static int unpack_request(unsigned int kind) {
 TEST(message, kinds_have_the_names_of_the_protocol) {
         static const char *const names[] = {
                 NULL, "hello", "ping", "create", "open", "batch", "publish", "stat", "list", "mkdir", "rmdir",
-                "unlink", "chmod", "chown", "wait", "df", "stats",
+                "unlink", "chmod", "chown", "wait", "df", "stats", "link", "rename",
         };
 
         cr_assert_eq(sizeof(names) / sizeof(names[0]), _MESSAGE_N);
