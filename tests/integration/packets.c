@@ -488,6 +488,8 @@ FLIP(create, MESSAGE_CREATE, Create, create, .path = BYTES("/v"), .size = PAGE, 
      .rights = READ_WRITE)
 FLIP(open, MESSAGE_OPEN, Open, open, .path = BYTES("/v"), .rights = READ_ONLY)
 FLIP(publish, MESSAGE_PUBLISH, Publish, publish, .region = 1, .path = BYTES("/v"), .flags = 1)
+FLIP(link, MESSAGE_LINK, Link, link, .path = BYTES("/v"), .to = BYTES("/w"))
+FLIP(rename, MESSAGE_RENAME, Rename, rename, .path = BYTES("/v"), .to = BYTES("/w"), .flags = 1)
 FLIP(stat, MESSAGE_STAT, Stat, stat, .path = BYTES("/v"), .flags = 1)
 FLIP(list, MESSAGE_LIST, List, list, .path = BYTES("/"), .flags = 1, .cursor = BYTES("/v"), .limit = 3)
 FLIP(mkdir, MESSAGE_MKDIR, Mkdir, mkdir, .path = BYTES("/v"), .mode = 0700)
@@ -525,7 +527,7 @@ TEST(packets, attack_013_random_packets_harm_nobody_else) {
                         seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
                         packet[i] = (uint8_t)(seed >> (seed & 31));
                 }
-                wire_put_header(packet, n, (uint16_t)(1 + round % 16), 0, 1);
+                wire_put_header(packet, n, (uint16_t)(1 + round % (_MESSAGE_N - 1)), 0, 1);
                 connect_villain(&scene);
                 REQUIRE(client_send_raw(scene.villain, packet, n) == 0);
                 (void)shutdown(scene.villain->fd, SHUT_WR);

@@ -960,7 +960,8 @@ static void compare_tree(const Model *model, Client *admin) {
                 for (size_t i = 0; i < list->n_nodes; ++i, ++n)
                         compare_node(model, list->nodes[i]);
                 REQUIRE(list->cursor.len < sizeof(cursor));
-                memcpy(cursor, list->cursor.data, list->cursor.len);
+                if (list->cursor.len)
+                        memcpy(cursor, list->cursor.data, list->cursor.len);
                 cursor[list->cursor.len] = '\0';
         } while (cursor[0]);
         REQUIRE(n == model->n, "seed %" PRIu64 ": %zu names, %zu in the model", model->seed, n, model->n);
