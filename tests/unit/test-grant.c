@@ -416,7 +416,8 @@ static uint64_t sweep(void) {
 
 TEST(grant, a_sweep_takes_the_dead_off_the_books_and_no_other) {
         Grant *grants[9];
-        int fds[9], living = 0;
+        uint64_t living = 0;
+        int fds[9];
 
         begin();
         grant_many(grants, fds, 9);
