@@ -162,7 +162,9 @@ static long do_exec_protect(void) { return mprotect((void *)((uintptr_t)do_socke
                                                     PROT_EXEC | PROT_READ); }
 static long do_process_vm(void) { return syscall(SYS_process_vm_readv, 1, NULL, 0, NULL, 0, 0); }
 static long do_io_uring(void) { return syscall(SYS_io_uring_setup, 1, NULL); }
+#ifndef SHMD_SANITIZERS
 static long do_prctl(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+#endif
 
 static const struct {
         const char *name;
