@@ -161,12 +161,17 @@ void peer_expect_end(Peer *peer) {
 
 void peer_send(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
                const int *fds, size_t n_fds) {
+        struct pollfd room = { .fd = peer->fd, .events = POLLOUT };
         size_t n;
+        int r;
 
         REQUIRE(message_pack(message, peer->buffer + sizeof(WireHeader), WIRE_REPLY_MAX - sizeof(WireHeader), &n) == 0);
         n += sizeof(WireHeader);
         wire_put_header(peer->buffer, n, (uint16_t)kind, (uint16_t)n_fds, serial);
-        REQUIRE(wire_send(peer->fd, peer->buffer, n, fds, n_fds) == 0);
+        /* The client may be busy sending while its answers fill the socket. */
+        while ((r = wire_send(peer->fd, peer->buffer, n, fds, n_fds)) == WIRE_E_AGAIN)
+                REQUIRE(poll(&room, 1, TEST_PATIENCE_MS) == 1);
+        REQUIRE(r == 0);
 }
 
 void peer_reply(Peer *peer, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
