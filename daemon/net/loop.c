@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/log.h"
 
 struct Loop {
         struct event_base *base;
@@ -49,6 +50,15 @@ Loop *loop_free(Loop *loop) {
         return NULL;
 }
 
+/* What libevent has to say goes where everything else goes, and never blocks. */
+static void log_libevent(int severity, const char *message) {
+        LogLine line;
+
+        log_begin(&line, severity == EVENT_LOG_ERR ? LOG_ERROR : LOG_WARN, "libevent");
+        log_text(&line, "message", message);
+        log_end(&line);
+}
+
 int loop_new(Loop **ret, Deadlines *deadlines) {
         CLEANUP(loop_freep) Loop *loop = NULL;
         struct event_config *config;
@@ -58,12 +68,16 @@ int loop_new(Loop **ret, Deadlines *deadlines) {
                 return error_origin(-ENOMEM);
         *loop = (Loop){ .deadlines = deadlines, .timer_at = DEADLINE_NEVER };
 
+        event_set_log_callback(log_libevent);
         config = event_config_new();
         if (!config)
                 return error_origin(-ENOMEM);
         /* No locks: there is one thread. No environment: EVENT_NOEPOLL and its like are not for
          * whoever starts a service to decide. */
         (void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV);
+        /* epoll or nothing: the system calls of the others are not on the sandbox's list. */
+        (void)event_config_avoid_method(config, "poll");
+        (void)event_config_avoid_method(config, "select");
         loop->base = event_base_new_with_config(config);
         event_config_free(config);
         if (!loop->base)
