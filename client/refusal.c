@@ -33,40 +33,6 @@ int refusal_errno(uint32_t code) {
         return code < sizeof(errnos) / sizeof(errnos[0]) ? -errnos[code] : -EIO;
 }
 
-static const char *const reasons[] = {
-        [SHMD__REASON__REASON_NONE]            = "none",
-        [SHMD__REASON__REASON_MALFORMED]       = "malformed",
-        [SHMD__REASON__REASON_NAME]            = "name",
-        [SHMD__REASON__REASON_FLAGS]           = "flags",
-        [SHMD__REASON__REASON_SIZE]            = "size",
-        [SHMD__REASON__REASON_MODE]            = "mode",
-        [SHMD__REASON__REASON_VERSION]         = "version",
-        [SHMD__REASON__REASON_REQUEST]         = "request",
-        [SHMD__REASON__REASON_STATE]           = "state",
-        [SHMD__REASON__REASON_MISSING]         = "missing",
-        [SHMD__REASON__REASON_TAKEN]           = "taken",
-        [SHMD__REASON__REASON_SEARCH]          = "directory-search",
-        [SHMD__REASON__REASON_DIRECTORY_READ]  = "directory-read",
-        [SHMD__REASON__REASON_DIRECTORY_WRITE] = "directory-write",
-        [SHMD__REASON__REASON_STICKY]          = "sticky",
-        [SHMD__REASON__REASON_REGION_READ]     = "region-read",
-        [SHMD__REASON__REASON_REGION_WRITE]    = "region-write",
-        [SHMD__REASON__REASON_OWNER]           = "owner",
-        [SHMD__REASON__REASON_ADMIN]           = "admin",
-        [SHMD__REASON__REASON_LIMIT]           = "limit",
-        [SHMD__REASON__REASON_SHARE]           = "share",
-        [SHMD__REASON__REASON_DIRECTORY_LIMIT] = "directory-limit",
-        [SHMD__REASON__REASON_DEADLINE]        = "deadline",
-        [SHMD__REASON__REASON_DESCRIPTORS]     = "descriptors",
-        [SHMD__REASON__REASON_KERNEL]          = "kernel",
-        [SHMD__REASON__REASON_HUGE_PAGES]      = "huge-pages",
-        [SHMD__REASON__REASON_HAS_NAME]        = "has-name",
-        [SHMD__REASON__REASON_ROOT]            = "root",
-        [SHMD__REASON__REASON_PACKET]          = "packet",
-        [SHMD__REASON__REASON_STOPPING]        = "stopping",
-        [SHMD__REASON__REASON_INSIDE]          = "inside",
-};
-
 static const char *const slots[] = {
         [0]                  = "none",
         [SHMD_SLOT_BYTES]    = "bytes",
@@ -79,7 +45,7 @@ static const char *const slots[] = {
 };
 
 const char *shmd_reason_name(uint32_t reason) {
-        return reason < sizeof(reasons) / sizeof(reasons[0]) ? reasons[reason] : "unknown";
+        return message_reason_name(reason);
 }
 
 const char *shmd_slot_name(uint32_t slot) {

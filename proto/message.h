@@ -80,6 +80,10 @@ DEFINE_CLEANUP(Arena, arena_free);
 /* Return: the request's name, as in logs and statistics ("create"); NULL for no such kind. */
 const char *message_name(unsigned int kind);
 
+/* Return: the name of a Reason, as in the log, the library and statistics ("directory-search");
+ * "unknown" for a number this version does not have. */
+const char *message_reason_name(uint32_t reason);
+
 /* Unpacks the payload of a request (reply false) or of the reply to it (true) into the arena.
  * kind may be MESSAGE_REFUSAL with reply true. *ret lives until the arena is reset.
  *

@@ -31,40 +31,6 @@ static const char *const errors[] = {
         [SHMD__ERROR__ERROR_SHUTDOWN]      = "shutdown",
 };
 
-static const char *const reasons[] = {
-        [SHMD__REASON__REASON_NONE]            = "none",
-        [SHMD__REASON__REASON_MALFORMED]       = "malformed",
-        [SHMD__REASON__REASON_NAME]            = "name",
-        [SHMD__REASON__REASON_FLAGS]           = "flags",
-        [SHMD__REASON__REASON_SIZE]            = "size",
-        [SHMD__REASON__REASON_MODE]            = "mode",
-        [SHMD__REASON__REASON_VERSION]         = "version",
-        [SHMD__REASON__REASON_REQUEST]         = "request",
-        [SHMD__REASON__REASON_STATE]           = "state",
-        [SHMD__REASON__REASON_MISSING]         = "missing",
-        [SHMD__REASON__REASON_TAKEN]           = "taken",
-        [SHMD__REASON__REASON_SEARCH]          = "directory-search",
-        [SHMD__REASON__REASON_DIRECTORY_READ]  = "directory-read",
-        [SHMD__REASON__REASON_DIRECTORY_WRITE] = "directory-write",
-        [SHMD__REASON__REASON_STICKY]          = "sticky",
-        [SHMD__REASON__REASON_REGION_READ]     = "region-read",
-        [SHMD__REASON__REASON_REGION_WRITE]    = "region-write",
-        [SHMD__REASON__REASON_OWNER]           = "owner",
-        [SHMD__REASON__REASON_ADMIN]           = "admin",
-        [SHMD__REASON__REASON_LIMIT]           = "limit",
-        [SHMD__REASON__REASON_SHARE]           = "share",
-        [SHMD__REASON__REASON_DIRECTORY_LIMIT] = "directory-limit",
-        [SHMD__REASON__REASON_DEADLINE]        = "deadline",
-        [SHMD__REASON__REASON_DESCRIPTORS]     = "descriptors",
-        [SHMD__REASON__REASON_KERNEL]          = "kernel",
-        [SHMD__REASON__REASON_HUGE_PAGES]      = "huge-pages",
-        [SHMD__REASON__REASON_HAS_NAME]        = "has-name",
-        [SHMD__REASON__REASON_ROOT]            = "root",
-        [SHMD__REASON__REASON_PACKET]          = "packet",
-        [SHMD__REASON__REASON_STOPPING]        = "stopping",
-        [SHMD__REASON__REASON_INSIDE]          = "inside",
-};
-
 /* By AccountSlot; on the wire they count from 1. */
 static const char *const slots[_ACCOUNT_SLOT_N] = {
         [ACCOUNT_BYTES]    = "bytes",
@@ -78,10 +44,6 @@ static const char *const slots[_ACCOUNT_SLOT_N] = {
 
 const char *audit_error_name(uint32_t error) {
         return error < sizeof(errors) / sizeof(errors[0]) ? errors[error] : "unknown";
-}
-
-const char *audit_reason_name(uint32_t reason) {
-        return reason < sizeof(reasons) / sizeof(reasons[0]) ? reasons[reason] : "unknown";
 }
 
 const char *audit_slot_name(uint32_t slot) {
@@ -237,7 +199,7 @@ void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pi
         log_u64(&line, "peer", peer);
         log_text(&line, "request", request);
         log_text(&line, "error", audit_error_name(refusal->error));
-        log_text(&line, "reason", audit_reason_name(refusal->reason));
+        log_text(&line, "reason", message_reason_name(refusal->reason));
         if (refusal->n_thing)
                 log_bytes(&line, "thing", refusal->thing, refusal->n_thing);
         if (refusal->slot) {

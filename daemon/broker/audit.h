@@ -43,7 +43,6 @@ void audit_shortage(Refusal *refusal, const Shortage *shortage, const void *path
 void audit_tree(Refusal *refusal, int r, const Spot *spot, bool sticky);
 
 /* Names of numbers, as in the log. Static strings. */
-const char *audit_reason_name(uint32_t reason);
 const char *audit_error_name(uint32_t error);
 const char *audit_slot_name(uint32_t slot);
 

@@ -418,7 +418,7 @@ static void describe_refusals(const Stats *stats, Figures *figures, Shmd__StatsR
                         continue;
                 shmd__reason_stat__init(at);
                 at->reason = reason;
-                at->name = text(audit_reason_name(reason));
+                at->name = text(message_reason_name(reason));
                 at->count = stats->refusals[reason];
                 figures->reason_pointers[reply->n_refusals++] = at;
         }

@@ -218,7 +218,7 @@ const char *guest_describe(const Guest *guest, uint32_t result) {
         if (!guest->refusal)
                 return "answered";
         (void)snprintf(text, sizeof(text), "%s/%s: %.*s", audit_error_name(result),
-                       audit_reason_name(guest->refusal->reason), (int)guest->refusal->sentence.len,
+                       message_reason_name(guest->refusal->reason), (int)guest->refusal->sentence.len,
                        (const char *)guest->refusal->sentence.data);
         return text;
 }
