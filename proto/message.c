@@ -88,6 +88,20 @@ static const struct {
         [MESSAGE_STATS]   = { "stats",   &shmd__stats__descriptor,   &shmd__stats_reply__descriptor },
         [MESSAGE_LINK]    = { "link",    &shmd__link__descriptor,    &shmd__done__descriptor },
         [MESSAGE_RENAME]  = { "rename",  &shmd__rename__descriptor,  &shmd__done__descriptor },
+        [MESSAGE_TTL]     = { "ttl",     &shmd__ttl__descriptor,     &shmd__done__descriptor },
+        [MESSAGE_GET_ACL] = { "get-acl", &shmd__get_acl__descriptor, &shmd__acl_reply__descriptor },
+        [MESSAGE_SET_ACL] = { "set-acl", &shmd__set_acl__descriptor, &shmd__done__descriptor },
+        [MESSAGE_WHY]     = { "why",     &shmd__why__descriptor,     &shmd__why_reply__descriptor },
+        [MESSAGE_RELOAD]  = { "reload",  &shmd__reload__descriptor,  &shmd__reload_reply__descriptor },
+        [MESSAGE_FREEZE]  = { "freeze",  &shmd__freeze__descriptor,  &shmd__freeze_reply__descriptor },
+        [MESSAGE_WATCH]   = { "watch",   &shmd__watch__descriptor,   &shmd__watch_reply__descriptor },
+        [MESSAGE_UNWATCH] = { "unwatch", &shmd__unwatch__descriptor, &shmd__done__descriptor },
+        [MESSAGE_TICKET]  = { "ticket",  &shmd__ticket__descriptor,  &shmd__ticket_reply__descriptor },
+        [MESSAGE_REDEEM]  = { "redeem",  &shmd__redeem__descriptor,  &shmd__granted__descriptor },
+        [MESSAGE_REVOKE]  = { "revoke",  &shmd__revoke__descriptor,  &shmd__revoke_reply__descriptor },
+        [MESSAGE_TICKETS] = { "tickets", &shmd__tickets__descriptor, &shmd__tickets_reply__descriptor },
+        [MESSAGE_BELL]    = { "bell",    &shmd__bell__descriptor,    &shmd__bell_reply__descriptor },
+        [MESSAGE_DOCTOR]  = { "doctor",  &shmd__doctor__descriptor,  &shmd__doctor_reply__descriptor },
 };
 
 const char *message_name(unsigned int kind) {
@@ -126,6 +140,14 @@ static const char *const reasons[] = {
         [SHMD__REASON__REASON_PACKET]          = "packet",
         [SHMD__REASON__REASON_STOPPING]        = "stopping",
         [SHMD__REASON__REASON_INSIDE]          = "inside",
+        [SHMD__REASON__REASON_ACL]             = "acl",
+        [SHMD__REASON__REASON_POLICY]          = "policy",
+        [SHMD__REASON__REASON_NOT_FREEZABLE]   = "not-freezable",
+        [SHMD__REASON__REASON_FROZEN]          = "frozen",
+        [SHMD__REASON__REASON_SEALS]           = "seals",
+        [SHMD__REASON__REASON_HELPER]          = "helper",
+        [SHMD__REASON__REASON_TICKET]          = "ticket",
+        [SHMD__REASON__REASON_EVENTS]          = "events",
 };
 
 const char *message_reason_name(uint32_t reason) {
@@ -193,6 +215,8 @@ int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *d
 
         if (reply && kind == MESSAGE_REFUSAL)
                 descriptor = &shmd__refusal__descriptor;
+        else if (reply && kind == MESSAGE_EVENT)
+                descriptor = &shmd__event__descriptor;
         else if (message_name(kind))
                 descriptor = reply ? kinds[kind].reply : kinds[kind].request;
         else

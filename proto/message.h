@@ -40,11 +40,27 @@ typedef enum MessageKind {
         MESSAGE_STATS,
         MESSAGE_LINK,
         MESSAGE_RENAME,
+        MESSAGE_TTL,
+        MESSAGE_GET_ACL,
+        MESSAGE_SET_ACL,
+        MESSAGE_WHY,
+        MESSAGE_RELOAD,
+        MESSAGE_FREEZE,
+        MESSAGE_WATCH,
+        MESSAGE_UNWATCH,
+        MESSAGE_TICKET,
+        MESSAGE_REDEEM,
+        MESSAGE_REVOKE,
+        MESSAGE_TICKETS,
+        MESSAGE_BELL,
+        MESSAGE_DOCTOR,
         _MESSAGE_N,
 } MessageKind;
 
 #define MESSAGE_REPLY 0x8000u
 #define MESSAGE_REFUSAL 0xffffu
+/* What a watch tells, unasked; carries the serial of the request that began the watch. */
+#define MESSAGE_EVENT 0xfffeu
 
 #define MESSAGE_VERSION 1
 #define MESSAGE_SESSION_BYTES 16
@@ -85,7 +101,7 @@ const char *message_name(unsigned int kind);
 const char *message_reason_name(uint32_t reason);
 
 /* Unpacks the payload of a request (reply false) or of the reply to it (true) into the arena.
- * kind may be MESSAGE_REFUSAL with reply true. *ret lives until the arena is reset.
+ * kind may be MESSAGE_REFUSAL or MESSAGE_EVENT with reply true. *ret lives until the arena is reset.
  *
  * Return: 0, MESSAGE_E_UNKNOWN, MESSAGE_E_MALFORMED, MESSAGE_E_TOO_COMPLEX. */
 int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *data, size_t n, ProtobufCMessage **ret);

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "util/error.h"
 
+static int request_unknown(Request *request);
 static int request_hello(Request *request);
 static int request_ping(Request *request);
 
@@ -40,6 +41,20 @@ static const struct {
         [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_TTL]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_GET_ACL] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_SET_ACL] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_WHY]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_RELOAD]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_FREEZE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_WATCH]   = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_UNWATCH] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_TICKET]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_REDEEM]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_REVOKE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_TICKETS] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_BELL]    = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_DOCTOR]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
 };
 
 /* -- answering ------------------------------------------------------------------------ */
@@ -95,6 +110,11 @@ static const char *malformed_name(int r) {
         return r == MESSAGE_E_TOO_COMPLEX ? "too-complex" : "malformed";
 }
 
+static int request_unknown(Request *request) {
+        return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_REQUEST, NULL, 0,
+                              "this broker knows no request of kind %u", request->kind);
+}
+
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         Peer *peer = request->peer;
         Broker *broker = request->broker;
@@ -103,8 +123,7 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         int r;
 
         if (!message_name(kind))
-                return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_REQUEST, NULL, 0,
-                                      "this broker knows no request of kind %u", kind);
+                return request_unknown(request);
         if (!(requests[kind].states & peer->state)) {
                 peer_end(peer, peer->state == PEER_NEW ? "before-hello" : "second-hello");
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_STATE, NULL, 0,

@@ -73,6 +73,8 @@ TEST(message, kinds_have_the_names_of_the_protocol) {
         static const char *const names[] = {
                 NULL, "hello", "ping", "create", "open", "batch", "publish", "stat", "list", "mkdir", "rmdir",
                 "unlink", "chmod", "chown", "wait", "df", "stats", "link", "rename",
+                "ttl", "get-acl", "set-acl", "why", "reload", "freeze", "watch", "unwatch", "ticket", "redeem", "revoke",
+                "tickets", "bell", "doctor",
         };
 
         cr_assert_eq(sizeof(names) / sizeof(names[0]), _MESSAGE_N);
@@ -81,6 +83,7 @@ TEST(message, kinds_have_the_names_of_the_protocol) {
                 cr_assert_str_eq(message_name(kind), names[kind]);
         cr_assert_null(message_name(_MESSAGE_N));
         cr_assert_null(message_name(MESSAGE_REFUSAL));
+        cr_assert_null(message_name(MESSAGE_EVENT));
         cr_assert_null(message_name(UINT32_MAX));
 }
 
@@ -93,6 +96,8 @@ TEST(message, unknown_kinds_are_told_apart_from_malformed_ones) {
         cr_assert_eq(unpack(0, true), MESSAGE_E_UNKNOWN);
         cr_assert_eq(unpack(_MESSAGE_N, true), MESSAGE_E_UNKNOWN);
         cr_assert_eq(unpack(MESSAGE_REFUSAL, true), 0);
+        cr_assert_eq(unpack(MESSAGE_EVENT, false), MESSAGE_E_UNKNOWN);
+        cr_assert_eq(unpack(MESSAGE_EVENT, true), 0);
 }
 
 TEST(message, the_empty_payload_is_every_message_with_nothing_set) {
