@@ -8,7 +8,7 @@
 
 #include "proto/message.h"
 
-#define STATS_REASONS 32
+#define STATS_REASONS 64
 
 typedef struct RequestFigures {
         uint64_t count;
