@@ -24,6 +24,10 @@
 #define SWEEP_NS (100 * NSEC_PER_MSEC)
 /* How long a shortage waits for orphans that had an event and were still held: two retries. */
 #define ASKING_NS (24 * NSEC_PER_MSEC)
+/* What a peer left in sockets that nobody can reach is looked for when it goes and then at these
+ * times, because its process may end a little after its connection. */
+static const uint64_t collects[] = { 250 * NSEC_PER_MSEC, 750 * NSEC_PER_MSEC };
+#define N_COLLECTS (sizeof(collects) / sizeof(collects[0]))
 
 /* After an event that found it still held: the last reference may be a moment behind. */
 static const uint64_t retries[] = {
@@ -316,6 +320,18 @@ static void work_arm(Regions *regions) {
                 deadline_arm(&regions->work, regions->deadlines, 0, work_turn, regions);
 }
 
+/* What it finds is let go a moment later, which is an event like any other. */
+static void collect(Deadline *deadline, void *userdata) {
+        Regions *regions = userdata;
+
+        if (regions->n_orphans == 0)
+                return;
+        memfd_collect();
+        if (regions->n_collects < N_COLLECTS)
+                deadline_arm(deadline, regions->deadlines, time_now() + collects[regions->n_collects++],
+                             collect, regions);
+}
+
 static void sweep_begin(Deadline *deadline, void *userdata) {
         Regions *regions = userdata;
 
@@ -324,6 +340,8 @@ static void sweep_begin(Deadline *deadline, void *userdata) {
         regions->swept_at = time_now();
         if (regions->sweep > 0)
                 work_arm(regions);
+        regions->n_collects = 0;
+        collect(&regions->collect, regions);
 }
 
 void regions_sweep(Regions *regions) {
@@ -495,6 +513,7 @@ void regions_deinit(Regions *regions) {
 
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
+        deadline_disarm(&regions->collect);
         while ((region = list_first(&regions->condemned, Region, link)))
                 (void)region_free(region);
         for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {

@@ -12,7 +12,9 @@
  * A region with a name stays, held or not. One without is an orphan: it has an inotify watch, a
  * close event makes us ask, and a "still held" right after an event is asked again a few times,
  * because the event can come before the last reference is gone. Watch first, then probe:
- * otherwise a close between the two is never noticed. A condemned region is emptied in steps,
+ * otherwise a close between the two is never noticed. A region that sockets hold which hold each
+ * other, and nobody holds them, is let go when the kernel collects them; we make it do so whenever
+ * a peer has left. A condemned region is emptied in steps,
  * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
  * descriptors may still refer to. Memory of one owner is never handed to another.
  *
@@ -109,6 +111,8 @@ struct Regions {
         Deadline sweep_due;
         uint64_t sweep;         /* orphans still to ask in this sweep */
         uint64_t swept_at;
+        Deadline collect;
+        unsigned int n_collects;
         uint64_t n_asking;      /* orphans to be asked again after an event */
 };
 

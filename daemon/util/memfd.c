@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -151,6 +152,12 @@ int memfd_probe(int fd) {
                 return 0;
         }
         return errno == EAGAIN ? MEMFD_E_HELD : error_origin(-errno);
+}
+
+void memfd_collect(void) {
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+        (void)close_fd(fd);
 }
 
 /* Grants are counted from 1 in 64 bits; they will not reach 2^60. */

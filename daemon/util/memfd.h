@@ -50,6 +50,11 @@ int memfd_reopen(int fd, bool writable, int *ret);
  * Return: 0 when nobody else has it, MEMFD_E_HELD, or a negative errno where leases do not work. */
 int memfd_probe(int fd);
 
+/* Makes the kernel collect sockets that are held by each other's messages alone, with all that their
+ * messages hold (unix(7), SCM_RIGHTS). It does so a moment after any Unix socket is closed, and
+ * otherwise never: then what is in them stays held. */
+void memfd_collect(void);
+
 /* Marks the description `fd` with read lock number `mark` of its own (an open file description
  * lock, fcntl(2)), far above any byte of the file. The mark lives as long as the description.
  * Return: 0, MEMFD_E_FAILED. */

@@ -309,29 +309,77 @@ TEST(region, a_mapping_alone_keeps_it) {
         end();
 }
 
-TEST(region, a_message_in_flight_keeps_it) {
+/* Sends a descriptor and leaves it there. */
+static void put_into(int socket, int fd) {
         union {
                 struct cmsghdr align;
                 char bytes[CMSG_SPACE(sizeof(int))];
-        } control;
+        } control = { .align = { .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+                                 .cmsg_type = SCM_RIGHTS } };
         struct iovec iov = { .iov_base = (void *)"x", .iov_len = 1 };
         struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
                               .msg_controllen = sizeof(control) };
-        int ends[2], fd;
-        Region *region;
 
-        begin();
-        region = house_named(&house, alice, "/x", 4096);
-        fd = house_hold(region, false);
-        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
-        control.align = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
-                                          .cmsg_type = SCM_RIGHTS };
         memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
-        REQUIRE(sendmsg(ends[0], &msg, 0) == 1);
+        REQUIRE(sendmsg(socket, &msg, 0) == 1);
+}
+
+/* An orphan that is held by a message in a pair of sockets, and nothing else. */
+static void put_region_into(int ends[2]) {
+        Region *region = house_named(&house, alice, "/x", 4096);
+        int fd = house_hold(region, false);
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
+        put_into(ends[0], fd);
         close_fd(fd);
         region_unlink(region);
         house_turn(&house);
         cr_assert_eq(house.regions.n_orphans, 1);
+}
+
+TEST(region, a_message_in_flight_keeps_it) {
+        int ends[2];
+
+        begin();
+        put_region_into(ends);
+        close_fd(ends[0]);
+        close_fd(ends[1]);
+        house_until(&house, house.regions.n == 0);
+        end();
+}
+
+/* The kernel looks for such sockets when a Unix socket is closed somewhere, and here none is. */
+TEST(region, attack_086_sockets_that_only_hold_each_other_keep_it_until_a_peer_has_left) {
+        int ends[2];
+
+        begin();
+        put_region_into(ends);
+        regions_sweep(&house.regions);
+        house_turn(&house);
+        cr_assert(deadline_is_armed(&house.regions.collect), "its process may end after its connection");
+        put_into(ends[0], ends[1]);
+        put_into(ends[1], ends[0]);
+        close_fd(ends[0]);
+        close_fd(ends[1]);
+        house_until(&house, house.regions.n == 0);
+        house_until(&house, !deadline_is_armed(&house.regions.collect));
+        end();
+}
+
+TEST(region, after_a_departure_strays_are_looked_for_three_times_and_then_no_more) {
+        int ends[2];
+
+        begin();
+        put_region_into(ends);
+        regions_sweep(&house.regions);
+        house_turn(&house);
+        for (unsigned int i = 1; i <= 2; ++i) {
+                cr_assert(deadline_is_armed(&house.regions.collect));
+                cr_assert_eq(house.regions.n_collects, i);
+                deadlines_run(&house.deadlines, house.regions.collect.at);
+        }
+        cr_assert_not(deadline_is_armed(&house.regions.collect));
+        cr_assert_eq(deadlines_next(&house.deadlines), DEADLINE_NEVER, "what nobody lets go costs no turn");
         close_fd(ends[0]);
         close_fd(ends[1]);
         house_until(&house, house.regions.n == 0);
