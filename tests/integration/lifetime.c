@@ -201,39 +201,23 @@ TEST(lifetime, of_many_holders_the_last_ends_the_charge) {
         scene_end(&scene);
 }
 
-static void send_fd(int socket, int fd) {
-        uint8_t packet[sizeof(WireHeader)];
-
-        wire_put_header(packet, sizeof(packet), 1, 1, 1);
-        REQUIRE(wire_send(socket, packet, sizeof(packet), &fd, 1) == 0);
-}
-
-static int receive_fd(int socket) {
-        uint8_t packet[sizeof(WireHeader)];
-        FdList fds = FDLIST_NULL;
-        WireHeader header;
-
-        REQUIRE(wire_receive(socket, packet, sizeof(packet), &fds, &header) == 0);
-        return fdlist_take(&fds);
-}
-
 TEST(lifetime, a_descriptor_in_flight_between_clients_keeps_the_charge) {
         Scene scene = scene_begin();
         Grant grant = make_unlinked(&scene);
         int ends[2], fd;
 
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0);
-        send_fd(ends[0], grant.fd);
+        REQUIRE(test_send_fd(ends[0], grant.fd));
         grant_deinit(&grant);
         require_still_charged(&scene);
-        fd = receive_fd(ends[1]);
+        fd = test_receive_fd(ends[1]);
         require_still_charged(&scene);
         close_fd(fd);
         client_expect_used(scene.alice, BYTES_SLOT, 0);
 
         /* ... and one that is never received ends with its socket. */
         grant = make_unlinked(&scene);
-        send_fd(ends[0], grant.fd);
+        REQUIRE(test_send_fd(ends[0], grant.fd));
         grant_deinit(&grant);
         require_still_charged(&scene);
         close_fd(ends[0]);
@@ -247,9 +231,9 @@ TEST(lifetime, attack_086_a_cycle_of_sockets_that_holds_a_region_is_collected) {
         int a[2];
 
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, a) == 0);
-        send_fd(a[0], grant.fd);
-        send_fd(a[0], a[1]);
-        send_fd(a[1], a[0]);
+        REQUIRE(test_send_fd(a[0], grant.fd));
+        REQUIRE(test_send_fd(a[0], a[1]));
+        REQUIRE(test_send_fd(a[1], a[0]));
         grant_deinit(&grant);
         require_still_charged(&scene);
         close_fd(a[0]);

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <grp.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -146,8 +148,64 @@ int test_wait_pid(pid_t pid) {
         return status[1];
 }
 
+uint64_t test_rounds(uint64_t otherwise) {
+        const char *rounds = getenv("SHMD_ROUNDS");
+
+        return rounds ? strtoull(rounds, NULL, 10) : otherwise;
+}
+
+uint64_t test_seed(void) {
+        const char *given = getenv("SHMD_TEST_SEED");
+        uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)test_now_ns() ^ (uint64_t)getpid() << 32;
+
+        fprintf(stderr, "seed %" PRIu64 "\n", seed);
+        return seed | 1;
+}
+
+/* xorshift64*: a state is never 0. */
+uint64_t test_random(uint64_t *random, uint64_t n) {
+        *random ^= *random >> 12;
+        *random ^= *random << 25;
+        *random ^= *random >> 27;
+        return (*random * UINT64_C(0x2545f4914f6cdd1d) >> 32) % n;
+}
+
+typedef union FdMessage {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int))];
+} FdMessage;
+
+bool test_send_fd(int socket, int fd) {
+        FdMessage control = { .align = { .cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET,
+                                         .cmsg_type = SCM_RIGHTS } };
+        struct iovec iov = { .iov_base = (void *)"x", .iov_len = 1 };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+
+        memcpy(CMSG_DATA(&control.align), &fd, sizeof(fd));
+        if (sendmsg(socket, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
+                return true;
+        REQUIRE(errno == EAGAIN || errno == ETOOMANYREFS, "sendmsg: %s", strerror(errno));
+        return false;
+}
+
+int test_receive_fd(int socket) {
+        FdMessage control;
+        char byte;
+        struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+        struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+        int fd;
+
+        if (recvmsg(socket, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC) != 1)
+                return -1;
+        REQUIRE(msg.msg_controllen >= CMSG_LEN(sizeof(fd)) && control.align.cmsg_type == SCM_RIGHTS);
+        memcpy(&fd, CMSG_DATA(&control.align), sizeof(fd));
+        return fd;
+}
+
 /* setgroups(2) and its kin as raw calls: a child of fork has one thread. */
-static void become(uid_t uid, gid_t gid) {
+void test_become(uid_t uid, gid_t gid) {
         if (geteuid() == 0)
                 REQUIRE(syscall(SYS_setgroups, 0, NULL) == 0, "%s", strerror(errno));
         if (getegid() != gid || geteuid() != uid) {
@@ -187,7 +245,7 @@ int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata) {
         REQUIRE(pipe(fds) == 0);
         pid = fork_quietly();
         if (pid == 0) {
-                become(uid, gid);
+                test_become(uid, gid);
                 result = fn(userdata);
                 REQUIRE(write(fds[1], &result, sizeof(result)) == sizeof(result));
                 _exit(0);

@@ -83,7 +83,24 @@ void test_sleep_ms(int ms);
 /* Polls a condition until it holds or TEST_PATIENCE_MS are over. Return: whether it held. */
 bool test_eventually(bool (*condition)(void *), void *userdata);
 
+/* -- chance ---------------------------------------------------------------------------- */
+
+/* How often to do what is random or measured: SHMD_ROUNDS, or else that many times. */
+uint64_t test_rounds(uint64_t otherwise);
+/* What makes choices repeatable: SHMD_TEST_SEED, or else a new number; printed. Never 0. */
+uint64_t test_seed(void);
+/* The next choice, below n; *random was a seed. */
+uint64_t test_random(uint64_t *random, uint64_t n);
+
 /* -- other processes ------------------------------------------------------------------ */
+
+/* In a child: becomes uid and gid for good, without supplementary groups. */
+void test_become(uid_t uid, gid_t gid);
+
+/* Sends a copy of a descriptor through a Unix socket. Return: whether the kernel took it now. */
+bool test_send_fd(int socket, int fd);
+/* Return: the descriptor in the next message, -1 if there is no message now. */
+int test_receive_fd(int socket);
 
 typedef int (*TestFn)(void *userdata);
 
