@@ -241,6 +241,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         *ret_fd = steal_fd(&fd);
         *ret = grant;
         grant = NULL;
+        region_tell(region, REGION_WAS_GRANTED);
         return 0;
 }
 

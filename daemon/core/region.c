@@ -18,7 +18,7 @@
 #define PUNCH_STEP (UINT64_C(16) << 20)
 /* ... and no more are begun in a turn after this time. */
 #define PUNCH_TURN_NS NSEC_PER_MSEC
-/* Orphans asked in one turn of a sweep; a probe takes about a microsecond. */
+/* Regions asked in one turn of a sweep; a probe takes about a microsecond. */
 #define SWEEP_STEPS 64
 /* Sweeps begin at most so often: close events are the rule, sweeps the exception. */
 #define SWEEP_NS (100 * NSEC_PER_MSEC)
@@ -109,6 +109,7 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
         list_init(&region->names);
         list_init(&region->link);
         list_init(&region->session);
+        list_init(&region->interests);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
 
@@ -165,27 +166,60 @@ static void ask_no_more(Region *region) {
         --region->regions->n_asking;
 }
 
-static void leave_state(Region *region) {
-        switch (region->state) {
-        case REGION_STATE_ORPHAN:
-                --region->regions->n_orphans;
-                break;
-        case REGION_STATE_CONDEMNED:
-                --region->regions->n_condemned;
-                break;
-        default:
-                break;
-        }
+/* Whether close events of the region lead to questions. */
+static bool is_asked(const Region *region) {
+        return region->state == REGION_STATE_ORPHAN ||
+               (region->state == REGION_STATE_NAMED && region->n_wanting > 0);
+}
+
+/* From now on it is asked, unless it is so already; without a watch yet. That somebody holds it now is
+ * the usual case, and an event will say when not. */
+static void asking_begin(Region *region) {
+        if (!list_is_empty(&region->link))
+                return;
+        region->retry = N_RETRIES;
+        list_append(&region->regions->asked, &region->link);
+        ++region->regions->n_asked;
+}
+
+static void asking_end(Region *region) {
+        if (list_is_empty(&region->link))
+                return;
         list_unlink(&region->link);
+        --region->regions->n_asked;
         ask_no_more(region);
         watch_end(region);
+}
+
+/* Makes it one with a name, or on its way between states. */
+static void leave_state(Region *region) {
+        bool condemned = region->state == REGION_STATE_CONDEMNED;
+
+        if (region->state == REGION_STATE_ORPHAN)
+                --region->regions->n_orphans;
         region->state = REGION_STATE_NAMED;
+        if (condemned) {
+                --region->regions->n_condemned;
+                list_unlink(&region->link);
+        } else if (region->n_wanting == 0) {
+                asking_end(region);
+        }
+}
+
+static void tell_gone(Region *region) {
+        RegionInterest *interest;
+
+        while ((interest = list_first(&region->interests, RegionInterest, link))) {
+                region_drop_interest(interest);
+                interest->fn(interest, REGION_IS_GONE);
+        }
 }
 
 Region *region_free(Region *region) {
         if (!region)
                 return NULL;
         ASSERT(list_is_empty(&region->names));
+        tell_gone(region);
         if (region->state != REGION_STATE_CONDEMNED)
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
         leave_state(region);
@@ -203,6 +237,7 @@ static void region_condemn(Region *region) {
         Regions *regions = region->regions;
 
         leave_state(region);
+        asking_end(region);
         (void)RB_REMOVE(RegionTree, &regions->by_id, region);
         list_unlink(&region->session);
         region_grants_clear(&region->grants);
@@ -210,6 +245,7 @@ static void region_condemn(Region *region) {
         list_append(&regions->condemned, &region->link);
         ++regions->n_condemned;
         work_arm(regions);
+        tell_gone(region);
 }
 
 /* Empties a part of a condemned region: what a turn can bear, or all that is left if few pages are
@@ -268,14 +304,25 @@ static void ask_later(Region *region) {
         ++region->regions->n_asking;
 }
 
-/* Asks whether anybody holds it; an orphan that nobody holds is condemned. */
-static void region_ask(Region *region) {
-        if (region->state != REGION_STATE_ORPHAN)
-                return;
-        if (region_is_held(region))
-                ask_later(region);
-        else
+/* It was asked, and nobody holds it. */
+static void region_let_go(Region *region) {
+        ask_no_more(region);
+        if (region->state == REGION_STATE_ORPHAN)
                 region_condemn(region);
+        else
+                region_tell(region, REGION_IS_UNHELD);
+}
+
+/* Asks whether anybody holds it. */
+static void region_ask(Region *region) {
+        if (!is_asked(region))
+                return;
+        if (region_is_held(region)) {
+                ask_later(region);
+                region_tell(region, REGION_IS_HELD);
+        } else {
+                region_let_go(region);
+        }
 }
 
 static void probe_expired(Deadline *deadline, void *userdata) {
@@ -293,15 +340,15 @@ static void region_event(Region *region) {
 
 static void sweep_turn(Regions *regions) {
         for (unsigned int i = 0; i < SWEEP_STEPS && regions->sweep > 0; ++i, --regions->sweep) {
-                Region *region = list_first(&regions->orphans, Region, link);
+                Region *region = list_first(&regions->asked, Region, link);
 
                 if (!region) {
                         regions->sweep = 0;
                         return;
                 }
-                list_move(&regions->orphans, &region->link);
+                list_move(&regions->asked, &region->link);
                 if (!region_is_held(region))
-                        region_condemn(region);
+                        region_let_go(region);
         }
 }
 
@@ -324,7 +371,7 @@ static void work_arm(Regions *regions) {
 static void collect(Deadline *deadline, void *userdata) {
         Regions *regions = userdata;
 
-        if (regions->n_orphans == 0)
+        if (regions->n_asked == 0)
                 return;
         memfd_collect();
         if (regions->n_collects < N_COLLECTS)
@@ -336,7 +383,7 @@ static void sweep_begin(Deadline *deadline, void *userdata) {
         Regions *regions = userdata;
 
         (void)deadline;
-        regions->sweep = regions->n_orphans;
+        regions->sweep = regions->n_asked;
         regions->swept_at = time_now();
         if (regions->sweep > 0)
                 work_arm(regions);
@@ -345,7 +392,7 @@ static void sweep_begin(Deadline *deadline, void *userdata) {
 }
 
 void regions_sweep(Regions *regions) {
-        if (regions->n_orphans > 0 && !deadline_is_armed(&regions->sweep_due))
+        if (regions->n_asked > 0 && !deadline_is_armed(&regions->sweep_due))
                 deadline_arm(&regions->sweep_due, regions->deadlines, regions->swept_at + SWEEP_NS,
                              sweep_begin, regions);
 }
@@ -375,11 +422,55 @@ void regions_dispatch(Regions *regions) {
 RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
         if (regions->inotify >= 0)
                 regions_dispatch(regions);
-        if (regions->sweep == 0 && regions->n_orphans > 0 && time_now() - regions->swept_at >= SWEEP_NS)
+        if (regions->sweep == 0 && regions->n_asked > 0 && time_now() - regions->swept_at >= SWEEP_NS)
                 sweep_begin(NULL, regions);
         if (regions->sweep > 0 || regions->n_condemned > 0)
                 return REGIONS_SOON;
         return regions->n_asking > 0 && waited < ASKING_NS ? REGIONS_LATER : REGIONS_SPENT;
+}
+
+/* -- interest ------------------------------------------------------------------------- */
+
+bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
+        bool held;
+
+        *interest = (RegionInterest){ .region = region, .holders = holders, .fn = fn, .userdata = userdata };
+        list_init(&interest->link);
+        list_append(&region->interests, &interest->link);
+        if (!holders)
+                return true;
+
+        ++region->n_wanting;
+        asking_begin(region);
+        watch_begin(region);
+        /* After the watch: a close in between must not go unseen. */
+        held = region_is_held(region);
+        if (held && !deadline_is_armed(&region->probe))
+                ask_later(region);
+        return held;
+}
+
+void region_drop_interest(RegionInterest *interest) {
+        Region *region = interest->region;
+
+        if (!region)
+                return;
+        interest->region = NULL;
+        list_unlink(&interest->link);
+        if (interest->holders && --region->n_wanting == 0 && region->state == REGION_STATE_NAMED)
+                asking_end(region);
+}
+
+void region_tell(Region *region, RegionNews news) {
+        List telling = LIST_INIT(telling);
+        RegionInterest *interest;
+
+        list_splice(&telling, &region->interests);
+        while ((interest = list_first(&telling, RegionInterest, link))) {
+                list_move(&region->interests, &interest->link);
+                if (interest->holders || news == REGION_WAS_FROZEN)
+                        interest->fn(interest, news);
+        }
 }
 
 /* -- names ---------------------------------------------------------------------------- */
@@ -390,9 +481,8 @@ void region_orphan(Region *region) {
         if (region->state != REGION_STATE_NAMED)
                 return;
         region->state = REGION_STATE_ORPHAN;
-        region->retry = N_RETRIES;      /* held now is the usual case, and an event will say when not */
-        list_append(&regions->orphans, &region->link);
         ++regions->n_orphans;
+        asking_begin(region);
 
         /* Whom nobody holds nobody can get any more. Otherwise watch first, and ask again: a close
          * in between must not go unseen. */
@@ -497,7 +587,7 @@ int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1 };
         RB_INIT(&regions->by_id);
         RB_INIT(&regions->by_watch);
-        list_init(&regions->orphans);
+        list_init(&regions->asked);
         list_init(&regions->condemned);
         if (!probe_have(PROBE_INOTIFY))
                 return 0;

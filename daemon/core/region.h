@@ -18,6 +18,10 @@
  * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
  * descriptors may still refer to. Memory of one owner is never handed to another.
  *
+ * Somebody may take an interest in a region that has a name, and be told when the kernel was asked
+ * who holds it: then it is watched and asked in the same way as an orphan, for as long as the
+ * interest lasts. Regions that nobody takes an interest in cost no watch and no question.
+ *
  * What a grant cannot undo: a descriptor that was handed out is the kernel's business. Changing
  * the mode or unlinking takes nothing back.
  */
@@ -56,6 +60,27 @@ typedef enum RegionState {
         REGION_STATE_CONDEMNED,
 } RegionState;
 
+/* What is told of a region to those who take an interest in it. */
+typedef enum RegionNews {
+        REGION_IS_HELD,         /* it was asked after a close, and somebody holds it */
+        REGION_IS_UNHELD,       /* it was asked, and nobody does */
+        REGION_WAS_GRANTED,     /* somebody got a grant, which may be taken back in the same turn */
+        REGION_WAS_FROZEN,
+        REGION_IS_GONE,         /* nobody holds it, and nobody can get it any more; the interest is over */
+} RegionNews;
+
+typedef struct RegionInterest RegionInterest;
+/* May drop this interest and others, and take the region's names away. */
+typedef void (*RegionNewsFn)(RegionInterest *interest, RegionNews news);
+
+struct RegionInterest {
+        List link;              /* in Region.interests */
+        Region *region;         /* NULL: none */
+        bool holders;           /* wants to hear who holds it: news but the last two come only then */
+        RegionNewsFn fn;
+        void *userdata;
+};
+
 typedef struct RegionSpec {
         uint64_t size;          /* bytes */
         unsigned int huge_shift;
@@ -84,9 +109,11 @@ struct Region {
         uint32_t n_names;
         Charge charge;          /* the owner's */
         RegionGrants grants;
-        List link;              /* orphans, or condemned */
+        List link;              /* asked, or condemned */
         List session;           /* in its creator's list, for REGION_SESSION */
         Deadline probe;
+        List interests;
+        uint32_t n_wanting;     /* of them, in its holders */
         uint64_t punched;       /* bytes */
 };
 
@@ -104,16 +131,18 @@ struct Regions {
         uint64_t n_orphans;
         uint64_t n_condemned;
         uint64_t n_released;
-        List orphans;           /* asked in turn: first is the one not asked for longest */
+        List asked;             /* orphans, and those with an interest in their holders: they are
+                                 * asked in turn, first is the one not asked for longest */
+        uint64_t n_asked;
         List condemned;
         int inotify;            /* -1 where there is none */
         Deadline work;
         Deadline sweep_due;
-        uint64_t sweep;         /* orphans still to ask in this sweep */
+        uint64_t sweep;         /* regions still to ask in this sweep */
         uint64_t swept_at;
         Deadline collect;
         unsigned int n_collects;
-        uint64_t n_asking;      /* orphans to be asked again after an event */
+        uint64_t n_asking;      /* of those asked: to be asked again after an event */
 };
 
 /* grants: borrowed. Return: 0, negative errno. */
@@ -127,8 +156,8 @@ static inline int regions_fd(const Regions *regions) {
 }
 void regions_dispatch(Regions *regions);
 
-/* Asks every orphan, a few a turn and not more often than ten times a second: after an overflow
- * of events, or when a peer left. */
+/* Asks every orphan, and every region with an interest in its holders, a few a turn and not more often
+ * than ten times a second: after an overflow of events, or when a peer left. */
 void regions_sweep(Regions *regions);
 
 typedef enum RegionsSqueeze {
@@ -177,6 +206,15 @@ void region_lost_name(Region *region);
 
 /* From now on it lives as long as somebody holds it. Harmless if it is so already. */
 void region_orphan(Region *region);
+
+/* Takes an interest in the region: fn is told what happens to it, and with `holders` who holds it.
+ * interest is the caller's, and lasts until it is dropped or the region is gone. To hear of holders
+ * costs an inotify watch. Return: whether somebody holds the region now; without `holders`, true. */
+bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata);
+/* Harmless if it is over already, or was never taken (region NULL). */
+void region_drop_interest(RegionInterest *interest);
+/* Tells everybody who takes an interest. */
+void region_tell(Region *region, RegionNews news);
 
 /* Moves the charge to another account. Return: 0, REGION_E_QUOTA. */
 int region_chown(Region *region, Account *owner, Shortage *shortage);

@@ -846,6 +846,185 @@ TEST(region, without_leases_marks_and_connections_decide) {
         house_expect_child(live_without_leases, NULL);
 }
 
+/* -- interest ------------------------------------------------------------------------------- */
+
+static char news[128];
+
+static void hear(RegionInterest *interest, RegionNews what) {
+        static const char *const words[] = { "held ", "unheld ", "granted ", "frozen ", "gone " };
+
+        (void)strcat(strcat(news, interest->userdata ? interest->userdata : ""), words[what]);
+}
+
+TEST(region, who_takes_an_interest_hears_that_the_last_holder_let_go_and_the_name_stays) {
+        RegionInterest interest;
+        Region *region;
+        int a, b;
+
+        begin();
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        a = house_hold(region, true);
+        b = house_hold(region, true);
+        cr_assert_eq(region->watch, -1, "what nobody is interested in costs nothing");
+        cr_assert(region_take_interest(region, &interest, true, hear, NULL));
+        cr_assert_neq(region->watch, -1);
+        close_fd(a);
+        take_event();
+        cr_assert_str_eq(news, "held ");
+        cr_assert(deadline_is_armed(&region->probe), "as an orphan is asked again, so is this one");
+        close_fd(b);
+        take_event();
+        cr_assert_str_eq(news, "held unheld ");
+        cr_assert_not(deadline_is_armed(&region->probe));
+        cr_assert(region->state == REGION_STATE_NAMED && house.regions.n_asked == 1);
+
+        region_drop_interest(&interest);
+        region_drop_interest(&interest);
+        cr_assert(region->watch == -1 && house.regions.n_asked == 0);
+        close_fd(house_hold(region, true));
+        house_turn(&house);
+        cr_assert_str_eq(news, "held unheld ");
+        end();
+}
+
+TEST(region, an_interest_ends_with_the_region_and_one_that_is_not_in_holders_costs_no_watch) {
+        RegionInterest first, second;
+        Region *region;
+        int fd;
+
+        begin();
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        cr_assert(region_take_interest(region, &second, false, hear, (void *)"2:"));
+        cr_assert_eq(region->watch, -1);
+        cr_assert_not(region_take_interest(region, &first, true, hear, (void *)"1:"), "nobody holds it");
+        region_tell(region, REGION_WAS_FROZEN);
+        cr_assert_str_eq(news, "2:frozen 1:frozen ");
+        fd = house_hold(region, true);
+        region_unlink(region);
+        cr_assert_eq(region->state, REGION_STATE_ORPHAN);
+        news[0] = '\0';
+        close_fd(fd);
+        take_event();
+        cr_assert_str_eq(news, "2:gone 1:gone ");
+        cr_assert(!first.region && !second.region);
+        end();
+}
+
+TEST(region, an_orphan_that_gets_a_name_is_still_asked_while_somebody_is_interested) {
+        RegionInterest interest;
+        Region *region;
+        Spot spot;
+        int fd;
+
+        begin();
+        news[0] = '\0';
+        region = house_region(&house, alice, 4096);
+        fd = house_hold(region, true);
+        region_orphan(region);
+        (void)region_take_interest(region, &interest, true, hear, NULL);
+        spot = house_spot(&house, "/x");
+        cr_assert_eq(region_link(region, &spot, NULL), 0);
+        close_fd(fd);
+        take_event();
+        cr_assert_str_eq(news, "unheld ");
+        region_unlink(region);
+        cr_assert_str_eq(news, "unheld gone ");
+        cr_assert(house.regions.n_asked == 0 && house.regions.n_orphans == 0);
+        end();
+}
+
+static void unname(RegionInterest *interest, RegionNews what) {
+        hear(interest, what);
+        if (what == REGION_IS_UNHELD)
+                region_unlink(interest->region);
+}
+
+TEST(region, who_hears_of_it_may_take_its_names_away) {
+        RegionInterest first, counted, last;
+        Region *region;
+        int fd;
+
+        begin();
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        (void)region_take_interest(region, &first, true, hear, (void *)"1:");
+        (void)region_take_interest(region, &counted, true, unname, (void *)"2:");
+        (void)region_take_interest(region, &last, true, hear, (void *)"3:");
+        close_fd(fd);
+        take_event();
+        house_until(&house, house.regions.n == 0);
+        cr_assert_str_eq(news, "1:unheld 2:unheld 1:gone 2:gone 3:unheld 3:gone ");
+        end();
+}
+
+static RegionInterest neighbour;
+
+static void drop_neighbour(RegionInterest *interest, RegionNews what) {
+        hear(interest, what);
+        region_drop_interest(&neighbour);
+        region_drop_interest(interest);
+}
+
+TEST(region, who_hears_of_it_may_end_its_own_interest_and_that_of_others) {
+        RegionInterest interest;
+        Region *region;
+        int fd;
+
+        begin();
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        (void)region_take_interest(region, &interest, true, drop_neighbour, NULL);
+        (void)region_take_interest(region, &neighbour, true, hear, (void *)"neighbour:");
+        close_fd(fd);
+        take_event();
+        cr_assert_str_eq(news, "unheld ");
+        cr_assert(region->watch == -1 && region->n_wanting == 0 && house.regions.n_asked == 0);
+        end();
+}
+
+TEST(region, events_that_were_lost_are_made_up_for_with_a_name_too) {
+        RegionInterest interest;
+        Region *region;
+        int fd;
+
+        begin();
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        (void)region_take_interest(region, &interest, true, hear, NULL);
+        /* The event goes unread, as one that was lost. */
+        close_fd(fd);
+        regions_sweep(&house.regions);
+        for (int i = 0; i < 3; ++i)
+                deadlines_run(&house.deadlines, time_now());
+        cr_assert_str_eq(news, "unheld ");
+        region_drop_interest(&interest);
+        end();
+}
+
+TEST(region, with_an_interest_and_no_inotify_a_timer_asks) {
+        RegionInterest interest;
+        Region *region;
+        int fd;
+
+        begin_without(PROBE_INOTIFY);
+        news[0] = '\0';
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        cr_assert(region_take_interest(region, &interest, true, hear, NULL));
+        cr_assert(deadline_is_armed(&region->probe));
+        close_fd(fd);
+        deadlines_run(&house.deadlines, region->probe.at);
+        cr_assert_str_eq(news, "unheld ");
+        region_drop_interest(&interest);
+        cr_assert_not(deadline_is_armed(&region->probe));
+        end();
+}
+
 /* -- names ----------------------------------------------------------------------------------- */
 
 TEST(region, publishing_makes_the_one_that_had_the_name_an_orphan) {
