@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "proto/acltext.h"
 #include "util/deadline.h"
 #include "util/log.h"
 
@@ -115,6 +116,37 @@ void audit_tree(Refusal *refusal, int r, const Spot *spot, bool sticky) {
                                      "no search permission on the directory");
                 break;
         }
+}
+
+static const char *const classes[] = {
+        [ACCESS_BY_NOBODY]    = "nobody",
+        [ACCESS_BY_ADMIN]     = "an administrator",
+        [ACCESS_BY_OWNER]     = "its owner, uid",
+        [ACCESS_BY_USER]      = "its ACL's uid",
+        [ACCESS_BY_GROUP]     = "its group, gid",
+        [ACCESS_BY_ACL_GROUP] = "its ACL's gid",
+        [ACCESS_BY_OTHER]     = "everybody else",
+};
+
+void audit_decision(const AccessDecision *decision, char text[AUDIT_DECISION_MAX]) {
+        bool somebody = decision->by >= ACCESS_BY_OWNER && decision->by <= ACCESS_BY_ACL_GROUP;
+        char perms[4], mask[4], id[16] = "";
+
+        acltext_perms(decision->perms, perms);
+        acltext_perms(decision->mask, mask);
+        if (somebody)
+                (void)snprintf(id, sizeof(id), " %u", decision->id);
+        (void)snprintf(text, AUDIT_DECISION_MAX, "%s%s has %s%s%s", classes[decision->by], id, perms,
+                       decision->mask ? ", after its mask " : "", decision->mask ? mask : "");
+}
+
+void audit_access(Refusal *refusal, uint32_t reason, const void *thing, size_t n_thing,
+                  const Permissions *what, const AccessDecision *decision, const char *sentence) {
+        char text[AUDIT_DECISION_MAX];
+
+        audit_decision(decision, text);
+        audit_refuse(refusal, SHMD__ERROR__ERROR_DENIED, reason, thing, n_thing, "%s (mode %04o, uid %u, gid %u): %s",
+                     sentence, what->mode, what->uid, what->gid, text);
 }
 
 void audit_message(const Refusal *refusal, Shmd__Refusal *ret) {

@@ -42,6 +42,14 @@ void audit_shortage(Refusal *refusal, const Shortage *shortage, const void *path
 /* For what tree_resolve(), tree_find() and tree_may_change() return. */
 void audit_tree(Refusal *refusal, int r, const Spot *spot, bool sticky);
 
+/* For permissions that do not give what is asked, by that decision; sentence: what is missing. */
+void audit_access(Refusal *refusal, uint32_t reason, const void *thing, size_t n_thing,
+                  const Permissions *what, const AccessDecision *decision, const char *sentence);
+
+/* Who decided and what they have, in words: "its ACL's gid 50 has r--, after its mask r-x". */
+#define AUDIT_DECISION_MAX 96
+void audit_decision(const AccessDecision *decision, char text[AUDIT_DECISION_MAX]);
+
 /* Names of numbers, as in the log. Static strings. */
 const char *audit_error_name(uint32_t error);
 const char *audit_slot_name(uint32_t slot);

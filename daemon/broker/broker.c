@@ -77,7 +77,8 @@ static int make_directory(Broker *broker, const BrokerDirectory *wanted) {
                 return error_origin(-EINVAL);
         if (spot.node) {
                 directory = node_directory(spot.node);
-                directory->permissions = wanted->permissions;
+                permissions_deinit(&directory->permissions);
+                directory->permissions = permissions_copy(&wanted->permissions);
         } else {
                 r = accounts_ref_user(&broker->accounts, wanted->permissions.uid, &account);
                 if (r)

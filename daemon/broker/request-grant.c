@@ -111,13 +111,11 @@ static int check_rights(Request *request, const Region *region, ProtobufCBinaryD
         if (rights == SHMD__RIGHTS__RIGHTS_NONE)
                 return 0;
         if (!access_allows(who, &region->permissions, ACCESS_READ))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_READ,
-                                      path.data, path.len, "no read permission on the region (mode %04o, uid %u, gid %u)",
-                                      region->permissions.mode, region->permissions.uid, region->permissions.gid);
+                return request_refuse_access(request, SHMD__REASON__REASON_REGION_READ, path.data, path.len,
+                                             &region->permissions, ACCESS_READ, "no read permission on the region");
         if (rights == SHMD__RIGHTS__RIGHTS_READ_WRITE && !access_allows(who, &region->permissions, ACCESS_WRITE))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_WRITE,
-                                      path.data, path.len, "no write permission on the region (mode %04o, uid %u, gid %u)",
-                                      region->permissions.mode, region->permissions.uid, region->permissions.gid);
+                return request_refuse_access(request, SHMD__REASON__REASON_REGION_WRITE, path.data, path.len,
+                                             &region->permissions, ACCESS_WRITE, "no write permission on the region");
         return 0;
 }
 

@@ -20,10 +20,12 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->uid = permissions->uid;
         ret->gid = permissions->gid;
         ret->mode = permissions->mode;
+        ret->acl = permissions->acl != NULL;
         if (!region) {
                 const Directory *directory = (const Directory *)node;
 
                 ret->kind = SHMD__NODE_KIND__NODE_DIRECTORY;
+                ret->acl |= directory->default_acl.set;
                 ret->entries = directory->n_children;
                 ret->created_ns = directory->created_ns;
                 return;
@@ -194,8 +196,9 @@ int request_list(Request *request) {
                                       spot.path, spot.n_path, "it is a region, not a directory");
         base = node_directory(spot.node);
         if (!access_allows(&request->peer->who, &base->permissions, ACCESS_READ | ACCESS_SEARCH))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_READ,
-                                      spot.path, spot.n_path, "no read and search permission on the directory");
+                return request_refuse_access(request, SHMD__REASON__REASON_DIRECTORY_READ, spot.path, spot.n_path,
+                                             &base->permissions, ACCESS_READ | ACCESS_SEARCH,
+                                             "no read and search permission on the directory");
         r = list_begin(request, list, base, &node);
         return r ? r : list_page(request, list, base, node);
 }

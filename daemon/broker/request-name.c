@@ -1,4 +1,4 @@
-/* Requests that change the tree: publish, mkdir, rmdir, unlink, chmod, chown. */
+/* Requests that change the tree: publish, link, rename, mkdir, rmdir, unlink. */
 
 #include <string.h>
 
@@ -198,6 +198,7 @@ int request_mkdir(Request *request) {
                 return request_shortage(request, &shortage, spot.path, spot.n_path);
         if (r)
                 return error_fold(r);
+        directory_inherit(directory);
         r = request_done(request);
         waiters_notify(&request->broker->waiters, mkdir->path.data, mkdir->path.len);
         return r;
@@ -240,79 +241,4 @@ int request_unlink(Request *request) {
                 return r;
         region_unlink_name(spot.node);
         return request_done(request);
-}
-
-/* -- permissions -------------------------------------------------------------------------- */
-
-static Permissions *permissions_of(Node *node) {
-        return node_is_directory(node) ? &node_directory(node)->permissions : &node->region->permissions;
-}
-
-int request_chmod(Request *request) {
-        const Shmd__Chmod *chmod = (const Shmd__Chmod *)request->message;
-        unsigned int most;
-        Spot spot;
-        int r;
-
-        r = request_find(request, chmod->path, &spot);
-        if (r)
-                return r;
-        if (!access_owns(&request->peer->who, node_permissions(spot.node)))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
-                                      spot.path, spot.n_path, "only its owner or an administrator may change its mode");
-        most = node_is_directory(spot.node) ? ACCESS_DIRECTORY_MODES : ACCESS_REGION_MODES;
-        if (chmod->mode & ~most)
-                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MODE,
-                                      spot.path, spot.n_path, "its mode is at most 0%o, not 0%o", most, chmod->mode);
-
-        permissions_of(spot.node)->mode = chmod->mode;
-        r = request_done(request);
-        if (node_is_directory(spot.node))
-                waiters_notify_below(&request->broker->waiters, spot.path, spot.n_path);
-        return r;
-}
-
-/* Moves what the owner pays to a new owner. */
-static int move_charge(Request *request, Node *node, uid_t uid, Shortage *shortage) {
-        Account *account;
-        int r;
-
-        r = accounts_ref_user(&request->broker->accounts, uid, &account);
-        if (r)
-                return error_fold(r);
-        r = node_is_directory(node) ? directory_chown(node_directory(node), account, shortage) :
-                                      region_chown(node->region, account, shortage);
-        (void)account_unref(account);
-        return r;
-}
-
-int request_chown(Request *request) {
-        const Shmd__Chown *chown = (const Shmd__Chown *)request->message;
-        Permissions *permissions;
-        Shortage shortage;
-        Spot spot;
-        int r;
-
-        r = request_find(request, chown->path, &spot);
-        if (r)
-                return r;
-        if ((chown->set_uid && chown->uid == (uid_t)-1) || (chown->set_gid && chown->gid == (gid_t)-1))
-                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
-                                      spot.path, spot.n_path, "there is no user or group of that number");
-        permissions = permissions_of(spot.node);
-        if (chown->set_uid && chown->uid != permissions->uid && spot.parent) {
-                r = move_charge(request, spot.node, chown->uid, &shortage);
-                if (r > 0)
-                        return request_shortage(request, &shortage, spot.path, spot.n_path);
-                if (r)
-                        return r;
-        }
-        if (chown->set_uid)
-                permissions->uid = chown->uid;
-        if (chown->set_gid)
-                permissions->gid = chown->gid;
-        r = request_done(request);
-        if (node_is_directory(spot.node))
-                waiters_notify_below(&request->broker->waiters, spot.path, spot.n_path);
-        return r;
 }

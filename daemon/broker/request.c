@@ -42,8 +42,8 @@ static const struct {
         [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_TTL]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_GET_ACL] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_SET_ACL] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WHY]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RELOAD]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_FREEZE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
@@ -259,22 +259,33 @@ int request_shortage(Request *request, const Shortage *shortage, const void *pat
         return r;
 }
 
+int request_refuse_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
+                          const Permissions *what, unsigned int want, const char *sentence) {
+        AccessDecision decision = access_explain(&request->peer->who, what, want);
+
+        audit_access(&request->refusal, reason, thing, n_thing, what, &decision, sentence);
+        return REQUEST_E_REFUSED;
+}
+
+static int refuse_tree(Request *request, int r, const Spot *spot) {
+        if (r == TREE_E_DENIED)
+                return request_refuse_access(request, SHMD__REASON__REASON_SEARCH, spot->path, spot->decided,
+                                             node_permissions(spot->node), ACCESS_SEARCH,
+                                             "no search permission on the directory");
+        audit_tree(&request->refusal, r, spot, false);
+        return REQUEST_E_REFUSED;
+}
+
 int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret) {
         int r = tree_resolve(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
 
-        if (r == 0)
-                return 0;
-        audit_tree(&request->refusal, r, ret, false);
-        return REQUEST_E_REFUSED;
+        return r ? refuse_tree(request, r, ret) : 0;
 }
 
 int request_find(Request *request, ProtobufCBinaryData path, Spot *ret) {
         int r = tree_find(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
 
-        if (r == 0)
-                return 0;
-        audit_tree(&request->refusal, r, ret, false);
-        return REQUEST_E_REFUSED;
+        return r ? refuse_tree(request, r, ret) : 0;
 }
 
 /* A region by number is its owner's business: for everybody else there is none of that number. */
@@ -293,8 +304,9 @@ int request_may_change(Request *request, const Spot *spot) {
         int r = tree_may_change(spot, &request->peer->who, &sticky);
 
         if (r == TREE_E_DENIED && !sticky)
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_WRITE,
-                                      spot->path, spot->n_path, "no write permission on the directory it is in");
+                return request_refuse_access(request, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
+                                             &spot->parent->permissions, ACCESS_WRITE | ACCESS_SEARCH,
+                                             "no write and search permission on the directory it is in");
         if (r) {
                 audit_tree(&request->refusal, r, spot, sticky);
                 return REQUEST_E_REFUSED;

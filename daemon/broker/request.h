@@ -62,6 +62,11 @@ void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *
  * Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED. */
 int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path);
 
+/* Refuses something that the permissions of a thing do not give; the sentence says whose they are.
+ * Return: REQUEST_E_REFUSED. */
+int request_refuse_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
+                          const Permissions *what, unsigned int want, const char *sentence);
+
 /* Refuses. Return: REQUEST_E_REFUSED. */
 #define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)
 
@@ -78,7 +83,7 @@ int request_check_flags(Request *request, uint32_t flags, uint32_t known);
  * bytes of its path may go (PATH_BYTES_MAX). */
 void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret);
 
-/* The handlers: request-grant.c, request-name.c, request-look.c. */
+/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -90,6 +95,8 @@ int request_rmdir(Request *request);
 int request_unlink(Request *request);
 int request_chmod(Request *request);
 int request_chown(Request *request);
+int request_get_acl(Request *request);
+int request_set_acl(Request *request);
 int request_wait(Request *request);
 int request_stat(Request *request);
 int request_list(Request *request);

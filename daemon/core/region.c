@@ -98,7 +98,7 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                 .created_ns = time_wall(),
                 .fd = -1,
                 .watch = -1,
-                .permissions = spec->permissions,
+                .permissions = permissions_copy(&spec->permissions),
                 .huge_shift = (uint8_t)spec->huge_shift,
                 .lifetime = (uint8_t)spec->lifetime,
                 .freezable = spec->freezable,
@@ -227,6 +227,7 @@ Region *region_free(Region *region) {
         region_grants_clear(&region->grants);
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
+        permissions_deinit(&region->permissions);
         --region->regions->n;
         free(region);
         return NULL;
@@ -561,6 +562,9 @@ int region_link(Region *region, const Spot *spot, Shortage *shortage) {
         }
 
         leave_state(region);
+        if (!region->published)
+                permissions_inherit(&region->permissions, &node->parent->default_acl);
+        region->published = true;
         list_append(&region->names, &node->in_region);
         if (region->n_names++ == 0)
                 ++region->regions->n_named;

@@ -86,7 +86,7 @@ typedef struct RegionSpec {
         unsigned int huge_shift;
         bool freezable;
         RegionLifetime lifetime;
-        Permissions permissions;
+        Permissions permissions;        /* borrowed: it gets a copy */
 } RegionSpec;
 
 struct Region {
@@ -104,6 +104,7 @@ struct Region {
         uint8_t state;          /* RegionState */
         uint8_t retry;          /* how often it was asked since the last event */
         bool freezable;
+        bool published;         /* has or had a name */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */
         uint32_t n_names;
@@ -189,7 +190,8 @@ Region *regions_find(Regions *regions, uint64_t id);
 
 /* Gives it a name, the first or one more, at a free spot, or, with spot->node naming a region, takes
  * that name over; if it was the other's last, that is an orphan. Charged to the directories, and one
- * more name to the owner as well.
+ * more name to the owner as well. With its first name ever, it takes its ACL from the default ACL of
+ * the directory.
  * Return: 0, REGION_E_QUOTA, -ENOMEM. */
 int region_link(Region *region, const Spot *spot, Shortage *shortage);
 

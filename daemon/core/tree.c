@@ -90,6 +90,8 @@ static Directory *directory_free(Directory *directory) {
         node_deinit(&directory->node);
         charge_release(&directory->charge);
         directory->account = account_unref(directory->account);
+        permissions_deinit(&directory->permissions);
+        default_acl_deinit(&directory->default_acl);
         free(directory);
         return NULL;
 }
@@ -106,7 +108,7 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
                 return error_origin(-ENOMEM);
 
         *directory = (Directory){
-                .permissions = *permissions,
+                .permissions = permissions_copy(permissions),
                 .created_ns = time_wall(),
                 .charge = CHARGE_NULL,
         };
@@ -153,6 +155,14 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
         *ret = directory;
         directory = NULL;
         return 0;
+}
+
+void directory_inherit(Directory *directory) {
+        const DefaultAcl *from = &directory->node.parent->default_acl;
+
+        permissions_inherit(&directory->permissions, from);
+        default_acl_deinit(&directory->default_acl);
+        directory->default_acl = default_acl_copy(from);
 }
 
 int directory_chown(Directory *directory, Account *owner, Shortage *shortage) {

@@ -67,6 +67,7 @@ RB_HEAD(NodeTree, Node);
 struct Directory {
         Node node;
         Permissions permissions;
+        DefaultAcl default_acl;
         struct NodeTree children;
         uint64_t n_children;
         uint64_t created_ns;    /* CLOCK_REALTIME */
@@ -122,10 +123,14 @@ int tree_may_change(const Spot *spot, const Credentials *who, bool *ret_sticky);
 /* Owner, group and mode of a node, a region's being the region's. */
 const Permissions *node_permissions(const Node *node);
 
-/* Makes a directory at a free spot, charged to owner and to the directories above it.
+/* Makes a directory at a free spot, charged to owner and to the directories above it, with a copy of
+ * those permissions; that a default ACL has its say is directory_inherit()'s.
  * Return: 0, TREE_E_QUOTA (*shortage says where), -ENOMEM. */
 int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
                Shortage *shortage, Directory **ret);
+
+/* Was made a moment ago: takes its ACLs from the default ACL of the directory it is in. */
+void directory_inherit(Directory *directory);
 
 /* Moves what the directory costs its owner to another account. Return: 0, TREE_E_QUOTA. */
 int directory_chown(Directory *directory, Account *owner, Shortage *shortage);

@@ -65,6 +65,21 @@ static bool is_unmapped(const IdMap *map, uint32_t id) {
         return map->partial && id == map->overflow;
 }
 
+static int compare_groups(const void *a, const void *b) {
+        gid_t x = *(const gid_t *)a, y = *(const gid_t *)b;
+
+        return x < y ? -1 : x > y;
+}
+
+/* The kernel sorts them by what they are outside of any namespace, and nearly always that is it. */
+static void sort_groups(gid_t *groups, size_t n) {
+        for (size_t i = 1; i < n; ++i)
+                if (groups[i - 1] > groups[i]) {
+                        qsort(groups, n, sizeof(gid_t), compare_groups);
+                        return;
+                }
+}
+
 static int read_groups(int fd, Peercred *cred) {
         gid_t few[64];
         CLEANUP(freep) gid_t *groups = NULL;
@@ -88,6 +103,7 @@ static int read_groups(int fd, Peercred *cred) {
                         return error_origin(-errno);
         }
 
+        sort_groups(groups, n / sizeof(gid_t));
         cred->groups = groups;
         cred->n_groups = n / sizeof(gid_t);
         groups = NULL;

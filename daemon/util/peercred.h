@@ -24,7 +24,7 @@ typedef struct Peercred {
         pid_t pid;              /* for people: pids are reused */
         uint64_t pidfd_ino;     /* names the process for ever, 0 where the kernel has none */
         size_t n_groups;
-        gid_t *groups;          /* owned */
+        gid_t *groups;          /* owned, sorted */
 } Peercred;
 
 #define PEERCRED_NULL { .uid = (uid_t)-1, .gid = (gid_t)-1 }

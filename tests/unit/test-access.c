@@ -89,3 +89,217 @@ TEST(access, in_a_sticky_directory_only_owners_take_names_away) {
         cr_assert_not(access_sticky_allows(&member, &sticky, &name));
         cr_assert(access_sticky_allows(&stranger, &plain, &name));
 }
+
+/* -- ACLs ------------------------------------------------------------------------------- */
+
+/* acl(5), "ACCESS CHECK ALGORITHM", step by step; shares nothing with what it checks. */
+static bool model_allows(const AclEntry *list, size_t n, uid_t owner_uid, gid_t owner_gid, uid_t uid,
+                         const gid_t *in, size_t n_in, unsigned int want) {
+        const AclEntry *mask = NULL, *other = NULL;
+        bool is_member = false, granted = false;
+
+        for (size_t i = 0; i < n; ++i) {
+                mask = list[i].tag == ACL_MASK ? &list[i] : mask;
+                other = list[i].tag == ACL_OTHER ? &list[i] : other;
+        }
+        for (size_t i = 0; i < n; ++i)
+                if (list[i].tag == ACL_USER_OBJ && uid == owner_uid)
+                        return (list[i].perms & want) == want;
+        for (size_t i = 0; i < n; ++i)
+                if (list[i].tag == ACL_USER && list[i].id == uid)
+                        return (list[i].perms & want) == want && (mask->perms & want) == want;
+        for (size_t i = 0; i < n; ++i)
+                for (size_t k = 0; k < n_in; ++k)
+                        if ((list[i].tag == ACL_GROUP_OBJ && in[k] == owner_gid) ||
+                            (list[i].tag == ACL_GROUP && in[k] == list[i].id)) {
+                                is_member = true;
+                                granted |= (list[i].perms & want) == want && (!mask || (mask->perms & want) == want);
+                        }
+        if (is_member)
+                return granted;
+        return (other->perms & want) == want;
+}
+
+/* Everybody there is, asked for everything there is, of one list. */
+static void check_list(const AclEntry *list, size_t n) {
+        static const uid_t uids[] = { 1, 2, 3 };
+        static const gid_t all[] = { 7, 8, 9, 10 };
+        Permissions what = { .uid = 1, .gid = 7 };
+
+        cr_assert_eq(acl_check(list, n), ACL_OK);
+        cr_assert_eq(acl_split(list, n, &what.mode, &what.acl), 0);
+        for (size_t u = 0; u < 3; ++u)
+                for (unsigned int members = 0; members < 16; ++members) {
+                        gid_t in[5] = { 99 };
+                        Credentials who = { .uid = uids[u], .gid = 99, .groups = in + 1 };
+
+                        for (size_t i = 0; i < 4; ++i)
+                                if (members & 1U << i)
+                                        in[1 + who.n_groups++] = all[i];
+                        for (unsigned int want = 0; want <= 7; ++want)
+                                if (access_allows(&who, &what, want) !=
+                                    model_allows(list, n, 1, 7, who.uid, in, who.n_groups + 1, want))
+                                        cr_assert_fail("mode %o, uid %u, members %x, want %u", what.mode, who.uid, members, want);
+                        if (who.n_groups == 0)
+                                continue;
+                        /* The last of them as the primary group. */
+                        who.gid = in[who.n_groups--];
+                        for (unsigned int want = 0; want <= 7; ++want)
+                                if (access_allows(&who, &what, want) !=
+                                    model_allows(list, n, 1, 7, who.uid, in, who.n_groups + 2, want))
+                                        cr_assert_fail("mode %o, uid %u, primary %u, want %u", what.mode, who.uid, who.gid, want);
+                }
+        permissions_deinit(&what);
+}
+
+TEST(access, every_acl_means_what_acl_5_means_by_it) {
+        for (unsigned int bits = 0; bits < 1U << 15; ++bits) {
+                AclEntry list[] = {
+                        { .tag = ACL_USER_OBJ, .perms = 5 },
+                        { .tag = ACL_USER, .id = 2, .perms = bits & 7 },
+                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
+                        { .tag = ACL_GROUP, .id = 8, .perms = bits >> 6 & 7 },
+                        { .tag = ACL_GROUP, .id = 10, .perms = bits >> 9 & 7 },
+                        { .tag = ACL_MASK, .perms = bits >> 12 & 7 },
+                        { .tag = ACL_OTHER, .perms = 3 },
+                };
+
+                /* A third of them, spread over all: the others are alike. */
+                if (bits % 3 == 0)
+                        check_list(list, sizeof(list) / sizeof(list[0]));
+        }
+}
+
+TEST(access, a_mask_alone_and_no_acl_at_all_as_well) {
+        for (unsigned int bits = 0; bits < 1U << 9; ++bits) {
+                AclEntry masked[] = {
+                        { .tag = ACL_USER_OBJ, .perms = bits & 7 },
+                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
+                        { .tag = ACL_MASK, .perms = bits >> 6 & 7 },
+                        { .tag = ACL_OTHER, .perms = 6 },
+                };
+                AclEntry plain[] = {
+                        { .tag = ACL_USER_OBJ, .perms = bits & 7 },
+                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
+                        { .tag = ACL_OTHER, .perms = bits >> 6 & 7 },
+                };
+
+                check_list(masked, 4);
+                check_list(plain, 3);
+        }
+}
+
+TEST(access, an_administrator_is_asked_for_no_acl) {
+        AclEntry list[] = {
+                { .tag = ACL_USER_OBJ }, { .tag = ACL_USER, .id = 5 }, { .tag = ACL_GROUP_OBJ }, { .tag = ACL_MASK }, { .tag = ACL_OTHER },
+        };
+        Permissions what = { .uid = 1, .gid = 5 };
+
+        cr_assert_eq(acl_split(list, 5, &what.mode, &what.acl), 0);
+        cr_assert(access_allows(&admin, &what, R | W | X));
+        cr_assert_eq(access_explain(&admin, &what, R).by, ACCESS_BY_ADMIN);
+        permissions_deinit(&what);
+}
+
+static void expect_decision(const Permissions *what, Credentials who, unsigned int want, AccessDecision expected) {
+        AccessDecision decision = access_explain(&who, what, want);
+
+        cr_assert_eq(decision.allowed, expected.allowed);
+        cr_assert_eq(decision.by, expected.by);
+        cr_assert_eq(decision.perms, expected.perms);
+        cr_assert_eq(decision.mask, expected.mask);
+        cr_assert_eq(decision.id, expected.id);
+}
+
+TEST(access, who_decided_is_told) {
+        AclEntry list[] = {
+                { .tag = ACL_USER_OBJ, .perms = 7 }, { .tag = ACL_USER, .id = 2, .perms = 7 }, { .tag = ACL_GROUP_OBJ, .perms = 4 },
+                { .tag = ACL_GROUP, .id = 8, .perms = 6 }, { .tag = ACL_GROUP, .id = 9, .perms = 1 },
+                { .tag = ACL_MASK, .perms = 5 }, { .tag = ACL_OTHER, .perms = 2 },
+        };
+        static const gid_t both[] = { 7, 9 }, eight[] = { 8 };
+        Permissions what = { .uid = 1, .gid = 7 };
+
+        cr_assert_eq(acl_split(list, 7, &what.mode, &what.acl), 0);
+        cr_assert_eq(what.mode, 0752);
+        expect_decision(&what, (Credentials){ .uid = 1, .gid = 7 }, R | W,
+                        (AccessDecision){ .allowed = true, .by = ACCESS_BY_OWNER, .perms = 7, .id = 1 });
+        expect_decision(&what, (Credentials){ .uid = 2, .gid = 7 }, W,
+                        (AccessDecision){ .by = ACCESS_BY_USER, .perms = 5, .mask = 8 | 5, .id = 2 });
+        expect_decision(&what, (Credentials){ .uid = 3, .gid = 7 }, R,
+                        (AccessDecision){ .allowed = true, .by = ACCESS_BY_GROUP, .perms = 4, .id = 7 });
+        expect_decision(&what, (Credentials){ .uid = 3, .gid = 3, .groups = both, .n_groups = 2 }, X,
+                        (AccessDecision){ .allowed = true, .by = ACCESS_BY_ACL_GROUP, .perms = 1, .id = 9 });
+        expect_decision(&what, (Credentials){ .uid = 3, .gid = 3, .groups = both, .n_groups = 2 }, R | X,
+                        (AccessDecision){ .by = ACCESS_BY_GROUP, .perms = 4, .id = 7 });
+        expect_decision(&what, (Credentials){ .uid = 3, .gid = 3, .groups = eight, .n_groups = 1 }, W,
+                        (AccessDecision){ .by = ACCESS_BY_ACL_GROUP, .perms = 4, .mask = 8 | 5, .id = 8 });
+        expect_decision(&what, (Credentials){ .uid = 3, .gid = 3 }, R,
+                        (AccessDecision){ .by = ACCESS_BY_OTHER, .perms = 2 });
+        permissions_deinit(&what);
+}
+
+TEST(access, groups_are_found_wherever_they_are_in_a_long_list) {
+        gid_t many[1000];
+        Credentials who = { .uid = 3, .gid = 1, .groups = many, .n_groups = 1000 };
+
+        for (gid_t i = 0; i < 1000; ++i)
+                many[i] = 10 + 2 * i;
+        for (gid_t gid = 8; gid < 2012; ++gid)
+                cr_assert_eq(access_allows(&who, &(Permissions){ .uid = 9, .gid = gid, .mode = 040 }, R),
+                             gid >= 10 && gid < 2010 && gid % 2 == 0);
+}
+
+TEST(access, a_list_taken_apart_comes_together_again) {
+        AclEntry full[] = {
+                { .tag = ACL_USER_OBJ, .perms = 6 }, { .tag = ACL_USER, .id = 0, .perms = 1 }, { .tag = ACL_USER, .id = 70000, .perms = 7 },
+                { .tag = ACL_GROUP_OBJ, .perms = 3 }, { .tag = ACL_GROUP, .id = 1, .perms = 4 }, { .tag = ACL_MASK, .perms = 5 },
+                { .tag = ACL_OTHER, .perms = 2 },
+        };
+        AclEntry plain[] = { full[0], full[3], full[6] };
+        AclList list;
+        mode_t mode;
+        Acl *acl;
+
+        cr_assert_eq(acl_split(full, 7, &mode, &acl), 0);
+        cr_assert_eq(mode, 0652);
+        acl_join(mode, acl, &list);
+        cr_assert_eq(list.n, 7);
+        for (size_t i = 0; i < 7; ++i)
+                cr_assert(acl_compare(&list.entries[i], &full[i]) == 0 && list.entries[i].perms == full[i].perms);
+        acl = acl_unref(acl);
+
+        cr_assert_eq(acl_split(plain, 3, &mode, &acl), 0);
+        cr_assert_null(acl);
+        cr_assert_eq(mode, 0632);
+        acl_join(mode, NULL, &list);
+        cr_assert_eq(list.n, 3);
+        for (size_t i = 0; i < 3; ++i)
+                cr_assert(acl_compare(&list.entries[i], &plain[i]) == 0 && list.entries[i].perms == plain[i].perms);
+}
+
+TEST(access, the_mode_asked_for_is_the_most_that_is_inherited) {
+        AclEntry entries[] = {
+                { .tag = ACL_USER_OBJ, .perms = 7 }, { .tag = ACL_USER, .id = 2, .perms = 7 }, { .tag = ACL_GROUP_OBJ, .perms = 5 },
+                { .tag = ACL_MASK, .perms = 6 }, { .tag = ACL_OTHER, .perms = 4 },
+        };
+
+        for (mode_t asked = 0; asked <= 01777; ++asked) {
+                Permissions made = { .uid = 1, .gid = 7, .mode = asked }, plain = made;
+                DefaultAcl none = { .set = false }, modest = { .set = true, .mode = 0754 }, full = { .set = true };
+
+                permissions_inherit(&made, &none);
+                cr_assert(made.mode == asked && !made.acl);
+                permissions_inherit(&plain, &modest);
+                cr_assert(plain.mode == (asked & 01754) && !plain.acl);
+
+                cr_assert_eq(acl_split(entries, 5, &full.mode, &full.acl), 0);
+                permissions_inherit(&made, &full);
+                cr_assert_eq(made.mode, asked & 01764);
+                cr_assert_eq(made.acl, full.acl);
+                cr_assert_eq(made.acl->group_perms, 5);
+                default_acl_deinit(&full);
+                cr_assert_eq(made.acl->n_refs, 1);
+                permissions_deinit(&made);
+        }
+}
