@@ -20,6 +20,8 @@ static int region_decode(const Shmd__Node *node, struct shmd_node *ret) {
         ret->created_ns = node->created_ns;
         ret->grants = node->grants;
         ret->names = node->names;
+        ret->granted = node->granted;
+        ret->allocated = node->allocated;
         return page_size_decode(node->huge_page_size, &ret->page_size);
 }
 

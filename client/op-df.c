@@ -8,6 +8,7 @@
 /* A slot this version does not know is left out: its number would not say what it counts. */
 static void usage_decode(const Shmd__AccountUse *account, struct shmd_usage *ret) {
         ret->uid = account->uid;
+        ret->granted = account->granted;
         for (size_t i = 0; i < account->n_slots; ++i) {
                 const Shmd__SlotUse *use = account->slots[i];
 

@@ -15,23 +15,28 @@ static void holder_decode(const Shmd__Holder *holder, struct shmd_holder *ret) {
                 .pidfd_ino = holder->pidfd_ino,
                 .marked = holder->marked,
                 .connected = holder->connected,
+                .ticket = holder->ticket,
         };
 }
 
-/* A result for a node with room for n_holders. Return: 0, -ENOMEM, -EPROTO. */
-static int result_new(struct shmd_stat_result **ret, const Shmd__Node *node, size_t n_holders) {
+/* A result for a node, with room for holders and names. Return: 0, -ENOMEM, -EPROTO. */
+static int result_new(struct shmd_stat_result **ret, Block *block, const Shmd__Node *node,
+                      size_t n_holders, size_t n_names, const ProtobufCBinaryData *names) {
         CLEANUP(freep) struct shmd_stat_result *result = NULL;
-        Block block;
+        size_t n_strings = node_string_size(node);
         int r;
 
         if (!node)
                 return -EPROTO;
-        result = block_new(&block, sizeof(*result) + n_holders * sizeof(*result->holders), node_string_size(node));
+        for (size_t i = 0; i < n_names; ++i)
+                n_strings += block_string_size(&names[i]);
+        result = block_new(block, sizeof(*result) + n_holders * sizeof(*result->holders) + n_names * sizeof(char *),
+                           n_strings);
         if (!result)
                 return -ENOMEM;
         result->n_holders = n_holders;
         result->holders = (struct shmd_holder *)(result + 1);
-        r = node_decode(node, &block, &result->node);
+        r = node_decode(node, block, &result->node);
         if (r)
                 return r;
 
@@ -40,20 +45,32 @@ static int result_new(struct shmd_stat_result **ret, const Shmd__Node *node, siz
         return 0;
 }
 
+static void names_decode(const Shmd__StatReply *stat, Block *block, struct shmd_stat_result *result) {
+        const char **names = (const char **)(result->holders + result->n_holders);
+
+        for (size_t i = 0; i < stat->n_names; ++i)
+                names[i] = block_string(block, &stat->names[i]);
+        result->n_names = stat->n_names;
+        result->names = names;
+}
+
 static int stat_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
         const Shmd__StatReply *stat = (const Shmd__StatReply *)reply;
         struct shmd_stat_result **ret = out;
         struct shmd_stat_result *result;
+        Block block;
         int r;
 
-        r = result_new(&result, stat->node, stat->n_holders);
+        r = result_new(&result, &block, stat->node, stat->n_holders, stat->n_names, stat->names);
         if (r)
                 return r;
         for (size_t i = 0; i < stat->n_holders; ++i)
                 holder_decode(stat->holders[i], &result->holders[i]);
+        names_decode(stat, &block, result);
         result->more_holders = stat->more;
         result->held = stat->held;
         result->held_known = stat->held_known;
+        result->explained = stat->explained;
 
         *ret = result;
         return 0;
@@ -61,7 +78,7 @@ static int stat_decode(shmd_call *call, const ProtobufCMessage *reply, void *out
 
 static const Op op_stat = { .kind = MESSAGE_STAT, .decode = stat_decode };
 
-int shmd_stat_start(shmd *client, const char *path, uint64_t region, bool with_holders,
+int shmd_stat_start(shmd *client, const char *path, uint64_t region, uint32_t flags,
                     uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
         Shmd__Stat stat = SHMD__STAT__INIT;
         int r = 0;
@@ -70,7 +87,7 @@ int shmd_stat_start(shmd *client, const char *path, uint64_t region, bool with_h
                 r = request_path(client, path, 0, &stat.path);
         else
                 stat.region = region;
-        stat.flags = with_holders ? SHMD__STAT_FLAGS__STAT_HOLDERS : 0;
+        stat.flags = flags;
         return r ? r : call_start(client, &op_stat, &stat.base, timeout_ns, callback, userdata, ret);
 }
 
@@ -79,13 +96,13 @@ int shmd_stat_finish(shmd_call *call, struct shmd_stat_result **ret) {
         return call_finish(call, &op_stat, ret);
 }
 
-int shmd_stat(shmd *client, const char *path, uint64_t region, bool with_holders,
+int shmd_stat(shmd *client, const char *path, uint64_t region, uint32_t flags,
               struct shmd_stat_result **ret, uint64_t timeout_ns) {
         CallWait wait = { .out = ret };
 
         *ret = NULL;
         return call_wait(&wait, client,
-                         shmd_stat_start(client, path, region, with_holders, timeout_ns, call_waited, &wait,
+                         shmd_stat_start(client, path, region, flags, timeout_ns, call_waited, &wait,
                                          &wait.call));
 }
 
@@ -98,10 +115,11 @@ struct shmd_stat_result *shmd_stat_free(struct shmd_stat_result *result) {
 
 static int wait_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
         struct shmd_stat_result **ret = out;
+        Block block;
 
         if (!ret)
                 return 0;
-        return result_new(ret, ((const Shmd__WaitReply *)reply)->node, 0);
+        return result_new(ret, &block, ((const Shmd__WaitReply *)reply)->node, 0, 0, NULL);
 }
 
 /* The broker keeps the deadline. Ours stands behind it, in case nobody answers. */

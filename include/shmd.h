@@ -424,6 +424,8 @@ struct shmd_node {
         uint64_t created_ns;            /* CLOCK_REALTIME */
         uint64_t grants;                /* on the broker's books */
         uint32_t names;                 /* how many it has */
+        uint64_t granted;               /* grants since it was made, the ended ones too */
+        uint64_t allocated;             /* bytes of memory and swap it has now; in a list with SHMD_LIST_USAGE */
         /* directories */
         uint64_t entries;
 };
@@ -437,6 +439,16 @@ struct shmd_holder {
         uint64_t pidfd_ino;             /* 0: unknown */
         bool marked;                    /* the kernel confirms this very grant is alive */
         bool connected;                 /* the connection that asked for it still exists */
+        bool ticket;                    /* it was got with a ticket */
+};
+
+/* Whether the holders of a region are all known. The kernel says only whether anybody holds it: while
+ * a grant lives, whether somebody else does as well is not known. */
+enum {
+        SHMD_EXPLAINED_UNKNOWN = 0,     /* this kernel cannot say, or the grants that are left prove nothing */
+        SHMD_EXPLAINED_NOBODY  = 1,     /* nobody holds it */
+        SHMD_EXPLAINED_GRANTS  = 2,     /* held, and grants of it live */
+        SHMD_EXPLAINED_NO      = 3,     /* held, and no grant of it lives that could explain it */
 };
 
 /* What shmd_stat() returns; one block, owned by the caller, ended by shmd_stat_free(). */
@@ -447,20 +459,30 @@ struct shmd_stat_result {
         uint64_t more_holders;          /* beyond those listed */
         bool held;                      /* the kernel says somebody has it open or mapped */
         bool held_known;
+        uint32_t explained;             /* SHMD_EXPLAINED_*, with SHMD_STAT_HOLDERS */
+        size_t n_names;                 /* with SHMD_STAT_NAMES: those the caller may find, at most 64; */
+        const char *const *names;       /* node.names counts them all */
+};
+
+enum {
+        SHMD_STAT_HOLDERS = 1,          /* also who holds it: for its owner, and who may read it */
+        SHMD_STAT_NAMES   = 2,          /* also its names */
 };
 
 /* Looks at a node by path, or, if path is NULL, at a region by id (its owner and administrators
- * only). with_holders asks for the grants as well, which only its owner and who may read it may.
+ * only). flags: SHMD_STAT_*.
  * Errors: -ENOENT, -ENOTDIR, -EACCES, -EINVAL. */
-SHMD_PUBLIC int shmd_stat(shmd *client, const char *path, uint64_t region, bool with_holders,
+SHMD_PUBLIC int shmd_stat(shmd *client, const char *path, uint64_t region, uint32_t flags,
                           struct shmd_stat_result **ret, uint64_t timeout_ns);
-SHMD_PUBLIC int shmd_stat_start(shmd *client, const char *path, uint64_t region, bool with_holders,
+SHMD_PUBLIC int shmd_stat_start(shmd *client, const char *path, uint64_t region, uint32_t flags,
                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_stat_finish(shmd_call *call, struct shmd_stat_result **ret);
 SHMD_PUBLIC struct shmd_stat_result *shmd_stat_free(struct shmd_stat_result *result);
 
 enum {
         SHMD_LIST_RECURSIVE = 1,
+        SHMD_LIST_ORPHANS   = 2,        /* regions without a name instead */
+        SHMD_LIST_USAGE     = 4,        /* also fill in `allocated` */
 };
 
 /* One page of a list; one block, owned by the caller, ended by shmd_list_free(). cursor is NULL
@@ -475,7 +497,10 @@ struct shmd_list_result {
  * out), in byte order of the components, parents before children. cursor: NULL at first, then
  * from the page before. limit: at most so many nodes a page; 0: as many as fit.
  * A node that exists for the whole of the walk is seen exactly once.
- * Errors: -ENOENT, -ENOTDIR, -EACCES. */
+ *
+ * With SHMD_LIST_ORPHANS, which excludes SHMD_LIST_RECURSIVE, path is NULL: lists regions that have no
+ * name, the caller's or for an administrator all, by number. A page may be empty and not be the last.
+ * Errors: -ENOENT, -ENOTDIR, -EACCES, -EINVAL (flags, path or cursor that do not go together). */
 SHMD_PUBLIC int shmd_list(shmd *client, const char *path, uint32_t flags, const char *cursor, uint32_t limit,
                           struct shmd_list_result **ret, uint64_t timeout_ns);
 SHMD_PUBLIC int shmd_list_start(shmd *client, const char *path, uint32_t flags, const char *cursor, uint32_t limit,
@@ -517,6 +542,7 @@ struct shmd_usage {
         uid_t uid;                      /* SHMD_DF_ACCOUNT, SHMD_DF_ACCOUNTS */
         uint64_t limit[SHMD_SLOT_MAX + 1];      /* by SHMD_SLOT_*; [0] is not used */
         uint64_t used[SHMD_SLOT_MAX + 1];
+        uint64_t granted;               /* grants since the account was made, the ended ones too */
 };
 
 /* One block, owned by the caller, ended by shmd_df_free(). SHMD_DF_ACCOUNTS is paged: while more
@@ -574,6 +600,34 @@ SHMD_PUBLIC int shmd_stats_start(shmd *client, uint64_t timeout_ns, shmd_callbac
                                  shmd_call **ret);
 SHMD_PUBLIC int shmd_stats_finish(shmd_call *call, struct shmd_stats_result **ret);
 SHMD_PUBLIC struct shmd_stats_result *shmd_stats_free(struct shmd_stats_result *result);
+
+/* Something a kernel may lack. */
+struct shmd_feature {
+        const char *name;               /* "lease" */
+        bool have;
+        const char *consequence;        /* of its absence, for people */
+};
+
+struct shmd_doctor_result {
+        size_t n_features;
+        struct shmd_feature *features;
+        uint64_t descriptors;           /* that the broker may have open */
+        uint64_t regions;               /* limit of all together */
+        uint64_t helper_replacements;   /* helper processes given up on since the start: a holder kept one waiting */
+        uint64_t policy_generation;     /* of the policy in force */
+        uint64_t inotify_overflows;     /* since the start; each makes the broker ask after every orphan */
+        uid_t uid;                      /* the broker's */
+        bool landlock;                  /* the broker is kept from every file system */
+        const char *broker;             /* version */
+};
+
+/* What the broker found out about its kernel, and what it must do without. Anybody may ask. One
+ * block, ended by shmd_doctor_free(). */
+SHMD_PUBLIC int shmd_doctor(shmd *client, struct shmd_doctor_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_doctor_start(shmd *client, uint64_t timeout_ns, shmd_callback callback, void *userdata,
+                                  shmd_call **ret);
+SHMD_PUBLIC int shmd_doctor_finish(shmd_call *call, struct shmd_doctor_result **ret);
+SHMD_PUBLIC struct shmd_doctor_result *shmd_doctor_free(struct shmd_doctor_result *result);
 
 #ifdef __cplusplus
 }

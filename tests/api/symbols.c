@@ -102,6 +102,10 @@ static const struct {
         SYMBOL(shmd_stats_start),
         SYMBOL(shmd_stats_finish),
         SYMBOL(shmd_stats_free),
+        SYMBOL(shmd_doctor),
+        SYMBOL(shmd_doctor_start),
+        SYMBOL(shmd_doctor_finish),
+        SYMBOL(shmd_doctor_free),
 };
 
 static int failed;
@@ -148,7 +152,11 @@ static void check_numbers(void) {
         CHECK(SHMD_MAP_POPULATE == 1 && SHMD_MAP_HUGE == 2 && SHMD_MAP_DONTDUMP == 4);
         CHECK(SHMD_MAP_READ_ONLY == 8 && SHMD_MAP_PRIVATE == 16);
         CHECK(SHMD_NUMA_BIND == 1 && SHMD_NUMA_PREFERRED == 2 && SHMD_NUMA_INTERLEAVE == 3);
-        CHECK(SHMD_PUBLISH_REPLACE == 1 && SHMD_LIST_RECURSIVE == 1);
+        CHECK(SHMD_PUBLISH_REPLACE == 1);
+        CHECK(SHMD_STAT_HOLDERS == 1 && SHMD_STAT_NAMES == 2);
+        CHECK(SHMD_LIST_RECURSIVE == 1 && SHMD_LIST_ORPHANS == 2 && SHMD_LIST_USAGE == 4);
+        CHECK(SHMD_EXPLAINED_UNKNOWN == 0 && SHMD_EXPLAINED_NOBODY == 1);
+        CHECK(SHMD_EXPLAINED_GRANTS == 2 && SHMD_EXPLAINED_NO == 3);
         CHECK(SHMD_NODE_DIRECTORY == 0 && SHMD_NODE_REGION == 1);
         CHECK(SHMD_SLOT_BYTES == 1 && SHMD_SLOT_INFLIGHT == 7 && SHMD_SLOT_MAX == 7);
         CHECK(SHMD_DF_ACCOUNT == 0 && SHMD_DF_DIRECTORY == 1 && SHMD_DF_TOTAL == 2 && SHMD_DF_ACCOUNTS == 3);

@@ -390,7 +390,7 @@ static const Shmd__Node region_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
         .path = { 5, (uint8_t *)"/a/b\0" }, .kind = SHMD_NODE_REGION, .uid = 1, .gid = 2, .mode = 0640, .region = 3,
         .size = 5000, .charge = 8192, .lifetime = 1, .huge_page_size = 21, .freezable = true, .seals = 6,
-        .created_ns = 7, .grants = 8, .names = 9,
+        .created_ns = 7, .grants = 8, .names = 9, .granted = 10, .allocated = 11,
 };
 static const Shmd__Node directory_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
@@ -413,6 +413,8 @@ static void check_region_node(const struct shmd_node *node) {
         cr_assert_eq(node->created_ns, 7);
         cr_assert_eq(node->grants, 8);
         cr_assert_eq(node->names, 9);
+        cr_assert_eq(node->granted, 10);
+        cr_assert_eq(node->allocated, 11);
 }
 
 static void check_directory_node(const struct shmd_node *node) {
@@ -426,15 +428,17 @@ static void check_directory_node(const struct shmd_node *node) {
 static void script_stat(Peer *peer) {
         Shmd__Holder holder = SHMD__HOLDER__INIT;
         Shmd__Holder *holders[] = { &holder, &holder };
+        ProtobufCBinaryData names[] = { BYTES("/a/b"), BYTES("/c") };
         const Shmd__Stat *stat;
 
         holder.grant = 11, holder.uid = 12, holder.pid = 13, holder.rights = 1, holder.age_ns = 14;
-        holder.pidfd_ino = 15, holder.marked = true, holder.connected = true;
+        holder.pidfd_ino = 15, holder.marked = true, holder.connected = true, holder.ticket = true;
         for (unsigned int i = 0; i < ROUNDS; ++i) {
                 stat = peer_expect(peer, MESSAGE_STAT);
-                REQUIRE(is(&stat->path, "/a/b") && stat->region == 0 && stat->flags == SHMD__STAT_FLAGS__STAT_HOLDERS);
+                REQUIRE(is(&stat->path, "/a/b") && stat->region == 0 && stat->flags == 3);
                 peer_reply(peer, MESSAGE(StatReply, stat_reply, .node = (Shmd__Node *)&region_node, .n_holders = 2,
-                                         .holders = holders, .more = 9, .held = true, .held_known = true), NULL, 0);
+                                         .holders = holders, .more = 9, .held = true, .held_known = true,
+                                         .explained = SHMD_EXPLAINED_NO, .n_names = 2, .names = names), NULL, 0);
         }
         stat = peer_expect(peer, MESSAGE_STAT);
         REQUIRE(stat->path.len == 0 && stat->region == 3 && stat->flags == 0);
@@ -455,20 +459,25 @@ static void check_stat(void) {
         cr_assert_eq(stat_got->holders[1].rights, SHMD_RIGHTS_READ_ONLY);
         cr_assert_eq(stat_got->holders[1].age_ns, 14);
         cr_assert_eq(stat_got->holders[1].pidfd_ino, 15);
-        cr_assert(stat_got->holders[1].marked && stat_got->holders[1].connected);
+        cr_assert(stat_got->holders[1].marked && stat_got->holders[1].connected && stat_got->holders[1].ticket);
         cr_assert_eq(stat_got->more_holders, 9);
         cr_assert(stat_got->held && stat_got->held_known);
+        cr_assert_eq(stat_got->explained, SHMD_EXPLAINED_NO);
+        cr_assert_eq(stat_got->n_names, 2);
+        cr_assert_str_eq(stat_got->names[0], "/a/b");
+        cr_assert_str_eq(stat_got->names[1], "/c");
         stat_got = shmd_stat_free(stat_got);
 }
 
 TEST(client_ops, stat_says_everything_about_a_node) {
         shmd *client = peer_start_and_connect(script_stat);
 
-        cr_assert_eq(shmd_stat(client, "/a/b", 99, true, &stat_got, 0), 0);
+        cr_assert_eq(shmd_stat(client, "/a/b", 99, SHMD_STAT_HOLDERS | SHMD_STAT_NAMES, &stat_got, 0), 0);
         check_stat();
-        dispatch(client, shmd_stat_start(client, "/a/b", 99, true, 0, finish_stat, NULL, NULL));
+        dispatch(client, shmd_stat_start(client, "/a/b", 99, SHMD_STAT_HOLDERS | SHMD_STAT_NAMES, 0,
+                                         finish_stat, NULL, NULL));
         check_stat();
-        cr_assert_eq(shmd_stat(client, NULL, 3, false, &stat_got, 0), 0);
+        cr_assert_eq(shmd_stat(client, NULL, 3, 0, &stat_got, 0), 0);
         check_directory_node(&stat_got->node);
         cr_assert_eq(stat_got->n_holders, 0);
         cr_assert_null(shmd_stat_free(stat_got));
@@ -567,6 +576,40 @@ TEST(client_ops, list_comes_in_pages) {
         dispatch(client, shmd_list_start(client, "/", SHMD_LIST_RECURSIVE, "/a/b", 2, 0, finish_list, NULL, NULL));
         check_last_page();
         cr_assert_null(shmd_list_free(NULL));
+        peer_join(client);
+}
+
+static void script_orphans(Peer *peer) {
+        Shmd__Node *nodes[] = { (Shmd__Node *)&region_node };
+        const Shmd__List *list;
+
+        list = peer_expect(peer, MESSAGE_LIST);
+        REQUIRE(list->path.len == 0 && list->cursor.len == 0 && list->orphan == 0);
+        REQUIRE(list->flags == (SHMD_LIST_ORPHANS | SHMD_LIST_USAGE));
+        peer_reply(peer, MESSAGE(ListReply, list_reply, .n_nodes = 1, .nodes = nodes, .orphan = UINT64_MAX), NULL, 0);
+        list = peer_expect(peer, MESSAGE_LIST);
+        REQUIRE(list->orphan == UINT64_MAX);
+        peer_reply(peer, MESSAGE(ListReply, list_reply), NULL, 0);
+        peer_expect_end(peer);
+}
+
+TEST(client_ops, orphans_are_listed_by_number_and_without_a_path) {
+        static const char *const wrong[] = { "/a/b", "", "0", "1x", "18446744073709551616" };
+        const uint32_t flags = SHMD_LIST_ORPHANS | SHMD_LIST_USAGE;
+        shmd *client = peer_start_and_connect(script_orphans);
+
+        cr_assert_eq(shmd_list(client, NULL, flags, NULL, 0, &list_got, 0), 0);
+        cr_assert_eq(list_got->n, 1);
+        check_region_node(&list_got->nodes[0]);
+        cr_assert_str_eq(list_got->cursor, "18446744073709551615");
+        shmd_list_free(list_got);
+        cr_assert_eq(shmd_list(client, NULL, flags, "18446744073709551615", 0, &list_got, 0), 0);
+        check_last_page();
+
+        cr_assert_eq(shmd_list(client, "/", flags, NULL, 0, &list_got, 0), -EINVAL);
+        cr_assert_eq(shmd_list(client, NULL, flags | SHMD_LIST_RECURSIVE, NULL, 0, &list_got, 0), -EINVAL);
+        for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); ++i)
+                cr_assert_eq(shmd_list(client, NULL, flags, wrong[i], 0, &list_got, 0), -EINVAL, "%s", wrong[i]);
         peer_join(client);
 }
 
@@ -734,6 +777,50 @@ TEST(client_ops, stats_has_every_figure) {
         dispatch(client, shmd_stats_start(client, 0, finish_stats, NULL, NULL));
         check_stats();
         cr_assert_null(shmd_stats_free(NULL));
+        peer_join(client);
+}
+
+static void script_doctor(Peer *peer) {
+        Shmd__Feature feature = SHMD__FEATURE__INIT;
+        Shmd__Feature *features[] = { &feature, &feature };
+
+        feature.name = BYTES("lease"), feature.have = true, feature.consequence = BYTES("it is late");
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                peer_expect(peer, MESSAGE_DOCTOR);
+                peer_reply(peer, MESSAGE(DoctorReply, doctor_reply, .n_features = 2, .features = features,
+                                         .descriptors = 1, .regions = 2, .helper_replacements = 3,
+                                         .policy_generation = 4, .inotify_overflows = 5, .uid = 6, .landlock = true,
+                                         .broker = BYTES("1.2.3")), NULL, 0);
+        }
+        peer_expect_end(peer);
+}
+
+static struct shmd_doctor_result *doctor_got;
+
+FINISH(finish_doctor, shmd_doctor_finish(call, &doctor_got));
+
+static void check_doctor(void) {
+        cr_assert_eq(doctor_got->n_features, 2);
+        for (size_t i = 0; i < 2; ++i) {
+                cr_assert_str_eq(doctor_got->features[i].name, "lease");
+                cr_assert_str_eq(doctor_got->features[i].consequence, "it is late");
+                cr_assert(doctor_got->features[i].have);
+        }
+        cr_assert(doctor_got->descriptors == 1 && doctor_got->regions == 2 && doctor_got->helper_replacements == 3);
+        cr_assert(doctor_got->policy_generation == 4 && doctor_got->inotify_overflows == 5 && doctor_got->uid == 6);
+        cr_assert(doctor_got->landlock);
+        cr_assert_str_eq(doctor_got->broker, "1.2.3");
+        doctor_got = shmd_doctor_free(doctor_got);
+}
+
+TEST(client_ops, doctor_has_every_feature) {
+        shmd *client = peer_start_and_connect(script_doctor);
+
+        cr_assert_eq(shmd_doctor(client, &doctor_got, 0), 0);
+        check_doctor();
+        dispatch(client, shmd_doctor_start(client, 0, finish_doctor, NULL, NULL));
+        check_doctor();
+        cr_assert_null(shmd_doctor_free(NULL));
         peer_join(client);
 }
 
