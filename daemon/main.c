@@ -250,14 +250,14 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
         return 0;
 }
 
-static void log_ready(const char *path, const BrokerOptions *options, uint64_t descriptors, int landlock) {
+static void log_ready(const char *path, const BrokerOptions *options, int landlock) {
         LogLine line;
 
         log_begin(&line, LOG_NOTE, "ready");
         log_text(&line, "version", options->version);
         log_text(&line, "socket", path);
         log_u64(&line, "uid", options->uid);
-        log_u64(&line, "descriptors", descriptors);
+        log_u64(&line, "descriptors", options->descriptors);
         log_u64(&line, "bytes", options->pool_max[ACCOUNT_BYTES]);
         log_u64(&line, "regions", options->pool_max[ACCOUNT_REGIONS]);
         log_u64(&line, "peers", options->pool_max[ACCOUNT_PEERS]);
@@ -313,6 +313,7 @@ int main(int argc, char **argv) {
         if (r)
                 return fail("notify-socket", r);
         peercred_setup();
+        broker_options.descriptors = descriptors;
 
         /* Privileges end here. */
         if (drop_privileges(config, &broker_options.uid, &broker_options.gid))
@@ -333,7 +334,8 @@ int main(int argc, char **argv) {
         if (r)
                 return fail("sandbox", r);
 
-        log_ready(path, &broker_options, descriptors, landlock);
+        broker_options.landlock = landlock;
+        log_ready(path, &broker_options, landlock);
         service_notify("READY=1");
         r = broker_run(broker);
         service_notify("STOPPING=1");

@@ -84,6 +84,7 @@ struct Account {
 
         /* Kept here for others, who alone look at them. */
         List grants;            /* core/grant: the grants this user asked for, oldest first */
+        uint64_t granted;       /* core/grant: how many there ever were, of all below it too */
         struct {
                 uint32_t slots;         /* broker/audit: shortages said once already, by slot */
         } audit;

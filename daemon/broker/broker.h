@@ -51,6 +51,8 @@ struct BrokerOptions {
         uint64_t hello_ns;
         uint64_t stall_ns;
         const char *version;
+        uint64_t descriptors;   /* how many it may have open */
+        bool landlock;          /* known once the sandbox is closed */
 };
 
 RB_HEAD(PeerTree, Peer);

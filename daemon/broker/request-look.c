@@ -1,4 +1,4 @@
-/* Requests that look: stat, list, wait, df, stats. */
+/* Requests that look: stat, list, wait, df, stats, doctor. */
 
 #include <string.h>
 
@@ -8,6 +8,7 @@
 #include "util/error.h"
 #include "util/log.h"
 #include "util/memfd.h"
+#include "util/probe.h"
 
 /* -- nodes ------------------------------------------------------------------------------ */
 
@@ -40,6 +41,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->seals = region_seals(region);
         ret->created_ns = region->created_ns;
         ret->grants = region->grants.n;
+        ret->granted = region->grants.granted;
         ret->names = region->n_names;
 }
 
@@ -48,13 +50,24 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
 /* Holders one stat shows: as many as can be marked, so that the answer costs a bounded walk. */
 #define HOLDERS_MAX GRANT_MARKS_MAX
 
-/* Fills in the grants that live; what is found dead goes off the books first. */
+/* Names one stat shows, names it looks at for them, and bytes of them. */
+#define NAMES_MAX 64
+#define NAMES_STEPS 256
+#define NAMES_BYTES (48U << 10)
+
+/* What a stat answers with beside the node. */
+typedef struct Looked {
+        Shmd__Holder holders[HOLDERS_MAX];
+        Shmd__Holder *pointers[HOLDERS_MAX];
+        ProtobufCBinaryData names[NAMES_MAX];
+} Looked;
+
+/* Lists the grants on the books. */
 static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Holder **pointers) {
         uint64_t now = time_now();
         Grant *grant;
         size_t n = 0;
 
-        (void)region_grants_reap(region);
         list_for_each(grant, &region->grants.list, Grant, in_region) {
                 Shmd__Holder *at = &holders[n];
 
@@ -74,25 +87,75 @@ static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Hold
         return n;
 }
 
-static int stat_reply(Request *request, Node *node, Region *region, bool with_holders) {
+static uint32_t explained(RegionHeld held) {
+        switch (held) {
+        case REGION_HELD_NOT:
+                return SHMD__EXPLAINED__EXPLAINED_NOBODY;
+        case REGION_HELD_BY_GRANTS:
+                return SHMD__EXPLAINED__EXPLAINED_GRANTS;
+        case REGION_HELD_BY_OTHERS:
+                return SHMD__EXPLAINED__EXPLAINED_NO;
+        case REGION_HELD_UNKNOWN:
+        default:
+                return SHMD__EXPLAINED__EXPLAINED_UNKNOWN;
+        }
+}
+
+/* Who holds it; what is found dead goes off the books first. */
+static void stat_holders(Region *region, Looked *looked, Shmd__StatReply *reply) {
+        reply->explained = explained(region_grants_held(region));
+        reply->n_holders = describe_holders(region, looked->holders, looked->pointers);
+        reply->holders = looked->pointers;
+        reply->more = region->grants.n - reply->n_holders;
+}
+
+/* Its names that the asker may find: the others are only counted. */
+static int stat_names(Request *request, const Region *region, Looked *looked, Shmd__StatReply *reply) {
+        char *paths = arena_alloc(request->broker->arena, NAMES_BYTES + PATH_BYTES_MAX);
+        const Node *name;
+        size_t used = 0, steps = 0;
+
+        if (!paths)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_PACKET, NULL, 0,
+                                      "the request leaves no room for its answer");
+        reply->names = looked->names;
+        list_for_each(name, &region->names, Node, in_region) {
+                ProtobufCBinaryData *at = &looked->names[reply->n_names];
+
+                if (reply->n_names == NAMES_MAX || steps++ == NAMES_STEPS || used >= NAMES_BYTES)
+                        break;
+                if (!tree_may_find(name, &request->peer->who))
+                        continue;
+                *at = (ProtobufCBinaryData){ .data = (uint8_t *)paths + used, .len = tree_path(name, paths + used) };
+                used += at->len;
+                ++reply->n_names;
+        }
+        return 0;
+}
+
+static int stat_reply(Request *request, Node *node, Region *region, uint32_t flags) {
         Shmd__StatReply reply = SHMD__STAT_REPLY__INIT;
-        Shmd__Holder holders[HOLDERS_MAX], *pointers[HOLDERS_MAX];
         char path[PATH_BYTES_MAX];
         Shmd__Node description;
+        Looked looked;
+        int r = 0;
 
-        if (region) {
-                int r = memfd_probe(region->fd);
+        if (region && flags & SHMD__STAT_FLAGS__STAT_HOLDERS)
+                stat_holders(region, &looked, &reply);
+        if (region && flags & SHMD__STAT_FLAGS__STAT_NAMES)
+                r = stat_names(request, region, &looked, &reply);
+        if (r)
+                return r;
 
-                reply.held = r == MEMFD_E_HELD;
-                reply.held_known = r >= 0;
-        }
-        if (region && with_holders) {
-                reply.n_holders = describe_holders(region, holders, pointers);
-                reply.holders = pointers;
-                reply.more = region->grants.n - reply.n_holders;
-        }
         request_describe(node, region, path, &description);
         reply.node = &description;
+        if (region) {
+                int probed = memfd_probe(region->fd);
+
+                reply.held = probed == MEMFD_E_HELD;
+                reply.held_known = probed >= 0;
+                description.allocated = memfd_allocated(region->fd);
+        }
         return request_reply(request, &reply.base, NULL, 0);
 }
 
@@ -109,11 +172,11 @@ static int may_see_holders(Request *request, const Spot *spot) {
 
 int request_stat(Request *request) {
         const Shmd__Stat *stat = (const Shmd__Stat *)request->message;
-        bool with_holders = stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS;
         Spot spot;
         int r;
 
-        r = request_check_flags(request, stat->flags, SHMD__STAT_FLAGS__STAT_HOLDERS);
+        r = request_check_flags(request, stat->flags,
+                                SHMD__STAT_FLAGS__STAT_HOLDERS | SHMD__STAT_FLAGS__STAT_NAMES);
         if (r)
                 return r;
         if (stat->region != 0 && stat->path.len != 0)
@@ -123,12 +186,12 @@ int request_stat(Request *request) {
                 Region *region;
 
                 r = request_own_region(request, stat->region, &region);
-                return r ? r : stat_reply(request, region_name(region), region, with_holders);
+                return r ? r : stat_reply(request, region_name(region), region, stat->flags);
         }
         r = request_find(request, stat->path, &spot);
-        if (!r && with_holders && spot.node->region)
+        if (!r && stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS && spot.node->region)
                 r = may_see_holders(request, &spot);
-        return r ? r : stat_reply(request, spot.node, spot.node->region, with_holders);
+        return r ? r : stat_reply(request, spot.node, spot.node->region, stat->flags);
 }
 
 /* -- list ------------------------------------------------------------------------------- */
@@ -136,7 +199,9 @@ int request_stat(Request *request) {
 /* Nodes of one page: few enough that a page is a small part of a millisecond. */
 #define LIST_MAX 256
 /* What a node takes on the wire besides its path, generously. */
-#define LIST_NODE_BYTES 160
+#define LIST_NODE_BYTES 192
+/* Regions one page of a list of orphans looks at: most may be named, or somebody else's. */
+#define LIST_STEPS 512
 
 static int list_begin(Request *request, const Shmd__List *list, Directory *base, Node **ret) {
         int r;
@@ -169,6 +234,8 @@ static int list_page(Request *request, const Shmd__List *list, Directory *base, 
                 Shmd__Node *at = &nodes[reply.n_nodes];
 
                 request_describe(node, node->region, paths, at);
+                if (node->region && list->flags & SHMD__LIST_FLAGS__LIST_USAGE)
+                        at->allocated = memfd_allocated(node->region->fd);
                 paths += at->path.len;
                 room -= at->path.len + LIST_NODE_BYTES;
                 pointers[reply.n_nodes++] = at;
@@ -179,6 +246,45 @@ static int list_page(Request *request, const Shmd__List *list, Directory *base, 
         return request_reply(request, &reply.base, NULL, 0);
 }
 
+/* Regions without a name, of the asker or for an administrator of everybody, in the order of their
+ * numbers. A page may have none of them and still not be the last. */
+static int list_orphans(Request *request, const Shmd__List *list) {
+        Shmd__ListReply reply = SHMD__LIST_REPLY__INIT;
+        Regions *regions = &request->broker->regions;
+        size_t most = list->limit && list->limit < LIST_MAX ? list->limit : LIST_MAX;
+        Shmd__Node nodes[LIST_MAX], *pointers[LIST_MAX];
+        Region *region = regions_after(regions, list->orphan);
+
+        reply.nodes = pointers;
+        for (size_t n = 0; region && reply.n_nodes < most && n < LIST_STEPS; ++n) {
+                reply.orphan = region->id;
+                if (region->n_names == 0 && access_owns(&request->peer->who, &region->permissions)) {
+                        Shmd__Node *at = &nodes[reply.n_nodes];
+
+                        request_describe(NULL, region, NULL, at);
+                        if (list->flags & SHMD__LIST_FLAGS__LIST_USAGE)
+                                at->allocated = memfd_allocated(region->fd);
+                        pointers[reply.n_nodes++] = at;
+                }
+                region = regions_after(regions, region->id);
+        }
+        if (!region)
+                reply.orphan = 0;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int check_list(Request *request, const Shmd__List *list) {
+        const uint32_t orphans = SHMD__LIST_FLAGS__LIST_ORPHANS, recursive = SHMD__LIST_FLAGS__LIST_RECURSIVE;
+        int r = request_check_flags(request, list->flags, recursive | orphans | SHMD__LIST_FLAGS__LIST_USAGE);
+
+        if (r)
+                return r;
+        if (list->flags & orphans ? list->path.len || list->cursor.len || list->flags & recursive : list->orphan)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
+                                      "what has no name is listed by number, and what has one by name");
+        return 0;
+}
+
 int request_list(Request *request) {
         const Shmd__List *list = (const Shmd__List *)request->message;
         Directory *base;
@@ -186,7 +292,9 @@ int request_list(Request *request) {
         Spot spot;
         int r;
 
-        r = request_check_flags(request, list->flags, SHMD__LIST_FLAGS__LIST_RECURSIVE);
+        r = check_list(request, list);
+        if (!r && list->flags & SHMD__LIST_FLAGS__LIST_ORPHANS)
+                return list_orphans(request, list);
         if (!r)
                 r = request_find(request, list->path, &spot);
         if (r)
@@ -283,8 +391,10 @@ typedef struct Usage {
         Shmd__SlotUse *pointers[_ACCOUNT_SLOT_N];
 } Usage;
 
-static void describe_usage(Usage *usage, const uint64_t *max, const uint64_t *used, uid_t uid, unsigned int n_slots) {
+/* account: whose use it is; NULL: of nobody yet. */
+static void describe_usage(Usage *usage, const uint64_t *max, const Account *account, uid_t uid, unsigned int n_slots) {
         shmd__account_use__init(&usage->use);
+        usage->use.granted = account ? account->granted : 0;
         usage->use.uid = uid;
         usage->use.n_slots = n_slots;
         usage->use.slots = usage->pointers;
@@ -292,17 +402,17 @@ static void describe_usage(Usage *usage, const uint64_t *max, const uint64_t *us
                 shmd__slot_use__init(&usage->slots[i]);
                 usage->slots[i].slot = i + 1;
                 usage->slots[i].limit = max[i];
-                usage->slots[i].used = used ? used[i] : 0;
+                usage->slots[i].used = account ? account->used[i] : 0;
                 usage->pointers[i] = &usage->slots[i];
         }
 }
 
-static int df_one(Request *request, const uint64_t *max, const uint64_t *used, uid_t uid, unsigned int n_slots) {
+static int df_one(Request *request, const uint64_t *max, const Account *account, uid_t uid, unsigned int n_slots) {
         Shmd__DfReply reply = SHMD__DF_REPLY__INIT;
         Shmd__AccountUse *pointer;
         Usage usage;
 
-        describe_usage(&usage, max, used, uid, n_slots);
+        describe_usage(&usage, max, account, uid, n_slots);
         pointer = &usage.use;
         reply.n_accounts = 1;
         reply.accounts = &pointer;
@@ -318,7 +428,7 @@ static int df_account(Request *request, const Shmd__Df *df) {
                 return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
                                       "only an administrator may look at another user's account");
         account = accounts_find_user(accounts, uid);
-        return df_one(request, accounts_limits_of(accounts, uid), account ? account->used : NULL, uid, _ACCOUNT_SLOT_N);
+        return df_one(request, accounts_limits_of(accounts, uid), account, uid, _ACCOUNT_SLOT_N);
 }
 
 /* Directories limit what is named below them: bytes and regions, the first two slots. */
@@ -336,7 +446,7 @@ static int df_directory(Request *request, const Shmd__Df *df) {
                 return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
                                       spot.path, spot.n_path, "it is a region, not a directory");
         directory = node_directory(spot.node);
-        return df_one(request, directory->account->max, directory->account->used, directory->permissions.uid,
+        return df_one(request, directory->account->max, directory->account, directory->permissions.uid,
                       DF_DIRECTORY_SLOTS);
 }
 
@@ -354,7 +464,7 @@ static int df_accounts(Request *request, const Shmd__Df *df) {
         while (account && reply.n_accounts < DF_ACCOUNTS_MAX) {
                 size_t i = reply.n_accounts++;
 
-                describe_usage(&usages[i], account->max, account->used, account->uid, _ACCOUNT_SLOT_N);
+                describe_usage(&usages[i], account->max, account, account->uid, _ACCOUNT_SLOT_N);
                 pointers[i] = &usages[i].use;
                 account = accounts_next_user(&request->broker->accounts, account->uid + 1);
         }
@@ -373,7 +483,7 @@ int request_df(Request *request) {
         case SHMD__DF_SCOPE__DF_DIRECTORY:
                 return df_directory(request, df);
         case SHMD__DF_SCOPE__DF_TOTAL:
-                return df_one(request, pool->max, pool->used, 0, _ACCOUNT_SLOT_N);
+                return df_one(request, pool->max, pool, 0, _ACCOUNT_SLOT_N);
         case SHMD__DF_SCOPE__DF_ACCOUNTS:
                 return df_accounts(request, df);
         default:
@@ -448,5 +558,31 @@ int request_stats(Request *request) {
         reply.broker = text(broker->options->version);
         describe_requests(&broker->stats, &figures, &reply);
         describe_refusals(&broker->stats, &figures, &reply);
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+/* -- doctor ----------------------------------------------------------------------------- */
+
+/* What the broker found at start, and what has happened since: nothing that tells of anybody. */
+int request_doctor(Request *request) {
+        Shmd__DoctorReply reply = SHMD__DOCTOR_REPLY__INIT;
+        const BrokerOptions *options = request->broker->options;
+        Shmd__Feature features[_PROBE_N], *pointers[_PROBE_N];
+
+        for (unsigned int i = 0; i < _PROBE_N; ++i) {
+                shmd__feature__init(&features[i]);
+                features[i].name = text(probe_name(i));
+                features[i].have = probe_have(i);
+                features[i].consequence = text(probe_consequence(i));
+                pointers[i] = &features[i];
+        }
+        reply.n_features = _PROBE_N;
+        reply.features = pointers;
+        reply.descriptors = options->descriptors;
+        reply.regions = options->pool_max[ACCOUNT_REGIONS];
+        reply.broker = text(options->version);
+        reply.uid = options->uid;
+        reply.landlock = options->landlock;
+        reply.inotify_overflows = request->broker->regions.n_overflows;
         return request_reply(request, &reply.base, NULL, 0);
 }

@@ -54,7 +54,7 @@ static const struct {
         [MESSAGE_REVOKE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_TICKETS] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_BELL]    = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_DOCTOR]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
 };
 
 /* -- answering ------------------------------------------------------------------------ */

@@ -102,5 +102,6 @@ int request_stat(Request *request);
 int request_list(Request *request);
 int request_df(Request *request);
 int request_stats(Request *request);
+int request_doctor(Request *request);
 
 #endif

@@ -18,6 +18,9 @@
 #define MARK_SLOW_NS (20 * NSEC_PER_USEC)
 #define GRANT_SLOW_EVERY 256
 
+/* Grants without a mark that are looked at to say who holds a region. */
+#define HELD_STEPS 256
+
 DEFINE_CLEANUP(Grant, grant_free);
 
 void region_grants_init(RegionGrants *grants) {
@@ -140,23 +143,59 @@ static unsigned int reap_marked(Region *region) {
         return reaping.steps;
 }
 
-unsigned int region_grants_reap(Region *region) {
+/* probed: what memfd_probe() said of it just now. Return: how many questions more it took. */
+static unsigned int reap(Region *region, int probed) {
         RegionGrants *of = &region->grants;
-        int r = memfd_probe(region->fd);
-        unsigned int steps = 1;
+        unsigned int steps;
 
-        if (r == 0) {
+        if (probed == 0) {
                 region_grants_clear(of);
                 of->marks_off = false;
                 of->reap_at = GRANT_REAP_EVERY;
-                return steps;
+                return 0;
         }
-        steps += reap_marked(region);
-        if (r < 0)
+        steps = reap_marked(region);
+        if (probed < 0)
                 reap_unmarked(region);
         if (of->n >= of->reap_at)
                 of->reap_at = of->n + GRANT_SLOW_EVERY;
         return steps;
+}
+
+unsigned int region_grants_reap(Region *region) {
+        return 1 + reap(region, memfd_probe(region->fd));
+}
+
+/* Whether one of the latest grants has no mark, and an asker that is still there. */
+static bool has_connected(const Region *region) {
+        const Grants *grants = region->regions->grants;
+        const List *end = &region->grants.list;
+        unsigned int n = 0;
+
+        for (const List *at = end->previous; at != end && n < HELD_STEPS; at = at->previous, ++n) {
+                const Grant *grant = list_entry(at, const Grant, in_region);
+
+                if (!grant->marked && grants->connected(grant->peer, grants->userdata))
+                        return true;
+        }
+        return false;
+}
+
+RegionHeld region_grants_held(Region *region) {
+        const RegionGrants *of = &region->grants;
+        int probed = memfd_probe(region->fd);
+
+        (void)reap(region, probed);
+        if (probed == 0)
+                return REGION_HELD_NOT;
+        if (probed < 0)
+                return REGION_HELD_UNKNOWN;
+        if (of->n == 0)
+                return REGION_HELD_BY_OTHERS;
+        /* With marks off, those on the books were not asked after. */
+        if ((of->n_marked > 0 && !of->marks_off) || has_connected(region))
+                return REGION_HELD_BY_GRANTS;
+        return REGION_HELD_UNKNOWN;
 }
 
 bool region_grants_explain(Region *region) {
@@ -237,6 +276,9 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY :
                        r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
         mark(grant, fd);
+        ++region->grants.granted;
+        for (Account *of = asker->account; of; of = of->parent)
+                ++of->granted;
 
         *ret_fd = steal_fd(&fd);
         *ret = grant;

@@ -69,6 +69,7 @@ struct Grant {
 struct RegionGrants {
         List list;              /* oldest first */
         uint64_t n;
+        uint64_t granted;       /* all that were ever made */
         uint32_t n_marked;
         uint64_t reap_at;       /* as many grants as this: reap before the next is marked */
         bool marks_off;         /* a mark failed or was slow: none until the next reaping */
@@ -114,6 +115,18 @@ void region_grants_clear(RegionGrants *grants);
 /* Takes the grants that are over off the books: all, if nobody holds the region; else the marked
  * ones whose mark is gone. Return: how many questions to the kernel it took. */
 unsigned int region_grants_reap(Region *region);
+
+/* Who holds a region, as far as the kernel and the books can say together. The kernel says only whether
+ * anybody does, so that a holder nobody knows of is certain only where no known one is left. */
+typedef enum RegionHeld {
+        REGION_HELD_UNKNOWN,    /* the kernel cannot say, or only grants that nothing tells of could explain it */
+        REGION_HELD_NOT,
+        REGION_HELD_BY_GRANTS,  /* held, and grants of it live */
+        REGION_HELD_BY_OTHERS,  /* held, and no grant of it is on the books any more */
+} RegionHeld;
+
+/* Takes the grants that are over off the books, and says who is left. */
+RegionHeld region_grants_held(Region *region);
 
 /* For kernels where leases do not work: whether a mark or a connection explains a holder. */
 bool region_grants_explain(Region *region);

@@ -133,6 +133,12 @@ Region *regions_find(Regions *regions, uint64_t id) {
         return RB_FIND(RegionTree, &regions->by_id, &key);
 }
 
+Region *regions_after(Regions *regions, uint64_t id) {
+        Region key = { .id = id + 1 };
+
+        return id < UINT64_MAX ? RB_NFIND(RegionTree, &regions->by_id, &key) : NULL;
+}
+
 /* -- watching ------------------------------------------------------------------------- */
 
 static void watch_begin(Region *region) {
@@ -411,6 +417,7 @@ void regions_dispatch(Regions *regions) {
 
                 at += (ssize_t)(sizeof(*event) + event->len);
                 if (event->mask & IN_Q_OVERFLOW) {
+                        ++regions->n_overflows;
                         regions_sweep(regions);
                         continue;
                 }

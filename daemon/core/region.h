@@ -144,6 +144,7 @@ struct Regions {
         Deadline collect;
         unsigned int n_collects;
         uint64_t n_asking;      /* of those asked: to be asked again after an event */
+        uint64_t n_overflows;   /* of events */
 };
 
 /* grants: borrowed. Return: 0, negative errno. */
@@ -187,6 +188,8 @@ DEFINE_CLEANUP(Region, region_free);
 Region *region_discard(Region *region);
 
 Region *regions_find(Regions *regions, uint64_t id);
+/* The one with the next higher number, NULL after the last. */
+Region *regions_after(Regions *regions, uint64_t id);
 
 /* Gives it a name, the first or one more, at a free spot, or, with spot->node naming a region, takes
  * that name over; if it was the other's last, that is an orphan. Charged to the directories, and one

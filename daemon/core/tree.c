@@ -263,6 +263,13 @@ int tree_find(Tree *tree, const Credentials *who, const void *path, size_t n, Sp
         return ret->node ? 0 : TREE_E_MISSING;
 }
 
+bool tree_may_find(const Node *node, const Credentials *who) {
+        for (const Directory *above = node->parent; above; above = above->node.parent)
+                if (!access_allows(who, &above->permissions, ACCESS_SEARCH))
+                        return false;
+        return true;
+}
+
 int tree_may_change(const Spot *spot, const Credentials *who, bool *ret_sticky) {
         *ret_sticky = false;
         if (!spot->parent)

@@ -116,6 +116,9 @@ int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n,
 /* The same, and the node must exist. */
 int tree_find(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret);
 
+/* Whether who may search every directory above a node, and so find it. */
+bool tree_may_find(const Node *node, const Credentials *who);
+
 /* Whether who may add a name at the spot, or take the one there away.
  * Return: 0, TREE_E_ROOT, TREE_E_DENIED with *ret_sticky telling whether the sticky bit decided. */
 int tree_may_change(const Spot *spot, const Credentials *who, bool *ret_sticky);

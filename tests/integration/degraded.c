@@ -117,6 +117,30 @@ static void live_a_life(Broker *broker) {
         alice = client_free(alice);
 }
 
+/* What the doctor says is what the log said at start. */
+static void expect_doctor_finds(Broker *broker, const char *missing) {
+        Client *bob = client_connect_as(broker, BOB, BOB);
+        const Shmd__DoctorReply *reply;
+        size_t n_missing = 0;
+        bool found = !missing;
+
+        client_expect_done(bob, client_call(bob, MESSAGE_DOCTOR, REQUEST(Doctor, doctor)));
+        reply = (const Shmd__DoctorReply *)bob->reply;
+        for (size_t i = 0; i < reply->n_features; ++i) {
+                const Shmd__Feature *feature = reply->features[i];
+
+                REQUIRE(feature->consequence.len > 0);
+                n_missing += !feature->have;
+                found |= missing && !feature->have && feature->name.len == strlen(missing) &&
+                         memcmp(feature->name.data, missing, feature->name.len) == 0;
+        }
+        REQUIRE(found, "%s", missing);
+        REQUIRE(n_missing == broker_log_count(broker, "event=degraded"));
+        REQUIRE(reply->landlock == broker_log_has(broker, "event=ready", "landlock=yes", NULL));
+        REQUIRE(reply->uid == TEST_BROKER_UID && reply->descriptors > 0 && reply->regions > 0);
+        bob = client_free(bob);
+}
+
 static void expect_degraded(unsigned int what, const char *missing) {
         Broker *broker = spawn_without(what);
         char needle[64];
@@ -126,6 +150,7 @@ static void expect_degraded(unsigned int what, const char *missing) {
                 broker_expect_log(broker, "event=degraded", needle);
                 REQUIRE(broker_log_count(broker, needle) == 1, "it is said once");
         }
+        expect_doctor_finds(broker, missing);
         for (int i = 0; i < 3; ++i)
                 live_a_life(broker);
         broker = broker_stop(broker);
@@ -160,6 +185,7 @@ TEST(degraded, attack_118_without_landlock) {
 
         broker_expect_log(broker, "event=ready", "landlock=no");
         REQUIRE(strcmp(broker_status(broker, "Seccomp"), "2") == 0);
+        expect_doctor_finds(broker, NULL);
         live_a_life(broker);
         broker = broker_stop(broker);
 }
@@ -195,6 +221,7 @@ TEST(degraded, what_this_kernel_has_is_not_called_missing) {
         Broker *broker = spawn_without(0);
 
         REQUIRE(broker_log_count(broker, "event=degraded") == count_missing());
+        expect_doctor_finds(broker, NULL);
         live_a_life(broker);
         broker = broker_stop(broker);
 }

@@ -425,9 +425,9 @@ TEST(packets, attack_011_values_out_of_range_are_refused_not_ignored) {
         REQUIRE(CREATE(.path = BYTES("/x"), .size = 1, .huge_page_size = 13) != 0);
         client_expect_error(v, INVALID, MODE, call_mkdir(v, "/x", 02000));
         client_expect_error(v, INVALID, MODE, call_mkdir(v, "/x", 04000));
-        client_expect_error(v, INVALID, FLAGS, call_list(v, "/", 2));
+        client_expect_error(v, INVALID, FLAGS, call_list(v, "/", 8));
         client_expect_error(v, INVALID, FLAGS,
-                            client_call(v, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES("/"), .flags = 2)));
+                            client_call(v, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES("/"), .flags = 4)));
         client_expect_error(v, INVALID, MALFORMED, client_call(v, MESSAGE_DF, REQUEST(Df, df, .scope = 4)));
 
         Grant grant = GRANT_NULL;
@@ -490,7 +490,9 @@ FLIP(open, MESSAGE_OPEN, Open, open, .path = BYTES("/v"), .rights = READ_ONLY)
 FLIP(publish, MESSAGE_PUBLISH, Publish, publish, .region = 1, .path = BYTES("/v"), .flags = 1)
 FLIP(link, MESSAGE_LINK, Link, link, .path = BYTES("/v"), .to = BYTES("/w"))
 FLIP(rename, MESSAGE_RENAME, Rename, rename, .path = BYTES("/v"), .to = BYTES("/w"), .flags = 1)
-FLIP(stat, MESSAGE_STAT, Stat, stat, .path = BYTES("/v"), .flags = 1)
+FLIP(stat, MESSAGE_STAT, Stat, stat, .path = BYTES("/v"), .flags = 3)
+FLIP(list_orphans, MESSAGE_LIST, List, list, .flags = 6, .limit = 3, .orphan = 1)
+FLIP(doctor, MESSAGE_DOCTOR, Doctor, doctor)
 FLIP(list, MESSAGE_LIST, List, list, .path = BYTES("/"), .flags = 1, .cursor = BYTES("/v"), .limit = 3)
 FLIP(mkdir, MESSAGE_MKDIR, Mkdir, mkdir, .path = BYTES("/v"), .mode = 0700)
 FLIP(unlink, MESSAGE_UNLINK, Remove, remove, .path = BYTES("/v"))

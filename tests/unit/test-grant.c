@@ -402,6 +402,69 @@ TEST(grant, without_leases_a_mark_or_a_connection_explains_a_holder) {
         house_expect_child(explain_without_leases, NULL);
 }
 
+static int held_without_leases(void *userdata) {
+        Grant *grant;
+        int fd;
+
+        begin();
+        house_deny(EINVAL, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
+        REQUIRE(region_grants_held(region) == REGION_HELD_UNKNOWN);
+        grant_many(&grant, &fd, 1);
+        REQUIRE(region_grants_held(region) == REGION_HELD_UNKNOWN, "not even a mark says that it is all there is");
+        close_fd(fd);
+        end();
+        return 0;
+}
+
+TEST(grant, without_leases_nobody_knows_who_else_holds_it) {
+        house_expect_child(held_without_leases, NULL);
+}
+
+TEST(grant, a_holder_without_a_grant_is_certain_only_when_no_grant_lives) {
+        Grant *marked, *unmarked;
+        int fds[2], passed_on;
+
+        begin();
+        cr_assert_eq(region_grants_held(region), REGION_HELD_NOT);
+        grant_many(&marked, &fds[0], 1);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_BY_GRANTS);
+        passed_on = house_hold(region, false);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_BY_GRANTS, "the mark lives");
+        close_fd(fds[0]);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_BY_OTHERS);
+        cr_assert_eq(region->grants.n, 0);
+
+        unmarked = grant_unmarked(8, &fds[1]);
+        house.connected = 8;
+        cr_assert_eq(region_grants_held(region), REGION_HELD_BY_GRANTS, "its asker is there");
+        house.connected = 7;
+        cr_assert_eq(region_grants_held(region), REGION_HELD_UNKNOWN, "it may be the one that holds it, or not");
+        cr_assert_eq(region->grants.n, 1);
+        close_fd(fds[1]);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_UNKNOWN);
+        close_fd(passed_on);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_NOT);
+        cr_assert_eq(region->grants.n, 0);
+        cr_assert_eq(region->grants.granted, 2, "what is over was still granted");
+        cr_assert_eq(alice->granted, 2);
+        cr_assert_eq(alice->parent->granted, 2);
+        cr_assert_eq(owner->granted, 0);
+        (void)unmarked;
+        end();
+}
+
+TEST(grant, marks_nobody_asked_after_explain_nothing) {
+        Grant *marked;
+        int fd;
+
+        begin();
+        grant_many(&marked, &fd, 1);
+        region->grants.marks_off = true;
+        cr_assert_eq(region_grants_held(region), REGION_HELD_UNKNOWN);
+        close_fd(fd);
+        end();
+}
+
 /* -- reconciling -------------------------------------------------------------------------------- */
 
 static uint64_t sweep(void) {

@@ -8,6 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "acct/quota.h"
+#include "util/probe.h"
+
 #define READ_ONLY SHMD__RIGHTS__RIGHTS_READ_ONLY
 #define READ_WRITE SHMD__RIGHTS__RIGHTS_READ_WRITE
 #define NO_RIGHTS SHMD__RIGHTS__RIGHTS_NONE
@@ -153,10 +156,10 @@ TEST(request, flags_that_are_not_defined_are_refused_bit_by_bit) {
                 if (flags > SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE)
                         guest_expect(alice, INVALID, FLAGS, guest_ask(alice, MESSAGE_PUBLISH,
                                      REQUEST(Publish, publish, .region = 1, .path = BYTES("/y"), .flags = flags)));
-                if (flags > SHMD__LIST_FLAGS__LIST_RECURSIVE)
+                if (flags > SHMD__LIST_FLAGS__LIST_USAGE)
                         guest_expect(alice, INVALID, FLAGS, guest_ask(alice, MESSAGE_LIST,
                                      REQUEST(List, list, .path = BYTES("/"), .flags = flags)));
-                if (flags > SHMD__STAT_FLAGS__STAT_HOLDERS)
+                if (flags > SHMD__STAT_FLAGS__STAT_NAMES)
                         guest_expect(alice, INVALID, FLAGS, guest_ask(alice, MESSAGE_STAT,
                                      REQUEST(Stat, stat, .path = BYTES("/d"), .flags = flags)));
         }
@@ -805,6 +808,240 @@ TEST(request, a_stat_tells_who_holds_it) {
         end();
 }
 
+TEST(request, a_stat_tells_whether_its_holders_are_all_known) {
+        ProtobufCMessage *stat = REQUEST(Stat, stat, .path = BYTES(OWN_NAME), .flags = SHMD__STAT_FLAGS__STAT_HOLDERS);
+        const Shmd__StatReply *reply;
+        int passed_on;
+
+        begin();
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
+        passed_on = house_hold(regions_find(&table->regions, 1), false);
+        guest_expect_done(bob, ask_stat(bob, OWN_NAME));
+        cr_assert_eq(((const Shmd__StatReply *)bob->reply)->explained, SHMD__EXPLAINED__EXPLAINED_UNKNOWN, "not asked");
+        guest_expect_done(root, guest_ask(root, MESSAGE_STAT, stat));
+        cr_assert_eq(((const Shmd__StatReply *)root->reply)->explained, SHMD__EXPLAINED__EXPLAINED_GRANTS);
+        fdlist_deinit(&alice->fds);
+        guest_expect_done(root, guest_ask(root, MESSAGE_STAT, stat));
+        reply = (const Shmd__StatReply *)root->reply;
+        cr_assert(reply->held && reply->explained == SHMD__EXPLAINED__EXPLAINED_NO && reply->n_holders == 0);
+        close_fd(passed_on);
+        guest_expect_done(root, guest_ask(root, MESSAGE_STAT, stat));
+        reply = (const Shmd__StatReply *)root->reply;
+        cr_assert(!reply->held && reply->explained == SHMD__EXPLAINED__EXPLAINED_NOBODY);
+        cr_assert_eq(reply->node->granted, 1);
+        end();
+}
+
+static const Shmd__StatReply *stat_names(Guest *guest, const char *path) {
+        guest_expect_done(guest, guest_ask(guest, MESSAGE_STAT, REQUEST(Stat, stat, .path = BYTES(path),
+                                                                       .flags = SHMD__STAT_FLAGS__STAT_NAMES)));
+        return (const Shmd__StatReply *)guest->reply;
+}
+
+static bool is(ProtobufCBinaryData bytes, const char *string) {
+        return bytes.len == strlen(string) && memcmp(bytes.data, string, bytes.len) == 0;
+}
+
+static uint32_t ask_link(Guest *guest, const char *path, const char *to) {
+        return guest_ask(guest, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES(path), .to = BYTES(to)));
+}
+
+TEST(request, a_stat_has_the_names_the_asker_may_find_and_counts_the_others) {
+        const Shmd__StatReply *reply;
+
+        begin();
+        guest_expect_done(alice, ask_mkdir(alice, "/open", 0755));
+        guest_expect_done(alice, ask_mkdir(alice, "/closed", 0700));
+        guest_expect_done(alice, ask_mkdir(alice, "/closed/in", 0777));
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0644));
+        guest_expect_done(alice, ask_link(alice, OWN_NAME, "/closed/in/y"));
+        guest_expect_done(alice, ask_link(alice, OWN_NAME, "/open/z"));
+
+        reply = stat_names(alice, "/open/z");
+        cr_assert(reply->n_names == 3 && reply->node->names == 3 && is(reply->node->path, "/open/z"));
+        cr_assert(is(reply->names[0], OWN_NAME) && is(reply->names[1], "/closed/in/y"));
+        cr_assert(is(reply->names[2], "/open/z"));
+        reply = stat_names(bob, OWN_NAME);
+        cr_assert(reply->n_names == 2 && reply->node->names == 3);
+        cr_assert(is(reply->names[0], OWN_NAME) && is(reply->names[1], "/open/z"));
+        cr_assert_eq(stat_names(root, OWN_NAME)->n_names, 3);
+        cr_assert_eq(stat_names(bob, "/open")->n_names, 0, "a directory has the one it was found by");
+        guest_expect_done(bob, ask_stat(bob, OWN_NAME));
+        cr_assert_eq(((const Shmd__StatReply *)bob->reply)->n_names, 0, "not asked for");
+        end();
+}
+
+/* A path of that many bytes below /d.../d..., numbered. */
+static const char *long_path(char path[PATH_BYTES_MAX + 1], const char *base, unsigned int number) {
+        size_t n = (size_t)snprintf(path, PATH_BYTES_MAX + 1, "%s/%05u", base, number);
+
+        while (n < PATH_BYTES_MAX && n - strlen(base) < 255)
+                path[n++] = 'x';
+        path[n] = 0;
+        return path;
+}
+
+TEST(request, of_many_and_long_names_a_stat_has_what_fits) {
+        char base[PATH_BYTES_MAX + 1] = "", path[PATH_BYTES_MAX + 1];
+        const Shmd__StatReply *reply;
+
+        begin();
+        for (int i = 0; i < 3; ++i) {
+                (void)memset(base + strlen(base), 'd', 1);
+                base[i * 255] = '/';
+                for (int k = 1; k < 255; ++k)
+                        base[i * 255 + k] = 'd';
+                guest_expect_done(alice, ask_mkdir(alice, base, 0755));
+        }
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
+        for (unsigned int i = 0; i < 80; ++i)
+                guest_expect_done(alice, ask_link(alice, OWN_NAME, long_path(path, base, i)));
+        reply = stat_names(alice, OWN_NAME);
+        cr_assert_eq(reply->node->names, 81);
+        cr_assert(reply->n_names > 40 && reply->n_names < 64, "48 KiB of them: %zu", reply->n_names);
+
+        for (unsigned int i = 0; i < 80; ++i)
+                guest_expect_done(alice, ask_unlink(alice, long_path(path, base, i)));
+        for (unsigned int i = 0; i < 80; ++i) {
+                (void)snprintf(path, sizeof(path), "/%u", i);
+                guest_expect_done(alice, ask_link(alice, OWN_NAME, path));
+        }
+        cr_assert_eq(stat_names(alice, OWN_NAME)->n_names, 64);
+        end();
+}
+
+TEST(request, a_stat_says_how_much_memory_is_allocated) {
+        const Shmd__ListReply *list;
+
+        begin();
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 65536, 0600));
+        REQUIRE(pwrite(alice->fds.fds[0], "x", 1, 4096) == 1);
+        guest_expect_done(bob, ask_stat(bob, OWN_NAME));
+        cr_assert_eq(((const Shmd__StatReply *)bob->reply)->node->allocated, 4096);
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"))));
+        cr_assert_eq(((const Shmd__ListReply *)bob->reply)->nodes[0]->allocated, 0, "not asked for");
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"),
+                                                                    .flags = SHMD__LIST_FLAGS__LIST_USAGE)));
+        list = (const Shmd__ListReply *)bob->reply;
+        cr_assert(list->n_nodes == 1 && list->nodes[0]->allocated == 4096);
+        fdlist_deinit(&alice->fds);
+        end();
+}
+
+static uint32_t ask_orphans(Guest *guest, uint64_t after, uint32_t limit) {
+        return guest_ask(guest, MESSAGE_LIST, REQUEST(List, list, .orphan = after, .limit = limit,
+                                                      .flags = SHMD__LIST_FLAGS__LIST_ORPHANS |
+                                                               SHMD__LIST_FLAGS__LIST_USAGE));
+}
+
+/* Goes through all pages; requires rising numbers. Return: regions listed. */
+static size_t count_orphans(Guest *guest, uint32_t limit, size_t *ret_pages) {
+        uint64_t last = 0, after = 0;
+        size_t n = 0;
+
+        *ret_pages = 0;
+        do {
+                const Shmd__ListReply *reply;
+
+                guest_expect_done(guest, ask_orphans(guest, after, limit));
+                reply = (const Shmd__ListReply *)guest->reply;
+                for (size_t i = 0; i < reply->n_nodes; ++i, ++n) {
+                        REQUIRE(reply->nodes[i]->region > last && reply->nodes[i]->path.len == 0);
+                        REQUIRE(reply->nodes[i]->names == 0);
+                        last = reply->nodes[i]->region;
+                }
+                REQUIRE(reply->orphan == 0 || reply->orphan > after);
+                after = reply->orphan;
+                ++*ret_pages;
+        } while (after != 0);
+        return n;
+}
+
+TEST(request, regions_without_a_name_are_listed_to_their_owners_by_number) {
+        FdList kept[5];
+        size_t pages;
+
+        begin();
+        guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0644));
+        for (int i = 0; i < 5; ++i) {
+                (void)create_nameless(i == 3 ? bob : alice);
+                kept[i] = (i == 3 ? bob : alice)->fds;
+                (i == 3 ? bob : alice)->fds = (FdList)FDLIST_NULL;
+        }
+        cr_assert_eq(count_orphans(alice, 0, &pages), 4);
+        cr_assert_eq(pages, 1);
+        cr_assert_eq(count_orphans(bob, 0, &pages), 1);
+        cr_assert_eq(count_orphans(root, 0, &pages), 5);
+        cr_assert_eq(count_orphans(alice, 2, &pages), 4);
+        cr_assert_eq(pages, 2);
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"))));
+        cr_assert_eq(((const Shmd__ListReply *)alice->reply)->n_nodes, 1, "they are in no directory");
+        for (int i = 0; i < 5; ++i)
+                fdlist_deinit(&kept[i]);
+        end();
+}
+
+TEST(request, a_page_of_orphans_costs_no_more_where_others_have_many_regions) {
+        char name[16];
+        FdList kept;
+        size_t pages;
+
+        begin();
+        for (unsigned int i = 0; i < 1500; ++i) {
+                (void)snprintf(name, sizeof(name), "/%u", i);
+                guest_expect_done(alice, ask_create(alice, name, 0, 0600));
+                fdlist_deinit(&alice->fds);
+        }
+        (void)create_nameless(bob);
+        kept = bob->fds;
+        bob->fds = (FdList)FDLIST_NULL;
+        cr_assert_eq(count_orphans(bob, 0, &pages), 1);
+        cr_assert_eq(pages, 3, "512 looked at for each");
+        fdlist_deinit(&kept);
+        end();
+}
+
+TEST(request, lists_by_name_and_by_number_do_not_mix) {
+        const uint32_t orphans = SHMD__LIST_FLAGS__LIST_ORPHANS;
+
+        begin();
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_LIST, REQUEST(List, list, .flags = orphans, .path = BYTES("/"))));
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_LIST, REQUEST(List, list, .flags = orphans, .cursor = BYTES("/"))));
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_LIST, REQUEST(List, list,
+                                                            .flags = orphans | SHMD__LIST_FLAGS__LIST_RECURSIVE)));
+        guest_expect(alice, INVALID, MALFORMED,
+                     guest_ask(alice, MESSAGE_LIST, REQUEST(List, list, .path = BYTES("/"), .orphan = 1)));
+        guest_expect_done(alice, ask_orphans(alice, UINT64_MAX, 0));
+        cr_assert_eq(((const Shmd__ListReply *)alice->reply)->orphan, 0);
+        end();
+}
+
+TEST(request, the_doctor_tells_anybody_what_is_missing_and_what_follows) {
+        const Shmd__DoctorReply *reply;
+
+        table_defaults();
+        table_options.landlock = true;
+        table_options.descriptors = 1234;
+        begin();
+        probe_force(PROBE_MARKER, false);
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_DOCTOR, REQUEST(Doctor, doctor)));
+        reply = (const Shmd__DoctorReply *)bob->reply;
+        cr_assert_eq(reply->n_features, _PROBE_N);
+        for (unsigned int i = 0; i < _PROBE_N; ++i) {
+                cr_assert(is(reply->features[i]->name, probe_name(i)));
+                cr_assert(is(reply->features[i]->consequence, probe_consequence(i)));
+                cr_assert_eq(reply->features[i]->have, probe_have(i));
+        }
+        cr_assert(!reply->features[PROBE_MARKER]->have);
+        cr_assert(reply->landlock && reply->descriptors == 1234 && is(reply->broker, "test"));
+        cr_assert_eq(reply->regions, QUOTA_UNLIMITED);
+        cr_assert_eq(reply->inotify_overflows, 0);
+        end();
+}
+
 TEST(request, who_holds_it_is_for_who_may_read_it) {
         ProtobufCMessage *stat = REQUEST(Stat, stat, .path = BYTES(OWN_NAME), .flags = SHMD__STAT_FLAGS__STAT_HOLDERS);
 
@@ -830,6 +1067,7 @@ TEST(request, accounts_are_shown_to_their_users_and_to_administrators) {
         cr_assert(reply->n_accounts == 1 && reply->accounts[0]->uid == ALICE && reply->accounts[0]->n_slots == 7);
         cr_assert_eq(reply->accounts[0]->slots[0]->used, 8192);
         cr_assert_eq(reply->accounts[0]->slots[3]->used, 1);
+        cr_assert_eq(reply->accounts[0]->granted, 1);
         guest_expect(bob, DENIED, ADMIN, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = ALICE)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = ALICE)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = 12345)));
