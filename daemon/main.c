@@ -330,7 +330,7 @@ int main(int argc, char **argv) {
                                        fail("broker", r);
 
         /* The door is closed. */
-        r = sandbox_enter(&landlock);
+        r = sandbox_enter(SANDBOX_BROKER, &landlock);
         if (r)
                 return fail("sandbox", r);
 

@@ -8,7 +8,9 @@
 #include <cap-ng.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <linux/sockios.h>
@@ -84,7 +86,12 @@ typedef struct Rule {
         struct scmp_arg_cmp args[2];
 } Rule;
 
-static const Rule allowed[] = {
+typedef struct Rules {
+        const Rule *rules;
+        size_t n;
+} Rules;
+
+static const Rule broker_rules[] = {
         /* Sockets. */
         { SCMP_SYS(accept4), 0, {} },           /* take a connection */
         { SCMP_SYS(getsockopt), 1, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET) } },       /* who the peer is */
@@ -165,16 +172,98 @@ static const Rule allowed[] = {
 #endif
 };
 
-static int filter_calls(void) {
-        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+/* What a worker of the helper may; a filter is added to those above it, so its supervisor may too. */
+static const Rule worker_rules[] = {
+        { SCMP_SYS(recvmsg), 0, {} },           /* a job */
+        { SCMP_SYS(sendmsg), 0, {} },           /* its result */
+        { SCMP_SYS(close), 0, {} },             /* let the region go */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_ADD_SEALS) } },           /* a freeze */
+        { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_GET_SEALS) } },           /* whether that was so already */
+        { SCMP_SYS(pwrite64), 1, { ARG(2, SCMP_CMP_EQ, 1) } },                  /* one byte */
+        { SCMP_SYS(restart_syscall), 0, {} },   /* a wait that SIGSTOP and SIGCONT interrupted */
+
+        /* The end, also by abort(). */
+        { SCMP_SYS(write), 1, { ARG(0, SCMP_CMP_EQ, STDERR_FILENO) } },
+        { SCMP_SYS(writev), 1, { ARG(0, SCMP_CMP_EQ, STDERR_FILENO) } },
+        { SCMP_SYS(rt_sigprocmask), 0, {} },
+        { SCMP_SYS(rt_sigaction), 0, {} },
+        { SCMP_SYS(rt_sigreturn), 0, {} },
+        { SCMP_SYS(getpid), 0, {} },
+        { SCMP_SYS(gettid), 0, {} },
+        { SCMP_SYS(tgkill), 0, {} },
+        { SCMP_SYS(futex), 0, {} },
+        { SCMP_SYS(exit_group), 0, {} },
+
+#ifdef SHMD_SANITIZERS
+        { SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, 0) } },
+        { SCMP_SYS(munmap), 0, {} },
+        { SCMP_SYS(madvise), 0, {} },
+        { SCMP_SYS(sched_yield), 0, {} },
+        { SCMP_SYS(sigaltstack), 0, {} },
+        { SCMP_SYS(readlink), 0, {} },
+        { SCMP_SYS(mincore), 0, {} },
+#endif
+};
+
+/* What the helper's supervisor may besides. */
+static const Rule supervisor_rules[] = {
+        { SCMP_SYS(socketpair), 1, { ARG(0, SCMP_CMP_EQ, AF_UNIX) } },          /* a worker's socket */
+#ifdef __s390x__
+        { SCMP_SYS(clone), 0, {} },             /* its flags are another argument there */
+#else
+        { SCMP_SYS(clone), 1, { ARG(0, SCMP_CMP_EQ, CLONE_CHILD_CLEARTID | CLONE_CHILD_SETTID | SIGCHLD) } },   /* fork() */
+#endif
+        { SCMP_SYS(set_robust_list), 0, {} },   /* fork() in the child */
+        { SCMP_SYS(rseq), 0, {} },              /* likewise, in some libcs */
+        { SCMP_SYS(wait4), 0, {} },             /* a worker has ended */
+        { SCMP_SYS(kill), 1, { ARG(1, SCMP_CMP_EQ, SIGKILL) } },                /* a worker takes too long */
+        { SCMP_SYS(getppid), 0, {} },           /* a worker whose parent has ended ends too */
+        { SCMP_SYS(prctl), 1, { ARG(0, SCMP_CMP_EQ, PR_SET_PDEATHSIG) } },      /* likewise, later */
+        { SCMP_SYS(prctl), 1, { ARG(0, SCMP_CMP_EQ, PR_SET_NO_NEW_PRIVS) } },   /* a worker's own filter */
+        { SCMP_SYS(seccomp), 0, {} },           /* likewise: a filter can only forbid more */
+        { SCMP_SYS(brk), 0, {} },               /* the memory it is put together in */
+        { SCMP_SYS(mmap), 1, { BITS(2, PROT_EXEC, 0) } },
+        { SCMP_SYS(munmap), 0, {} },
+        { SCMP_SYS(mremap), 0, {} },
+        { SCMP_SYS(madvise), 0, {} },
+        { SCMP_SYS(mprotect), 1, { BITS(2, PROT_EXEC, 0) } },
+        { SCMP_SYS(getrandom), 0, {} },         /* malloc's seed */
+
+#ifdef SHMD_SANITIZERS
+        { SCMP_SYS(prctl), 0, {} },
+        { SCMP_SYS(sched_getaffinity), 0, {} },
+#endif
+};
+
+#define RULES(table) { table, sizeof(table) / sizeof(table[0]) }
+
+/* The two lists of each role. */
+static const Rules roles[][2] = {
+        [SANDBOX_BROKER]     = { RULES(broker_rules) },
+        [SANDBOX_SUPERVISOR] = { RULES(supervisor_rules), RULES(worker_rules) },
+        [SANDBOX_WORKER]     = { RULES(worker_rules) },
+};
+
+static int add_rules(scmp_filter_ctx filter, const Rules *list) {
         int r = 0;
+
+        for (size_t i = 0; !r && i < list->n; ++i)
+                r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, list->rules[i].call, list->rules[i].n,
+                                           list->rules[i].args);
+        return r;
+}
+
+static int filter_calls(SandboxRole role) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
+        int r;
 
         if (!filter)
                 return error_origin(-ENOMEM);
-        for (size_t i = 0; !r && i < sizeof(allowed) / sizeof(allowed[0]); ++i)
-                r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, allowed[i].call, allowed[i].n, allowed[i].args);
+        r = add_rules(filter, &roles[role][0]);
+        if (!r)
+                r = add_rules(filter, &roles[role][1]);
         /* The most frequent calls first: the filter is a program that runs at each. */
-        for (size_t i = 0; !r && i < 3; ++i)
+        for (size_t i = 0; !r && role == SANDBOX_BROKER && i < 3; ++i)
                 r = seccomp_syscall_priority(filter, (const int[]){ SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
                                                                     SCMP_SYS(epoll_wait) }[i], 255);
         if (!r)
@@ -192,9 +281,13 @@ __attribute__((visibility("default"))) const char *__asan_default_options(void) 
 }
 #endif
 
-int sandbox_enter(int *ret_landlock) {
+int sandbox_enter(SandboxRole role, int *ret_landlock) {
         int r;
 
+        *ret_landlock = 0;
+        /* A worker has all of the rest from its supervisor. */
+        if (role == SANDBOX_WORKER)
+                return filter_calls(role);
         if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
                 return error_origin(-errno);
         /* Its own uid, and so a client that runs as it, gets at neither memory nor descriptors. */
@@ -203,5 +296,5 @@ int sandbox_enter(int *ret_landlock) {
         r = close_filesystem(ret_landlock);
         if (r)
                 return error_fold(r);
-        return filter_calls();
+        return filter_calls(role);
 }

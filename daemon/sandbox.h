@@ -1,8 +1,9 @@
-/* The sandbox: what the broker gives up before it reads a client's first byte.
+/* The sandbox: what the broker gives up before it reads a client's first byte, and its helper
+ * (helper.h) before it is given a region.
  *
  * After sandbox_enter() the process has no capability and can gain none, its memory and
  * descriptors cannot be inspected by its own uid, the file system is out of reach (Landlock,
- * where the kernel has it), and every system call that serving clients does not need kills it.
+ * where the kernel has it), and every system call that its role does not need kills it.
  */
 #ifndef SANDBOX_H
 #define SANDBOX_H
@@ -13,7 +14,14 @@
  * capabilities; otherwise only drops capabilities. Return: 0, negative errno. */
 int sandbox_drop_privileges(uid_t uid, gid_t gid);
 
-/* Closes the door. *ret_landlock: whether the kernel has Landlock. Return: 0, negative errno. */
-int sandbox_enter(int *ret_landlock);
+typedef enum SandboxRole {
+        SANDBOX_BROKER,         /* serves clients */
+        SANDBOX_SUPERVISOR,     /* of the helper: forks workers, and kills them */
+        SANDBOX_WORKER,         /* does one job at a time; to be entered from the supervisor's sandbox */
+} SandboxRole;
+
+/* Closes the door. *ret_landlock: whether the kernel has Landlock (a worker's supervisor knows).
+ * Return: 0, negative errno. */
+int sandbox_enter(SandboxRole role, int *ret_landlock);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +32,7 @@
 static void enter(void) {
         int landlock = -1;
 
-        REQUIRE(sandbox_enter(&landlock) == 0);
+        REQUIRE(sandbox_enter(SANDBOX_BROKER, &landlock) == 0);
         REQUIRE(landlock == 0 || landlock == 1);
 }
 
@@ -200,11 +201,113 @@ TEST(sandbox, every_call_that_serving_clients_does_not_need_kills_it) {
         }
 }
 
+/* -- the helper's processes ------------------------------------------------------------------------ */
+
+static long do_fork_properly(void) { pid_t pid = fork(); return pid == 0 ? (_exit(0), 0) : pid; }
+static long do_thread(void) { return syscall(SYS_clone, CLONE_VM | CLONE_THREAD | CLONE_SIGHAND, 0, 0, 0, 0); }
+static long do_namespace(void) { return syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, 0, 0, 0, 0); }
+static long do_term(void) { return kill(getppid(), SIGTERM); }
+static long do_open(void) { return open("/proc/self/fd/0", O_RDONLY | O_CLOEXEC); }
+static long do_read(void) { return read(0, NULL, 0); }
+static long do_write(void) { return write(1, "", 0); }
+static long do_write_two(void) { return pwrite(0, "xx", 2, 0); }
+static long do_memfd(void) { return memfd_create("x", MFD_CLOEXEC); }
+static long do_ftruncate(void) { return ftruncate(0, 0); }
+static long do_punch(void) { return fallocate(0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096); }
+static long do_lease(void) { return fcntl(0, F_SETLEASE, F_UNLCK); }
+static long do_dup(void) { return fcntl(0, F_DUPFD_CLOEXEC, 0); }
+static long do_socketpair(void) { int ends[2]; return socketpair(AF_UNIX, SOCK_STREAM, 0, ends); }
+static long do_inet_pair(void) { int ends[2]; return socketpair(AF_INET, SOCK_STREAM, 0, ends); }
+static long do_seccomp(void) { return syscall(SYS_seccomp, 0, 0, NULL); }
+static long do_mmap(void) { return (long)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
+static long do_dumpable(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+static long do_epoll(void) { return syscall(SYS_epoll_create1, 0); }
+static long do_inotify(void) { return syscall(SYS_inotify_init1, 0); }
+
+typedef struct Attempt {
+        const char *name;
+        long (*call)(void);
+        bool supervisor;        /* may it */
+} Attempt;
+
+/* A worker may do none of it. */
+static const Attempt helper_attempts[] = {
+        { "socket", do_socket, false }, { "connect", do_connect, false }, { "bind", do_bind, false },
+        { "socketpair", do_socketpair, true }, { "socketpair of another family", do_inet_pair, false },
+        { "fork", do_fork_properly, true }, { "thread", do_thread, false }, { "namespace", do_namespace, false },
+        { "exec", do_exec, false }, { "kill with SIGTERM", do_term, false }, { "ptrace", do_ptrace, false },
+        { "open", do_open, false }, { "unlink", do_unlink, false }, { "memfd_create", do_memfd, false },
+        { "read", do_read, false }, { "write to 1", do_write, false }, { "pwrite of two bytes", do_write_two, false },
+        { "ftruncate", do_ftruncate, false }, { "fchmod", do_fchmod, false }, { "fallocate", do_allocate, false },
+        { "punch", do_punch, false }, { "F_SETLEASE", do_lease, false }, { "F_DUPFD", do_dup, false },
+        { "F_SETFL", do_setfl, false }, { "ioctl", do_ioctl, false }, { "setuid", do_setuid, false },
+        { "unshare", do_unshare, false }, { "process_vm_readv", do_process_vm, false },
+        { "io_uring_setup", do_io_uring, false }, { "epoll", do_epoll, false }, { "inotify", do_inotify, false },
+        { "mmap PROT_EXEC", do_exec_map, false }, { "mprotect PROT_EXEC", do_exec_protect, false },
+        { "seccomp", do_seccomp, true },
+#ifndef SHMD_SANITIZERS
+        { "mmap", do_mmap, true }, { "prctl", do_dumpable, false },
+#endif
+};
+
+static int as_supervisor(void *userdata) {
+        int landlock;
+
+        REQUIRE(sandbox_enter(SANDBOX_SUPERVISOR, &landlock) == 0);
+        (void)((const Attempt *)userdata)->call();
+        return 0;
+}
+
+static int as_worker(void *userdata) {
+        int landlock;
+
+        REQUIRE(sandbox_enter(SANDBOX_SUPERVISOR, &landlock) == 0);
+        REQUIRE(sandbox_enter(SANDBOX_WORKER, &landlock) == 0);
+        (void)((const Attempt *)userdata)->call();
+        return 0;
+}
+
+TEST(sandbox, the_helpers_supervisor_can_fork_and_kill_and_nothing_else) {
+        for (size_t i = 0; i < sizeof(helper_attempts) / sizeof(*helper_attempts); ++i) {
+                Attempt attempt = helper_attempts[i];
+                int status = house_fork(as_supervisor, &attempt);
+
+                if (attempt.supervisor)
+                        cr_assert_eq(status, 0, "%s ended with %#x", attempt.name, status);
+                else
+                        cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s ended with %#x", attempt.name,
+                                  status);
+        }
+}
+
+TEST(sandbox, a_helpers_worker_can_do_nothing_but_its_jobs) {
+        for (size_t i = 0; i < sizeof(helper_attempts) / sizeof(*helper_attempts); ++i) {
+                Attempt attempt = helper_attempts[i];
+                int status = house_fork(as_worker, &attempt);
+
+                cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s ended with %#x", attempt.name, status);
+        }
+}
+
+static int abort_as_worker(void *userdata) {
+        int landlock;
+
+        REQUIRE(sandbox_enter(SANDBOX_SUPERVISOR, &landlock) == 0);
+        REQUIRE(sandbox_enter(SANDBOX_WORKER, &landlock) == 0);
+        abort();
+}
+
+TEST(sandbox, a_worker_that_aborts_is_seen_to_abort) {
+        house_expect_signal(SIGABRT, abort_as_worker, NULL);
+}
+
+/* -- the file system ------------------------------------------------------------------------------- */
+
 static int open_paths(void *userdata) {
         static const char *const paths[] = { "/etc/passwd", "/", "/dev/null", "/proc/self/status", "." };
         int landlock = 0;
 
-        REQUIRE(sandbox_enter(&landlock) == 0);
+        REQUIRE(sandbox_enter(SANDBOX_BROKER, &landlock) == 0);
         for (size_t i = 0; landlock && i < sizeof(paths) / sizeof(*paths); ++i) {
                 REQUIRE(open(paths[i], O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES, "%s", paths[i]);
                 REQUIRE(open(paths[i], O_WRONLY | O_CLOEXEC) < 0, "%s", paths[i]);
@@ -224,7 +327,7 @@ static int without_landlock(void *userdata) {
         int landlock = -1;
 
         house_deny(*(int *)userdata, SCMP_SYS(landlock_create_ruleset), 0, NULL);
-        REQUIRE(sandbox_enter(&landlock) == 0 && landlock == 0);
+        REQUIRE(sandbox_enter(SANDBOX_BROKER, &landlock) == 0 && landlock == 0);
         (void)do_socket();
         return 0;
 }
@@ -240,7 +343,7 @@ static int landlock_fails(void *userdata) {
         int landlock = -1;
 
         house_deny(EPERM, SCMP_SYS(landlock_restrict_self), 0, NULL);
-        return sandbox_enter(&landlock) == -EPERM ? 0 : 1;
+        return sandbox_enter(SANDBOX_BROKER, &landlock) == -EPERM ? 0 : 1;
 }
 
 TEST(sandbox, a_door_that_does_not_close_is_an_error) {
