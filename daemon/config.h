@@ -41,9 +41,10 @@ struct Config {
         uint64_t root_mode;
         uint64_t global[_ACCOUNT_SLOT_N];
         uint64_t account[_ACCOUNT_SLOT_N];
-        uint64_t wait_max;      /* nanoseconds, like the next two */
+        uint64_t wait_max;      /* nanoseconds, like the next three */
         uint64_t hello;
         uint64_t stall;
+        uint64_t helper;
 
         AccountLimits *exceptions;
         size_t n_exceptions;

@@ -20,6 +20,7 @@
 #include "buildinfo.h"
 #include "capacity.h"
 #include "config.h"
+#include "helper.h"
 #include "sandbox.h"
 #include "service.h"
 #include "util/log.h"
@@ -173,12 +174,13 @@ static int take_socket(const Options *options, const Config *config, int *ret_fd
 }
 
 /* Signals become readable events; SIGIO comes from leases that somebody runs into, SIGPIPE from
- * peers that are gone: neither may end the broker. */
+ * peers that are gone: neither may end the broker. Of its helper's end its socket tells. */
 static int take_signals(int *ret) {
         sigset_t set;
 
         (void)signal(SIGIO, SIG_IGN);
         (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGCHLD, SIG_IGN);
         (void)sigemptyset(&set);
         (void)sigaddset(&set, SIGTERM);
         (void)sigaddset(&set, SIGINT);
@@ -202,6 +204,22 @@ static int drop_privileges(const Config *config, uid_t *ret_uid, gid_t *ret_gid)
         }
         r = sandbox_drop_privileges(*ret_uid, *ret_gid);
         return r ? fail("privileges", r) : 0;
+}
+
+/* Without a helper the broker can do all but what needs one. */
+static int start_helper(void) {
+        LogLine line;
+        int fd = -1, r;
+
+        r = helper_start(&fd);
+        if (r == 0)
+                return fd;
+        log_begin(&line, LOG_WARN, "degraded");
+        log_text(&line, "missing", "helper");
+        log_text(&line, "consequence", "no region can be frozen");
+        log_errno(&line, "error", r);
+        log_end(&line);
+        return -1;
 }
 
 static void log_missing_features(void) {
@@ -229,6 +247,7 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
                 .wait_max_ns = config->wait_max,
                 .hello_ns = config->hello,
                 .stall_ns = config->stall,
+                .helper_ns = config->helper,
                 .version = PACKAGE_VERSION,
         };
         memcpy(ret->pool_max, config->global, sizeof(ret->pool_max));
@@ -284,7 +303,7 @@ int main(int argc, char **argv) {
         CLEANUP(config_freep) Config *config = NULL;
         CLEANUP(freep) BrokerDirectory *directories = NULL;
         const BrokerDirectory *bad_directory;
-        int listen_fd = -1, signal_fd = -1, landlock = 0, r;
+        int listen_fd = -1, signal_fd = -1, helper_fd = -1, landlock = 0, r;
         Options options = { .socket = NULL };
         BrokerOptions broker_options;
         uint64_t descriptors;
@@ -318,6 +337,7 @@ int main(int argc, char **argv) {
         /* Privileges end here. */
         if (drop_privileges(config, &broker_options.uid, &broker_options.gid))
                 return EXIT_FAILURE;
+        helper_fd = start_helper();
 
         /* The broker, from numbers and descriptors. */
         r = probe_run();
@@ -328,6 +348,11 @@ int main(int argc, char **argv) {
         if (r)
                 return bad_directory ? fail_message(bad_directory->path, "the directory cannot be made: does its parent exist?") :
                                        fail("broker", r);
+        if (helper_fd >= 0) {
+                r = broker_helper_consume_fd(broker, helper_fd);
+                if (r)
+                        return fail("helper", r);
+        }
 
         /* The door is closed. */
         r = sandbox_enter(SANDBOX_BROKER, &landlock);

@@ -21,6 +21,8 @@ static void account_init(Account *account, AccountKind kind, Account *parent, co
         *account = (Account){ .kind = kind, .uid = (uid_t)-1, .n_refs = 1 };
         account->parent = parent ? account_ref(parent) : NULL;
         list_init(&account->grants);
+        list_init(&account->helper.line);
+        list_init(&account->helper.link);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
                 account->max[i] = max ? max[i] : QUOTA_UNLIMITED;
 }

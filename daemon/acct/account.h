@@ -93,6 +93,11 @@ struct Account {
                 uint64_t spent;         /* nanoseconds of it that this user's requests took */
                 uint64_t behind;        /* the last turn that ended with one of its peers in line */
         } turn;
+        struct {
+                List line;              /* broker/helpers: its jobs that no worker has */
+                List link;              /* of the accounts that wait for a worker */
+                uint32_t n_workers;     /* that work for it */
+        } helper;
 };
 
 /* How fast the refusals of a user may fill the log: broker/audit alone looks at it. Kept by uid and

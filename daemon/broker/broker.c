@@ -166,6 +166,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
                       options->exceptions, options->n_exceptions);
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
         waiters_init(&broker->waiters, &broker->tree, &broker->deadlines);
+        helpers_init(&broker->helpers, &broker->deadlines, options->helper_ns);
 
         r = make_core(broker);
         if (!r)
@@ -178,6 +179,10 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         *ret = broker;
         broker = NULL;
         return 0;
+}
+
+int broker_helper_consume_fd(Broker *broker, int helper_fd) {
+        return error_fold(helpers_start_consume_fd(&broker->helpers, broker->loop, helper_fd));
 }
 
 int broker_run(Broker *broker) {
@@ -215,6 +220,7 @@ bool broker_free(Broker *broker) {
         deadline_disarm(&broker->retry);
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);
+        helpers_deinit(&broker->helpers);
         if (broker->tree.root)
                 empty_tree(&broker->tree);
         broker->inotify = source_free(broker->inotify);

@@ -11,6 +11,7 @@
 
 #include "acct/account.h"
 #include "base/tree.h"
+#include "broker/helpers.h"
 #include "broker/stats.h"
 #include "core/grant.h"
 #include "core/region.h"
@@ -50,6 +51,7 @@ struct BrokerOptions {
         uint64_t wait_max_ns;
         uint64_t hello_ns;
         uint64_t stall_ns;
+        uint64_t helper_ns;
         const char *version;
         uint64_t descriptors;   /* how many it may have open */
         bool landlock;          /* known once the sandbox is closed */
@@ -67,6 +69,7 @@ struct Broker {
         Grants grants;
         Regions regions;
         Waiters waiters;
+        Helpers helpers;
         Listener *listener;
         Source *inotify;
         Source *signals;
@@ -87,6 +90,10 @@ struct Broker {
  * Return: 0, -EINVAL (a directory of the options is impossible: *ret_directory), negative errno. */
 int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int listen_fd, int signal_fd,
                            const BrokerDirectory **ret_directory);
+
+/* Gives it a helper (helper_start()): without one, what needs it is refused. helper_fd is consumed,
+ * always. Return: 0, or a negative errno. */
+int broker_helper_consume_fd(Broker *broker, int helper_fd);
 
 /* Runs until a signal. Return: 0, or a negative errno that ended it. */
 int broker_run(Broker *broker);

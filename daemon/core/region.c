@@ -224,7 +224,7 @@ static void tell_gone(Region *region) {
 Region *region_free(Region *region) {
         if (!region)
                 return NULL;
-        ASSERT(list_is_empty(&region->names));
+        ASSERT(list_is_empty(&region->names) && !region->lent);
         tell_gone(region);
         if (region->state != REGION_STATE_CONDEMNED)
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
@@ -287,8 +287,11 @@ static void punch_turn(Regions *regions) {
 /* -- asking --------------------------------------------------------------------------- */
 
 static bool region_is_held(Region *region) {
-        int r = memfd_probe(region->fd);
+        int r;
 
+        if (region->lent)
+                return true;
+        r = memfd_probe(region->fd);
         if (r < 0)
                 return region_grants_explain(region);
         return r == MEMFD_E_HELD;
@@ -584,6 +587,17 @@ int region_chown(Region *region, Account *owner, Shortage *shortage) {
         int r = charge_move(&region->charge, owner, shortage);
 
         return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+}
+
+void region_lend(Region *region) {
+        ASSERT(!region->lent && region->state != REGION_STATE_CONDEMNED);
+        region->lent = true;
+}
+
+void region_return(Region *region) {
+        ASSERT(region->lent);
+        region->lent = false;
+        region_event(region);
 }
 
 uint32_t region_seals(Region *region) {

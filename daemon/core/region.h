@@ -105,6 +105,7 @@ struct Region {
         uint8_t retry;          /* how often it was asked since the last event */
         bool freezable;
         bool published;         /* has or had a name */
+        bool lent;              /* another process has our descriptor, and may be stuck with it */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */
         uint32_t n_names;
@@ -223,6 +224,11 @@ void region_tell(Region *region, RegionNews news);
 
 /* Moves the charge to another account. Return: 0, REGION_E_QUOTA. */
 int region_chown(Region *region, Account *owner, Shortage *shortage);
+
+/* A process of ours has a copy of its descriptor, and has given it back. The lease cannot tell: the
+ * copy is the same description. A region that is lent counts as held. */
+void region_lend(Region *region);
+void region_return(Region *region);
 
 /* F_SEAL_* of its inode; asked once, unless somebody may add to them. */
 uint32_t region_seals(Region *region);

@@ -127,6 +127,7 @@ int loop_run(Loop *loop) {
                 if (!loop->stopped && deadlines_next(loop->deadlines) != DEADLINE_NEVER)
                         deadlines_run(loop->deadlines, time_now());
         }
+        loop->stopped = false;
         return loop->result;
 }
 

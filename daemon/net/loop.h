@@ -22,7 +22,7 @@ Loop *loop_free(Loop *loop);
 
 DEFINE_CLEANUP(Loop, loop_free);
 
-/* Runs until loop_stop(). Return: what was given to it, or a negative errno of the loop itself. */
+/* Runs until loop_stop(), and may be run again. Return: what was given to it, or a negative errno of the loop itself. */
 int loop_run(Loop *loop);
 /* Nothing more is called, not even what is ready in this turn. */
 void loop_stop(Loop *loop, int result);

@@ -182,6 +182,91 @@ TEST(sandbox, an_ordinary_user_can_run_a_broker_in_the_same_sandbox) {
         broker = broker_stop(broker);
 }
 
+/* -- the helper ------------------------------------------------------------------------- */
+
+/* The process that the broker forked before its door was closed. */
+static pid_t helper_of(const Broker *broker) {
+        char path[64];
+        FILE *file;
+        int pid = 0;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)broker->pid, (int)broker->pid);
+        file = fopen(path, "re");
+        if (!file)
+                test_skip("this kernel does not list the children of a process");
+        REQUIRE(fscanf(file, "%d", &pid) == 1, "the broker has no helper");
+        (void)fclose(file);
+        return pid;
+}
+
+TEST(sandbox, its_helper_is_as_confined_as_the_broker) {
+        static const char *const sets[] = { "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb" };
+        Broker *broker = spawn();
+        Broker helper = { .pid = helper_of(broker) };
+        char ids[64];
+
+        (void)snprintf(ids, sizeof(ids), "%d\t%d\t%d\t%d", TEST_BROKER_UID, TEST_BROKER_UID, TEST_BROKER_UID,
+                       TEST_BROKER_UID);
+        require_status(&helper, "Uid", ids);
+        require_status(&helper, "Groups", "");
+        require_status(&helper, "NoNewPrivs", "1");
+        require_status(&helper, "Seccomp", "2");
+        require_status(&helper, "Name", "shmd-helper");
+        for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); ++i)
+                require_status(&helper, sets[i], "0000000000000000");
+        broker = broker_stop(broker);
+}
+
+TEST(sandbox, attack_074_another_process_of_the_helpers_uid_cannot_look_into_it) {
+        Broker *broker = spawn();
+        Broker helper = { .pid = helper_of(broker) };
+
+        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, look_into, &helper) == 0);
+        broker = broker_stop(broker);
+}
+
+TEST(sandbox, its_helper_has_one_socket_and_no_region) {
+        Broker *broker = spawn();
+        Client *client = client_connect_as(broker, ALICE, ALICE);
+        Broker helper = { .pid = helper_of(broker) };
+
+        client_expect_done(client, call_create(client, "/r", PAGE, NULL));
+        REQUIRE(broker_fds(&helper) <= 4, "%zu descriptors", broker_fds(&helper));
+        client = client_free(client);
+        broker = broker_stop(broker);
+}
+
+static bool is_gone(void *userdata) {
+        return kill(*(pid_t *)userdata, 0) < 0 && errno == ESRCH;
+}
+
+TEST(sandbox, attack_098_its_helper_ends_with_it_however_it_ends) {
+        Broker *broker = spawn();
+        pid_t helper = helper_of(broker);
+
+        broker_kill(broker);
+        REQUIRE(test_eventually(is_gone, &helper));
+        broker = broker_forget(broker);
+
+        broker = spawn();
+        helper = helper_of(broker);
+        broker = broker_stop(broker);
+        REQUIRE(test_eventually(is_gone, &helper));
+}
+
+TEST(sandbox, attack_098_a_broker_whose_helper_was_killed_says_so_and_serves_on) {
+        Broker *broker = spawn();
+        Client *client = client_connect_as(broker, ALICE, ALICE);
+        pid_t helper = helper_of(broker);
+
+        REQUIRE(kill(helper, SIGKILL) == 0);
+        broker_expect_log(broker, "event=helper", "has ended");
+        REQUIRE(test_eventually(is_gone, &helper), "the broker leaves a zombie");
+        client_expect_done(client, call_create(client, "/r", PAGE, NULL));
+        client = client_free(client);
+        broker = broker_stop(broker);
+}
+
 TEST(sandbox, every_kind_of_request_works_inside_it) {
         Broker *broker = spawn();
         Client *c = client_connect_as(broker, 0, 0);
