@@ -4,17 +4,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
-#include <ini.h>
 #include <pwd.h>
 #include <search.h>
-#include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "acct/quota.h"
 #include "base/assert.h"
@@ -22,10 +18,6 @@
 #include "base/path.h"
 #include "util/deadline.h"
 #include "util/error.h"
-
-#define FILE_BYTES_MAX (1 << 20)
-/* inih keeps 49 bytes of a section's name and cuts the rest without a word. */
-#define SECTION_BYTES_MAX 49
 
 typedef enum KeyType {
         COUNT,
@@ -223,34 +215,58 @@ int config_find_group(const char *name, gid_t *ret) {
         return 0;
 }
 
+/* -- what policies have as well --------------------------------------------------------- */
+
+static void limits_set(Limits *limits, size_t slot, uint64_t max) {
+        limits->max[slot] = max;
+        limits->slots |= UINT32_C(1) << slot;
+}
+
+int config_store_limit(IniFile *file, Limits *limits, const char *key, const char *value) {
+        for (size_t i = 0; i < N_KEYS; ++i) {
+                uint64_t limit;
+
+                /* [account] has them all. */
+                if (strcmp(keys[i].section, "account") || strcmp(keys[i].key, key))
+                        continue;
+                if (!(keys[i].type == SIZE ? config_parse_size : config_parse_count)(value, &limit))
+                        return inifile_complain(file, "%s=%s: must be %s", key, value, type_sentence(keys[i].type));
+                limits_set(limits, (keys[i].offset - offsetof(Config, account)) / sizeof(uint64_t), limit);
+                return 1;
+        }
+        return -1;
+}
+
+int config_store_directory_limit(IniFile *file, Limits *limits, const char *key, const char *value) {
+        if (strcmp(key, "bytes") && strcmp(key, "regions"))
+                return -1;
+        return config_store_limit(file, limits, key, value);
+}
+
+int config_store_permission(IniFile *file, Permissions *permissions, const char *key, const char *value) {
+        uint64_t mode;
+        gid_t gid;
+
+        if (!strcmp(key, "owner"))
+                return !config_find_user(value, &permissions->uid, &gid) ||
+                       inifile_complain(file, "owner: there is no user '%s'", value);
+        if (!strcmp(key, "group"))
+                return !config_find_group(value, &permissions->gid) ||
+                       inifile_complain(file, "group: there is no group '%s'", value);
+        if (strcmp(key, "mode"))
+                return -1;
+        if (!config_parse_mode(value, &mode) || mode > ACCESS_DIRECTORY_MODES)
+                return inifile_complain(file, "mode=%s: must be an octal mode of at most 1777", value);
+        permissions->mode = (mode_t)mode;
+        return 1;
+}
+
 /* -- the file --------------------------------------------------------------------------- */
 
 typedef struct Reading {
         Config *config;
-        const char *path;
-        FILE *file;
-        int line;
-        int error_line;         /* of config->message, 0: none yet */
         void *seen;             /* tsearch(3): "section\nkey" */
 } Reading;
-
-__attribute__((format(printf, 2, 3)))
-static int complain(Reading *reading, const char *format, ...) {
-        Config *config = reading->config;
-        va_list arguments;
-        size_t n;
-
-        if (reading->error_line)
-                return 0;
-        reading->error_line = reading->line;
-        n = (size_t)snprintf(config->message, sizeof(config->message), "%s:%d: ", reading->path, reading->line);
-        if (n < sizeof(config->message)) {
-                va_start(arguments, format);
-                (void)vsnprintf(config->message + n, sizeof(config->message) - n, format, arguments);
-                va_end(arguments);
-        }
-        return 0;
-}
 
 static int compare_text(const void *a, const void *b) {
         return strcmp(a, b);
@@ -269,8 +285,12 @@ static bool first_time(Reading *reading, const char *section, const char *key) {
         return false;
 }
 
-static AccountLimits *find_exception(Config *config, uid_t uid) {
-        AccountLimits *grown;
+static int no_such_key(IniFile *file, const char *key) {
+        return inifile_complain(file, "there is no key '%s' in this section", key);
+}
+
+static UserLimits *find_exception(Config *config, uid_t uid) {
+        UserLimits *grown;
 
         for (size_t i = 0; i < config->n_exceptions; ++i)
                 if (config->exceptions[i].uid == uid)
@@ -281,40 +301,23 @@ static AccountLimits *find_exception(Config *config, uid_t uid) {
                 return NULL;
         config->exceptions = grown;
         grown += config->n_exceptions++;
-        grown->uid = uid;
-        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                grown->max[i] = CONFIG_AUTO;            /* the default for all users, filled in at the end */
+        *grown = (UserLimits){ .uid = uid };
         return grown;
 }
 
-/* A limit named in `section` ("account" has them all) into a vector. */
-static int store_limit(Reading *reading, uint64_t *max, const char *key, const char *value) {
-        for (size_t i = 0; i < N_KEYS; ++i) {
-                size_t slot;
-                uint64_t limit;
-
-                if (strcmp(keys[i].section, "account") || strcmp(keys[i].key, key))
-                        continue;
-                if (!(keys[i].type == SIZE ? config_parse_size : config_parse_count)(value, &limit))
-                        return complain(reading, "%s=%s: must be %s", key, value, type_sentence(keys[i].type));
-                slot = (keys[i].offset - offsetof(Config, account)) / sizeof(uint64_t);
-                max[slot] = limit;
-                return 1;
-        }
-        return complain(reading, "there is no key '%s' in this section", key);
-}
-
-static int store_exception(Reading *reading, const char *name, const char *key, const char *value) {
-        AccountLimits *exception;
+static int store_exception(IniFile *file, Config *config, const char *name, const char *key, const char *value) {
+        UserLimits *exception;
         uid_t uid;
         gid_t gid;
+        int r;
 
         if (config_find_user(name, &uid, &gid))
-                return complain(reading, "there is no user '%s'", name);
-        exception = find_exception(reading->config, uid);
+                return inifile_complain(file, "there is no user '%s'", name);
+        exception = find_exception(config, uid);
         if (!exception)
-                return complain(reading, "out of memory");
-        return store_limit(reading, exception->max, key, value);
+                return inifile_complain(file, "out of memory");
+        r = config_store_limit(file, &exception->limits, key, value);
+        return r < 0 ? no_such_key(file, key) : r;
 }
 
 static ConfigDirectory *find_directory(Config *config, const char *path) {
@@ -338,36 +341,23 @@ static ConfigDirectory *find_directory(Config *config, const char *path) {
         return grown;
 }
 
-static int store_directory(Reading *reading, const char *path, const char *key, const char *value) {
-        PathError error = path_check(path, strlen(path));
-        ConfigDirectory *directory;
-        uint64_t mode;
-        gid_t gid;
+static int store_directory(IniFile *file, Config *config, const char *path, const char *key, const char *value) {
+        ConfigDirectory *directory = find_directory(config, path);
+        Limits limits = { .slots = 0 };
+        int r;
 
-        if (error)
-                return complain(reading, "[directory %s]: %s", path, path_error_sentence(error));
-        directory = find_directory(reading->config, path);
         if (!directory)
-                return complain(reading, "out of memory");
-
-        if (!strcmp(key, "owner"))
-                return !config_find_user(value, &directory->permissions.uid, &gid) ||
-                       complain(reading, "owner: there is no user '%s'", value);
-        if (!strcmp(key, "group"))
-                return !config_find_group(value, &directory->permissions.gid) ||
-                       complain(reading, "group: there is no group '%s'", value);
-        if (!strcmp(key, "mode")) {
-                if (!config_parse_mode(value, &mode) || mode > ACCESS_DIRECTORY_MODES)
-                        return complain(reading, "mode=%s: must be an octal mode of at most 1777", value);
-                directory->permissions.mode = (mode_t)mode;
-                return 1;
-        }
-        if (strcmp(key, "bytes") && strcmp(key, "regions"))
-                return complain(reading, "there is no key '%s' in this section", key);
-        return store_limit(reading, directory->max, key, value);
+                return inifile_complain(file, "out of memory");
+        r = config_store_permission(file, &directory->permissions, key, value);
+        if (r < 0)
+                r = config_store_directory_limit(file, &limits, key, value);
+        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                if (limits.slots & (UINT32_C(1) << i))
+                        directory->max[i] = limits.max[i];
+        return r < 0 ? no_such_key(file, key) : r;
 }
 
-static int store_plain(Reading *reading, const char *section, const char *name, const char *value) {
+static int store_plain(IniFile *file, Config *config, const char *section, const char *name, const char *value) {
         bool known = false;
 
         for (size_t i = 0; i < N_KEYS; ++i) {
@@ -376,110 +366,78 @@ static int store_plain(Reading *reading, const char *section, const char *name, 
                 known = true;
                 if (strcmp(keys[i].key, name))
                         continue;
-                if (!key_store(reading->config, &keys[i], value))
-                        return complain(reading, "%s=%s: must be %s%s", name, value, type_sentence(keys[i].type),
-                                        strcmp(keys[i].initial, "auto") ? "" : ", or auto");
+                if (!key_store(config, &keys[i], value))
+                        return inifile_complain(file, "%s=%s: must be %s%s", name, value, type_sentence(keys[i].type),
+                                                strcmp(keys[i].initial, "auto") ? "" : ", or auto");
                 return 1;
         }
         if (!*section)
-                return complain(reading, "the key '%s' stands before any section", name);
-        return known ? complain(reading, "there is no key '%s' in section [%s]", name, section) :
-                       complain(reading, "there is no section [%s]", section);
+                return inifile_complain(file, "the key '%s' stands before any section", name);
+        return known ? inifile_complain(file, "there is no key '%s' in section [%s]", name, section) :
+                       inifile_complain(file, "there is no section [%s]", section);
 }
 
-/* inih's handler: 1 to go on, 0 for an error in this line. */
-static int handle(void *userdata, const char *section, const char *name, const char *value) {
-        Reading *reading = userdata;
+/* A directory is one also without any key. */
+static int on_section(IniFile *file, const char *section) {
+        Reading *reading = file->events->userdata;
+        PathError error;
 
-        if (reading->error_line)
-                return 0;
-        if (!first_time(reading, section, name))
-                return complain(reading, "'%s' is given twice in section [%s]", name, section);
+        if (strncmp(section, "directory ", 10))
+                return 1;
+        section += 10;
+        error = path_check(section, strlen(section));
+        if (error)
+                return inifile_complain(file, "[directory %s]: %s", section, path_error_sentence(error));
+        return find_directory(reading->config, section) || inifile_complain(file, "out of memory");
+}
+
+static int on_key(IniFile *file, const char *section, const char *key, const char *value) {
+        Reading *reading = file->events->userdata;
+
+        if (!first_time(reading, section, key))
+                return inifile_complain(file, "'%s' is given twice in section [%s]", key, section);
         if (!strncmp(section, "account ", 8))
-                return store_exception(reading, section + 8, name, value);
+                return store_exception(file, reading->config, section + 8, key, value);
         if (!strncmp(section, "directory ", 10))
-                return store_directory(reading, section + 10, name, value);
-        return store_plain(reading, section, name, value);
-}
-
-/* inih's reader: one line a call, so that the handler knows which one it is given. */
-static char *read_line(char *line, int n, void *userdata) {
-        Reading *reading = userdata;
-        size_t length;
-
-        if (!fgets(line, n, reading->file))
-                return NULL;
-        ++reading->line;
-        length = strlen(line);
-        if (length == (size_t)n - 1 && line[length - 1] != '\n')
-                (void)complain(reading, "the line is longer than %d bytes", n - 2);
-        if (line[0] == '[' && strcspn(line, "]") > SECTION_BYTES_MAX)
-                (void)complain(reading, "the section's name is longer than %d bytes", SECTION_BYTES_MAX - 1);
-        return line;
+                return store_directory(file, reading->config, section + 10, key, value);
+        return store_plain(file, reading->config, section, key, value);
 }
 
 static int compare_directories(const void *a, const void *b) {
         return strcmp(((const ConfigDirectory *)a)->path, ((const ConfigDirectory *)b)->path);
 }
 
-/* What can only be said when all has been read. */
-static int check_whole(Reading *reading) {
-        Config *config = reading->config;
+static int compare_exceptions(const void *a, const void *b) {
+        uid_t x = ((const UserLimits *)a)->uid, y = ((const UserLimits *)b)->uid;
 
-        for (size_t i = 0; i < config->n_exceptions; ++i)
-                for (size_t k = 0; k < _ACCOUNT_SLOT_N; ++k)
-                        if (config->exceptions[i].max[k] == CONFIG_AUTO)
-                                config->exceptions[i].max[k] = config->account[k];
+        return x < y ? -1 : x > y;
+}
+
+/* What can only be said when all has been read. */
+static int on_whole(IniFile *file) {
+        Config *config = ((Reading *)file->events->userdata)->config;
+
+        if (config->n_exceptions)
+                qsort(config->exceptions, config->n_exceptions, sizeof(UserLimits), compare_exceptions);
         if (config->n_directories)
                 qsort(config->directories, config->n_directories, sizeof(ConfigDirectory), compare_directories);
         if (config->socket_mode > 0777)
-                return complain(reading, "socket-mode is at most 0777");
+                return inifile_complain(file, "socket-mode is at most 0777");
         if (config->root_mode > ACCESS_DIRECTORY_MODES)
-                return complain(reading, "root-mode is at most 1777");
-        return 0;
-}
-
-static int read_open_file(Config *config, const char *path, FILE *file) {
-        Reading reading = { .config = config, .path = path, .file = file };
-        int r;
-
-        r = ini_parse_stream(read_line, &reading, handle, &reading);
-        if (r > 0 && (!reading.error_line || r < reading.error_line)) {
-                reading.error_line = 0;
-                reading.line = r;
-                (void)complain(&reading, "neither a section, nor a key=value, nor a comment");
-        }
-        if (r >= 0 && !reading.error_line)
-                (void)check_whole(&reading);
-        tdestroy(reading.seen, free);
-        if (r < 0)
-                return error_origin(-ENOMEM);
-        return reading.error_line ? CONFIG_E_INVALID : 0;
+                return inifile_complain(file, "root-mode is at most 1777");
+        return 1;
 }
 
 int config_read(Config *config, const char *path) {
-        struct stat st;
-        FILE *file;
-        int fd, r;
+        Reading reading = { .config = config };
+        IniEvents events = { .section = on_section, .key = on_key, .whole = on_whole, .userdata = &reading };
+        int r;
 
-        /* O_NONBLOCK: a FIFO must not keep the service from starting. */
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-        if (fd < 0)
-                return errno == ENOENT ? CONFIG_E_MISSING : error_origin(-errno);
-        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size > FILE_BYTES_MAX) {
-                (void)close_fd(fd);
-                (void)snprintf(config->message, sizeof(config->message),
-                               "%s: not a regular file of at most %d bytes", path, FILE_BYTES_MAX);
-                return CONFIG_E_INVALID;
-        }
-        file = fdopen(fd, "r");
-        if (!file) {
-                (void)close_fd(fd);
-                return error_origin(-ENOMEM);
-        }
-        r = read_open_file(config, path, file);
-        (void)fclose(file);
-        return r;
+        r = inifile_read(path, &events, config->message);
+        tdestroy(reading.seen, free);
+        if (r == INIFILE_E_MISSING)
+                return CONFIG_E_MISSING;
+        return r == INIFILE_E_INVALID ? CONFIG_E_INVALID : error_fold(r);
 }
 
 /* -- life ------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 #include "acct/account.h"
 #include "base/cleanup.h"
 #include "core/access.h"
+#include "inifile.h"
 
 /* "auto": worked out at start from the machine. */
 #define CONFIG_AUTO (UINT64_MAX - 1)
@@ -46,12 +47,12 @@ struct Config {
         uint64_t stall;
         uint64_t helper;
 
-        AccountLimits *exceptions;
+        UserLimits *exceptions; /* by uid */
         size_t n_exceptions;
         ConfigDirectory *directories;   /* sorted: parents before children */
         size_t n_directories;
 
-        char message[512];      /* of the first error: "FILE:LINE: what" */
+        char message[INIFILE_MESSAGE_MAX];      /* of the first error: "FILE:LINE: what" */
 };
 
 /* Makes a configuration of defaults. Return: 0, -ENOMEM. */
@@ -69,6 +70,14 @@ int config_read(Config *config, const char *path);
  * Return: 0, CONFIG_E_MISSING. */
 int config_find_user(const char *name, uid_t *ret_uid, gid_t *ret_gid);
 int config_find_group(const char *name, gid_t *ret);
+
+/* What policy files have in common with the configuration: a limit of an account; an owner, a group
+ * or a mode of a directory. Return: 1 if it was stored, 0 after inifile_complain(), -1 if there is
+ * no such key. */
+int config_store_limit(IniFile *file, Limits *limits, const char *key, const char *value);
+int config_store_permission(IniFile *file, Permissions *permissions, const char *key, const char *value);
+/* The same for the limits that a directory has. */
+int config_store_directory_limit(IniFile *file, Limits *limits, const char *key, const char *value);
 
 /* Values, as shmd.conf(5) has them: "64M", "1h", "1777". Return: whether it is one. */
 bool config_parse_count(const char *text, uint64_t *ret);

@@ -240,8 +240,12 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
         BrokerDirectory *directories;
 
         *ret = (BrokerOptions){
-                .exceptions = config->exceptions,
-                .n_exceptions = config->n_exceptions,
+                .rules = {
+                        .global = { .slots = LIMITS_ALL },
+                        .everybody = { .slots = LIMITS_ALL },
+                        .users = config->exceptions,
+                        .n_users = config->n_exceptions,
+                },
                 .n_directories = config->n_directories,
                 .root_mode = (mode_t)config->root_mode,
                 .wait_max_ns = config->wait_max,
@@ -250,8 +254,8 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
                 .helper_ns = config->helper,
                 .version = PACKAGE_VERSION,
         };
-        memcpy(ret->pool_max, config->global, sizeof(ret->pool_max));
-        memcpy(ret->user_max, config->account, sizeof(ret->user_max));
+        memcpy(ret->rules.global.max, config->global, sizeof(config->global));
+        memcpy(ret->rules.everybody.max, config->account, sizeof(config->account));
         if (*config->admin_group) {
                 if (config_find_group(config->admin_group, &ret->admin_group))
                         return fail_message("config", "admin-group: there is no such group");
@@ -277,10 +281,10 @@ static void log_ready(const char *path, const BrokerOptions *options, int landlo
         log_text(&line, "socket", path);
         log_u64(&line, "uid", options->uid);
         log_u64(&line, "descriptors", options->descriptors);
-        log_u64(&line, "bytes", options->pool_max[ACCOUNT_BYTES]);
-        log_u64(&line, "regions", options->pool_max[ACCOUNT_REGIONS]);
-        log_u64(&line, "peers", options->pool_max[ACCOUNT_PEERS]);
-        log_u64(&line, "inflight", options->pool_max[ACCOUNT_INFLIGHT]);
+        log_u64(&line, "bytes", options->rules.global.max[ACCOUNT_BYTES]);
+        log_u64(&line, "regions", options->rules.global.max[ACCOUNT_REGIONS]);
+        log_u64(&line, "peers", options->rules.global.max[ACCOUNT_PEERS]);
+        log_u64(&line, "inflight", options->rules.global.max[ACCOUNT_INFLIGHT]);
         log_text(&line, "landlock", landlock ? "yes" : "no");
         log_end(&line);
 }

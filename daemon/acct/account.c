@@ -17,14 +17,14 @@ static int account_compare(Account *a, Account *b) {
 
 TREE_GENERATE(AccountTree, Account, entry, account_compare)
 
-static void account_init(Account *account, AccountKind kind, Account *parent, const uint64_t max[_ACCOUNT_SLOT_N]) {
-        *account = (Account){ .kind = kind, .uid = (uid_t)-1, .n_refs = 1 };
+static void account_init(Account *account, AccountKind kind, Account *parent) {
+        *account = (Account){ .kind = kind, .uid = (uid_t)-1, .group = NO_GROUP, .n_refs = 1 };
         account->parent = parent ? account_ref(parent) : NULL;
         list_init(&account->grants);
         list_init(&account->helper.line);
         list_init(&account->helper.link);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                account->max[i] = max ? max[i] : QUOTA_UNLIMITED;
+                account->max[i] = QUOTA_UNLIMITED;
 }
 
 static bool account_is_balanced(const Account *account) {
@@ -34,14 +34,14 @@ static bool account_is_balanced(const Account *account) {
         return true;
 }
 
-void accounts_init(Accounts *accounts, const uint64_t pool_max[_ACCOUNT_SLOT_N],
-                   const uint64_t user_max[_ACCOUNT_SLOT_N],
-                   const AccountLimits *exceptions, size_t n_exceptions) {
-        *accounts = (Accounts){ .exceptions = exceptions, .n_exceptions = n_exceptions };
+void accounts_init(Accounts *accounts, const Rules *base) {
+        ASSERT(base->global.slots == LIMITS_ALL && base->everybody.slots == LIMITS_ALL);
+
+        *accounts = (Accounts){ .base = base };
         RB_INIT(&accounts->users);
-        memcpy(accounts->user_max, user_max, sizeof(accounts->user_max));
-        account_init(&accounts->pool, ACCOUNT_POOL, NULL, pool_max);
+        account_init(&accounts->pool, ACCOUNT_POOL, NULL);
         accounts->pool.accounts = accounts;
+        accounts_set_policy(accounts, NULL);
 }
 
 bool accounts_are_balanced(const Accounts *accounts) {
@@ -52,12 +52,122 @@ void accounts_deinit(Accounts *accounts) {
         ASSERT(accounts_are_balanced(accounts));
 }
 
-const uint64_t *accounts_limits_of(const Accounts *accounts, uid_t uid) {
-        for (size_t i = 0; i < accounts->n_exceptions; ++i)
-                if (accounts->exceptions[i].uid == uid)
-                        return accounts->exceptions[i].max;
-        return accounts->user_max;
+/* -- rules ------------------------------------------------------------------------------ */
+
+static int compare_user_limits(const void *key, const void *member) {
+        uid_t a = *(const uid_t *)key, b = ((const UserLimits *)member)->uid;
+
+        return a < b ? -1 : a > b;
 }
+
+static const Limits *rule_of_user(const Rules *rules, uid_t uid) {
+        const UserLimits *found = NULL;
+
+        if (rules && rules->n_users)
+                found = bsearch(&uid, rules->users, rules->n_users, sizeof(*rules->users), compare_user_limits);
+        return found ? &found->limits : NULL;
+}
+
+/* The place of a group in the order of the rules; the number of rules if it has none. */
+static size_t group_rank(const Rules *rules, gid_t gid) {
+        size_t i = 0;
+
+        if (!rules)
+                return 0;
+        while (i < rules->n_groups && rules->groups[i].gid != gid)
+                ++i;
+        return i;
+}
+
+static const Limits *rule_of_group(const Rules *rules, gid_t gid) {
+        size_t rank = group_rank(rules, gid);
+
+        return rules && rank < rules->n_groups ? &rules->groups[rank].limits : NULL;
+}
+
+/* Each slot has the first of these that names it. */
+static void choose(const Limits *const *order, size_t n, uint64_t ret[_ACCOUNT_SLOT_N]) {
+        for (size_t slot = 0; slot < _ACCOUNT_SLOT_N; ++slot) {
+                size_t i = 0;
+
+                while (!order[i] || !(order[i]->slots & (UINT32_C(1) << slot)))
+                        ASSERT(++i < n);
+                ret[slot] = order[i]->max[slot];
+        }
+}
+
+/* The order of the rules for a user: those for its uid, then the first for a group it is in, then
+ * those for everybody; at each step the policy before the configuration, which knows no groups. */
+static void limits_of(const Accounts *accounts, uid_t uid, gid_t group, uint64_t ret[_ACCOUNT_SLOT_N]) {
+        const Rules *policy = accounts->policy, *base = accounts->base;
+        const Limits *order[] = {
+                rule_of_user(policy, uid),
+                rule_of_user(base, uid),
+                rule_of_group(policy, group),
+                policy ? &policy->everybody : NULL,
+                &base->everybody,
+        };
+
+        choose(order, sizeof(order) / sizeof(order[0]), ret);
+}
+
+void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N]) {
+        const Account *account = accounts_find_user(accounts, uid);
+
+        limits_of(accounts, uid, account ? account->group : NO_GROUP, ret);
+}
+
+/* Return: whether that changed anything. */
+static bool account_settle(Account *account) {
+        uint64_t max[_ACCOUNT_SLOT_N];
+
+        limits_of(account->accounts, account->uid, account->group, max);
+        if (!memcmp(max, account->max, sizeof(max)))
+                return false;
+        memcpy(account->max, max, sizeof(max));
+        account->audit.slots = 0;       /* other limits: their first refusal is news */
+        return true;
+}
+
+void accounts_set_policy(Accounts *accounts, const Rules *policy) {
+        const Limits *order[] = { policy ? &policy->global : NULL, &accounts->base->global };
+
+        accounts->policy = policy;
+        choose(order, 2, accounts->pool.max);
+}
+
+uint32_t accounts_settle(Accounts *accounts) {
+        uint32_t n = 0;
+        Account *account;
+
+        RB_FOREACH(account, AccountTree, &accounts->users)
+                n += account_settle(account);
+        return n;
+}
+
+void account_forget_groups(Account *account) {
+        account->group = NO_GROUP;
+}
+
+void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_t n) {
+        const Rules *policy = account->accounts->policy;
+        size_t best = group_rank(policy, account->group);
+
+        if (!policy)
+                return;
+        for (size_t i = 0; i <= n && best > 0; ++i) {
+                size_t rank = group_rank(policy, i < n ? groups[i] : gid);
+
+                if (rank < best)
+                        best = rank;
+        }
+        if (best < policy->n_groups && policy->groups[best].gid != account->group) {
+                account->group = policy->groups[best].gid;
+                (void)account_settle(account);
+        }
+}
+
+/* -- the registry ----------------------------------------------------------------------- */
 
 Voice *accounts_voice(Accounts *accounts, uid_t uid) {
         return &accounts->voices[uid % ACCOUNT_VOICES];
@@ -86,9 +196,10 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret) {
         if (!account)
                 return error_origin(-ENOMEM);
 
-        account_init(account, ACCOUNT_USER, &accounts->pool, accounts_limits_of(accounts, uid));
+        account_init(account, ACCOUNT_USER, &accounts->pool);
         account->accounts = accounts;
         account->uid = uid;
+        limits_of(accounts, uid, NO_GROUP, account->max);
         (void)RB_INSERT(AccountTree, &accounts->users, account);
         ++accounts->n_users;
 
@@ -101,7 +212,7 @@ int account_new_directory(Account **ret, Account *parent) {
 
         if (!account)
                 return error_origin(-ENOMEM);
-        account_init(account, ACCOUNT_DIRECTORY, parent, NULL);
+        account_init(account, ACCOUNT_DIRECTORY, parent);
         *ret = account;
         return 0;
 }
@@ -163,11 +274,32 @@ static bool slot_allows(const Account *account, const Account *payer, AccountSlo
         return false;
 }
 
-static bool chain_allows(const Account *payer, const Cost *cost, Shortage *shortage) {
-        for (const Account *a = payer; a; a = a->parent)
-                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+/* What a payer gets rid of in the same moment, given back already: nobody who takes no more than
+ * that can be short, not even under a limit that was lowered. */
+typedef struct Relief {
+        const Cost *cost;               /* off the payer's own chain; may be NULL */
+        const Account *below;           /* what it takes over comes from there: in what is above both, */
+                                        /* but the pool, nothing changes; may be NULL */
+} Relief;
+
+static bool is_above(const Account *account, const Account *below) {
+        for (; below; below = below->parent)
+                if (below == account)
+                        return true;
+        return false;
+}
+
+static bool chain_allows(const Account *payer, const Cost *cost, const Relief *relief, Shortage *shortage) {
+        for (const Account *a = payer; a; a = a->parent) {
+                if (relief && a->kind != ACCOUNT_POOL && is_above(a, relief->below))
+                        return true;
+                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
+                        if (relief && relief->cost && cost->slots[i] <= relief->cost->slots[i])
+                                continue;
                         if (!slot_allows(a, payer, (AccountSlot)i, cost->slots[i], shortage))
                                 return false;
+                }
+        }
         return true;
 }
 
@@ -195,11 +327,16 @@ static void chain_give(Account *payer, const Cost *cost) {
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {
         ASSERT(!charge->account);
 
-        if (!chain_allows(account, cost, shortage))
+        if (!chain_allows(account, cost, NULL, shortage))
                 return ACCOUNT_E_QUOTA;
+        account_charge_anyway(account, cost, charge);
+        return 0;
+}
+
+void account_charge_anyway(Account *account, const Cost *cost, Charge *charge) {
+        ASSERT(!charge->account);
         chain_take(account, cost);
         *charge = (Charge){ .account = account_ref(account), .cost = *cost };
-        return 0;
 }
 
 bool account_has_room_for(const Account *account, const Cost *cost) {
@@ -218,7 +355,7 @@ int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *sh
                 return account_charge(account, cost, charge, shortage);
 
         ASSERT(charge->account == account);
-        if (!chain_allows(account, cost, shortage))
+        if (!chain_allows(account, cost, NULL, shortage))
                 return ACCOUNT_E_QUOTA;
         chain_take(account, cost);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
@@ -236,7 +373,7 @@ void charge_shrink(Charge *charge, const Cost *cost) {
 
 int charge_change(Charge *charge, const Cost *cost, Shortage *shortage) {
         chain_give(charge->account, &charge->cost);
-        if (!chain_allows(charge->account, cost, shortage)) {
+        if (!chain_allows(charge->account, cost, &(Relief){ .cost = &charge->cost }, shortage)) {
                 chain_add(charge->account, &charge->cost);
                 return ACCOUNT_E_QUOTA;
         }
@@ -272,6 +409,7 @@ static void load_attach(const Load *load, Account *payer) {
 
 int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage) {
         Account *before = load->charge->account;
+        Relief relief = { .cost = instead ? &instead->cost : NULL, .below = before };
         Cost cost = load_cost(load);
 
         if (before == payer) {
@@ -282,7 +420,7 @@ int load_move(const Load *load, Account *payer, Charge *instead, Shortage *short
         chain_give(before, &cost);
         if (instead)
                 chain_give(instead->account, &instead->cost);
-        if (!chain_allows(payer, &cost, shortage)) {
+        if (!chain_allows(payer, &cost, &relief, shortage)) {
                 if (instead)
                         chain_add(instead->account, &instead->cost);
                 chain_add(before, &cost);
@@ -305,9 +443,9 @@ int load_exchange(const Load *a, const Load *b, Shortage *shortage) {
                 return 0;
         chain_give(payer_a, &cost_a);
         chain_give(payer_b, &cost_b);
-        if (chain_allows(payer_b, &cost_a, shortage)) {
+        if (chain_allows(payer_b, &cost_a, &(Relief){ .cost = &cost_b, .below = payer_a }, shortage)) {
                 chain_add(payer_b, &cost_a);
-                if (chain_allows(payer_a, &cost_b, shortage)) {
+                if (chain_allows(payer_a, &cost_b, &(Relief){ .cost = &cost_a, .below = payer_b }, shortage)) {
                         chain_take(payer_a, &cost_b);
                         load_attach(b, payer_a);
                         load_attach(a, payer_b);
@@ -322,6 +460,12 @@ int load_exchange(const Load *a, const Load *b, Shortage *shortage) {
 
 int charge_move(Charge *charge, Account *payer, Shortage *shortage) {
         return load_move(&(Load){ .charge = charge }, payer, NULL, shortage);
+}
+
+void charge_move_anyway(Charge *charge, Account *payer) {
+        chain_give(charge->account, &charge->cost);
+        chain_take(payer, &charge->cost);
+        load_attach(&(Load){ .charge = charge }, payer);
 }
 
 void charge_release(Charge *charge) {

@@ -8,6 +8,11 @@
  * An account's own limits are exact. Of the pool a user gets at most a fair share (quota.h), so
  * that nobody can starve the others however generous the limits are.
  *
+ * Which limits a user has is decided by rules (struct Rules), slot by slot; limits_of() in
+ * account.c is the one place that says in which order. A limit may become lower than what is used:
+ * nothing is taken away then, and what would take more is refused until it is below the limit again.
+ * What takes no more of an account than it gives back is never refused by it.
+ *
  * A Charge is the receipt and lives inside what it pays for. It pins its account, and only
  * charge_release() gives the amounts back: nobody can return what was never taken, or twice.
  * When an account is freed it proves that its books are balanced.
@@ -60,6 +65,7 @@ struct Charge {
 };
 
 #define CHARGE_NULL { .account = NULL }
+#define NO_GROUP ((gid_t)-1)
 
 /* Why a charge was refused: the first slot that was short, in the account nearest to the payer. */
 struct Shortage {
@@ -79,6 +85,7 @@ struct Account {
         uint64_t n_refs;
         AccountKind kind;
         uid_t uid;
+        gid_t group;            /* whose rule holds for this user; NO_GROUP: none */
         uint64_t max[_ACCOUNT_SLOT_N];
         uint64_t used[_ACCOUNT_SLOT_N];
 
@@ -113,27 +120,46 @@ typedef struct Voice {
 
 RB_HEAD(AccountTree, Account);
 
-/* An exception to the default limits, for one uid. */
-typedef struct AccountLimits {
-        uid_t uid;
+/* What a rule says: a limit in each slot that it names, and nothing about the others. */
+typedef struct Limits {
+        uint32_t slots;         /* bits: which it names */
         uint64_t max[_ACCOUNT_SLOT_N];
-} AccountLimits;
+} Limits;
+
+#define LIMITS_ALL ((UINT32_C(1) << _ACCOUNT_SLOT_N) - 1)
+
+typedef struct UserLimits {
+        uid_t uid;
+        Limits limits;
+} UserLimits;
+
+typedef struct GroupLimits {
+        gid_t gid;
+        Limits limits;
+} GroupLimits;
+
+/* There are two sets of rules: the base, from the configuration, names every slot of `global` and
+ * `everybody`; a policy lies over it and is swapped as a whole. */
+typedef struct Rules {
+        Limits global;          /* all together */
+        Limits everybody;       /* each user */
+        UserLimits *users;      /* by ascending uid, each once */
+        size_t n_users;
+        GroupLimits *groups;    /* each once; the first that fits a user counts */
+        size_t n_groups;
+} Rules;
 
 struct Accounts {
         struct AccountTree users;
         uint32_t n_users;
         Account pool;
-        uint64_t user_max[_ACCOUNT_SLOT_N];
-        const AccountLimits *exceptions;
-        size_t n_exceptions;
+        const Rules *base;
+        const Rules *policy;    /* NULL: none */
         Voice voices[ACCOUNT_VOICES];
 };
 
-/* pool_max: the limits of all together; user_max: of each user; exceptions: borrowed, must
- * outlive the registry. */
-void accounts_init(Accounts *accounts, const uint64_t pool_max[_ACCOUNT_SLOT_N],
-                   const uint64_t user_max[_ACCOUNT_SLOT_N],
-                   const AccountLimits *exceptions, size_t n_exceptions);
+/* base: borrowed, must outlive the registry. */
+void accounts_init(Accounts *accounts, const Rules *base);
 /* Every account must be gone and the pool balanced. */
 void accounts_deinit(Accounts *accounts);
 /* Whether that is so: the books, for the last line of the log. */
@@ -146,8 +172,20 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret);
 Account *accounts_find_user(Accounts *accounts, uid_t uid);
 Account *accounts_next_user(Accounts *accounts, uid_t at_least);
 Voice *accounts_voice(Accounts *accounts, uid_t uid);
-/* The limits a uid has or would have. */
-const uint64_t *accounts_limits_of(const Accounts *accounts, uid_t uid);
+/* The limits a uid has, or, without an account, would have as far as its number tells. */
+void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N]);
+
+/* Puts a policy (borrowed; NULL: none) over the base, in the place of the one before. Only the pool
+ * changes at once: of the users' accounts, account_forget_groups(), account_meet_groups() and
+ * accounts_settle() make the rest, which must follow before anything is charged. */
+void accounts_set_policy(Accounts *accounts, const Rules *policy);
+/* A user is in the groups its clients were in when they connected: in all of them, and of an account
+ * without clients the last word counts. */
+void account_forget_groups(Account *account);
+void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_t n);
+/* Gives each account the limits its rules say. Walks over all accounts, of which there are at most as
+ * many as connections, regions and directories. Return: how many have other limits than before. */
+uint32_t accounts_settle(Accounts *accounts);
 
 /* Makes a directory's account without limits under `parent` (NULL at the top).
  * Return: 0, -ENOMEM. */
@@ -161,6 +199,9 @@ Account *account_unref(Account *account);
  * CHARGE_NULL. On refusal *shortage (may be NULL) says where it was short.
  * Return: 0, ACCOUNT_E_QUOTA. */
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
+
+/* The same without asking any limit: for what an administrator's policy names. */
+void account_charge_anyway(Account *account, const Cost *cost, Charge *charge);
 
 /* Whether it could ever be charged, were nothing else charged and nobody else there. */
 bool account_has_room_for(const Account *account, const Cost *cost);
@@ -177,6 +218,8 @@ int charge_change(Charge *charge, const Cost *cost, Shortage *shortage);
 
 /* Lets another account pay. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
 int charge_move(Charge *charge, Account *payer, Shortage *shortage);
+/* The same without asking any limit. */
+void charge_move_anyway(Charge *charge, Account *payer);
 
 /* What moves as one: a charge, and, unless it is NULL, an account under the same payer with all
  * that is charged to it. */

@@ -162,8 +162,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->held);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
-        accounts_init(&broker->accounts, options->pool_max, options->user_max,
-                      options->exceptions, options->n_exceptions);
+        accounts_init(&broker->accounts, &options->rules);
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
         waiters_init(&broker->waiters, &broker->tree, &broker->deadlines);
         helpers_init(&broker->helpers, &broker->deadlines, options->helper_ns);

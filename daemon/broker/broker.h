@@ -37,10 +37,7 @@ struct BrokerDirectory {
 
 /* Everything is a number by now; borrowed, must outlive the broker. */
 struct BrokerOptions {
-        uint64_t pool_max[_ACCOUNT_SLOT_N];
-        uint64_t user_max[_ACCOUNT_SLOT_N];
-        const AccountLimits *exceptions;
-        size_t n_exceptions;
+        Rules rules;            /* of the configuration */
         const BrokerDirectory *directories;
         size_t n_directories;
         uid_t uid;              /* the broker's own: owns the root directory */

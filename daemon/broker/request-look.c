@@ -422,13 +422,15 @@ static int df_one(Request *request, const uint64_t *max, const Account *account,
 static int df_account(Request *request, const Shmd__Df *df) {
         Accounts *accounts = &request->broker->accounts;
         uid_t uid = df->set_uid ? df->uid : request->peer->cred.uid;
+        uint64_t max[_ACCOUNT_SLOT_N];
         const Account *account;
 
         if (uid != request->peer->cred.uid && !request->peer->who.admin)
                 return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
                                       "only an administrator may look at another user's account");
         account = accounts_find_user(accounts, uid);
-        return df_one(request, accounts_limits_of(accounts, uid), account, uid, _ACCOUNT_SLOT_N);
+        accounts_limits_of(accounts, uid, max);
+        return df_one(request, max, account, uid, _ACCOUNT_SLOT_N);
 }
 
 /* Directories limit what is named below them: bytes and regions, the first two slots. */
@@ -579,7 +581,7 @@ int request_doctor(Request *request) {
         reply.n_features = _PROBE_N;
         reply.features = pointers;
         reply.descriptors = options->descriptors;
-        reply.regions = options->pool_max[ACCOUNT_REGIONS];
+        reply.regions = request->broker->accounts.pool.max[ACCOUNT_REGIONS];
         reply.broker = text(options->version);
         reply.uid = options->uid;
         reply.landlock = options->landlock;

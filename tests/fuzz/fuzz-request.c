@@ -39,8 +39,10 @@ static const BrokerDirectory directories[] = {
 };
 
 static const BrokerOptions options = {
-        .pool_max = { 1 << 24, 64, 64, 64, 8, 8, 600 },
-        .user_max = { 1 << 22, 32, 24, 8, 4, 4, 400 },
+        .rules = {
+                .global = { LIMITS_ALL, { 1 << 24, 64, 64, 64, 8, 8, 600 } },
+                .everybody = { LIMITS_ALL, { 1 << 22, 32, 24, 8, 4, 4, 400 } },
+        },
         .directories = directories,
         .n_directories = 1,
         .uid = 65000,

@@ -24,13 +24,13 @@ static bool is_connected(uint64_t peer, void *userdata) {
 
 void house_open_forced(House *house) {
         static const Permissions root = { .uid = 0, .gid = 0, .mode = 01777 };
-        uint64_t max[_ACCOUNT_SLOT_N];
 
-        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                max[i] = QUOTA_UNLIMITED;
         memset(house, 0, sizeof(*house));
+        house->rules.global.slots = house->rules.everybody.slots = LIMITS_ALL;
+        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                house->rules.global.max[i] = house->rules.everybody.max[i] = QUOTA_UNLIMITED;
         deadlines_init(&house->deadlines);
-        accounts_init(&house->accounts, max, max, NULL, 0);
+        accounts_init(&house->accounts, &house->rules);
         grants_init(&house->grants, &house->deadlines, is_connected, house);
         REQUIRE(regions_init(&house->regions, &house->deadlines, &house->grants) == 0);
         REQUIRE(tree_init(&house->tree, &root) == 0);

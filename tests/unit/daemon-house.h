@@ -22,6 +22,7 @@
 
 typedef struct House {
         Deadlines deadlines;
+        Rules rules;
         Accounts accounts;
         Grants grants;
         Regions regions;

@@ -31,9 +31,10 @@ void table_defaults(void) {
                 .stall_ns = 30 * NSEC_PER_SEC,
                 .version = "test",
         };
+        table_options.rules.global.slots = table_options.rules.everybody.slots = LIMITS_ALL;
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                table_options.pool_max[i] = QUOTA_UNLIMITED;
-                table_options.user_max[i] = UINT64_C(1) << 40;
+                table_options.rules.global.max[i] = QUOTA_UNLIMITED;
+                table_options.rules.everybody.max[i] = UINT64_C(1) << 40;
         }
 }
 

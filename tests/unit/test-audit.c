@@ -16,10 +16,11 @@ static Voice *voice;        /* alice's */
 static int log_fd;
 
 static void begin(void) {
-        uint64_t max[_ACCOUNT_SLOT_N];
+        static Rules rules = { .global.slots = LIMITS_ALL, .everybody.slots = LIMITS_ALL };
 
-        memset(max, 0xff, sizeof(max));
-        accounts_init(&accounts, max, max, NULL, 0);
+        memset(rules.global.max, 0xff, sizeof(rules.global.max));
+        memset(rules.everybody.max, 0xff, sizeof(rules.everybody.max));
+        accounts_init(&accounts, &rules);
         REQUIRE(accounts_ref_user(&accounts, ALICE, &alice) == 0);
         voice = accounts_voice(&accounts, ALICE);
         log_fd = memfd_create("log", MFD_CLOEXEC);

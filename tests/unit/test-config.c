@@ -331,10 +331,10 @@ TEST(config, lines_that_are_too_long_are_errors_and_never_cut) {
         done();
 }
 
-TEST(config, section_names_that_are_too_long_are_errors_and_never_cut) {
-        char text[256];
+TEST(config, the_name_of_a_section_is_never_cut) {
+        char text[512];
 
-        for (size_t n = 1; n < 120; ++n) {
+        for (size_t n = 1; n < 250; ++n) {
                 int r;
 
                 (void)strcpy(text, "[directory /");
@@ -345,10 +345,32 @@ TEST(config, section_names_that_are_too_long_are_errors_and_never_cut) {
                         REQUIRE(config->n_directories == 1 && strlen(config->directories[0].path) == n + 1,
                                 "%zu became %zu", n + 1, strlen(config->directories[0].path));
                 else
-                        REQUIRE(strstr(config->message, ":1: the section's name is longer than 48 bytes"), "%s",
+                        REQUIRE(strstr(config->message, ":1: the line is longer than 198 bytes"), "%s",
                                 config->message);
-                REQUIRE(r == (n + 11 <= 48 ? 0 : CONFIG_E_INVALID), "%zu bytes: %d", n + 11, r);
+                REQUIRE(r == (n + 13 <= 198 ? 0 : CONFIG_E_INVALID), "a line of %zu bytes: %d", n + 13, r);
         }
+        done();
+}
+
+TEST(config, what_stands_beside_the_name_of_a_section_is_not_passed_over) {
+        expect_error(1, "there is something behind the name of the section", "[directory /a] mode = 1777\n");
+        expect_error(2, "a section begins at the start of a line", "[daemon]\n [global]\npeers = 1\n");
+        expect_error(3, "a section begins at the start of a line", "[daemon]\nsocket = /a\n [global]\npeers = 1\n");
+        expect_valid("[daemon] ; how it runs\nsocket = /a\n[global]\t# all\npeers = 1\n");
+        cr_assert_eq(config->global[ACCOUNT_PEERS], 1);
+        done();
+}
+
+TEST(config, a_value_does_not_go_on_in_the_next_line) {
+        expect_error(3, "'socket' is given twice in section [daemon]", "[daemon]\nsocket = /a\n /b\n");
+        done();
+}
+
+TEST(config, a_directory_may_have_no_key) {
+        expect_valid("[directory /a]\n[directory /a/b]\n");
+        cr_assert_eq(config->n_directories, 2);
+        cr_assert_str_eq(config->directories[1].path, "/a/b");
+        cr_assert_eq(config->directories[1].permissions.mode, 0755);
         done();
 }
 
@@ -375,21 +397,21 @@ TEST(config, an_account_may_be_an_exception_and_otherwise_is_like_all) {
         expect_valid("[account 7]\nbytes = 1M\npeers = unlimited\n[account]\nregions = 5\n"
                      "[account root]\ngrants = 0\n");
         cr_assert_eq(config->n_exceptions, 2);
-        cr_assert_eq(config->exceptions[0].uid, 7);
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_BYTES], UINT64_C(1) << 20);
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_PEERS], UINT64_MAX);
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_REGIONS], 5, "also what is said of all later in the file");
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_GRANTS], 16384);
-        cr_assert_eq(config->exceptions[1].uid, 0);
-        cr_assert_eq(config->exceptions[1].max[ACCOUNT_GRANTS], 0);
+        cr_assert_eq(config->exceptions[0].uid, 0, "in the order of their uids");
+        cr_assert_eq(config->exceptions[0].limits.slots, 1U << ACCOUNT_GRANTS);
+        cr_assert_eq(config->exceptions[0].limits.max[ACCOUNT_GRANTS], 0);
+        cr_assert_eq(config->exceptions[1].uid, 7);
+        cr_assert_eq(config->exceptions[1].limits.slots, 1U << ACCOUNT_BYTES | 1U << ACCOUNT_PEERS);
+        cr_assert_eq(config->exceptions[1].limits.max[ACCOUNT_BYTES], UINT64_C(1) << 20);
+        cr_assert_eq(config->exceptions[1].limits.max[ACCOUNT_PEERS], UINT64_MAX);
         done();
 }
 
 TEST(config, two_spellings_of_one_user_are_one_exception) {
         expect_valid("[account root]\nbytes = 1\n[account 0]\npeers = 2\n");
         cr_assert_eq(config->n_exceptions, 1);
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_BYTES], 1);
-        cr_assert_eq(config->exceptions[0].max[ACCOUNT_PEERS], 2);
+        cr_assert_eq(config->exceptions[0].limits.max[ACCOUNT_BYTES], 1);
+        cr_assert_eq(config->exceptions[0].limits.max[ACCOUNT_PEERS], 2);
         done();
 }
 
@@ -422,8 +444,8 @@ TEST(config, directories_come_out_with_parents_before_children) {
 }
 
 TEST(config, a_directory_that_cannot_be_is_an_error) {
-        expect_error(2, "[directory a]: a name starts with '/'", "[directory a]\nmode = 0755\n");
-        expect_error(2, "[directory /a/..]: a component of a name is neither '.' nor '..'",
+        expect_error(1, "[directory a]: a name starts with '/'", "[directory a]\nmode = 0755\n");
+        expect_error(1, "[directory /a/..]: a component of a name is neither '.' nor '..'",
                      "[directory /a/..]\nmode = 0755\n");
         expect_error(2, "mode=2777: must be an octal mode of at most 1777", "[directory /a]\nmode = 2777\n");
         expect_error(2, "mode=rwx: must be an octal mode of at most 1777", "[directory /a]\nmode = rwx\n");
