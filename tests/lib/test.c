@@ -319,12 +319,16 @@ static void child_forget(Child *child) {
         child->pid = 0;
 }
 
+/* A byte, because children that were forked later may have this end too. */
+void child_continue(Child *child) {
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)!write(child->go, "", 1);
+}
+
 void child_release(Child *child) {
         int status;
 
-        /* A byte, because children that were forked later may have this end too. */
-        (void)signal(SIGPIPE, SIG_IGN);
-        (void)!write(child->go, "", 1);
+        child_continue(child);
         child->go = close_fd(child->go);
         status = test_wait_pid(child->pid);
         child_forget(child);

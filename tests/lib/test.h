@@ -129,6 +129,8 @@ void child_spawn(Child *child, TestFn fn, void *userdata);
 void child_arrive(int64_t value);
 /* In the child: closes every descriptor but those two, the standard ones, and keep (-1: none). */
 void child_close_fds_but(int keep);
+/* Lets the child go on, to arrive again. */
+void child_continue(Child *child);
 /* Lets the child go on, waits for its end, and requires that fn returned 0. */
 void child_release(Child *child);
 /* Kills the child with SIGKILL and waits for its end. */
