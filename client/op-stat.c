@@ -125,16 +125,25 @@ static int wait_decode(shmd_call *call, const ProtobufCMessage *reply, void *out
 /* The broker keeps the deadline. Ours stands behind it, in case nobody answers. */
 static const Op op_wait = { .kind = MESSAGE_WAIT, .grace_ns = CLIENT_NS_PER_S, .decode = wait_decode };
 
-int shmd_wait_start(shmd *client, const char *path,
-                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+static int wait_start(shmd *client, uint32_t until, const char *path, uint64_t region,
+                      uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
         Shmd__Wait wait = SHMD__WAIT__INIT;
-        int r;
+        int r = 0;
 
-        r = request_path(client, path, 0, &wait.path);
+        if (path || !region)
+                r = request_path(client, path, 0, &wait.path);
+        else
+                wait.region = region;
         if (r)
                 return r;
+        wait.until = until;
         wait.timeout_ns = client_timeout(client, timeout_ns);
         return call_start(client, &op_wait, &wait.base, timeout_ns, callback, userdata, ret);
+}
+
+int shmd_wait_start(shmd *client, const char *path,
+                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+        return wait_start(client, SHMD__WAIT_FOR__WAIT_NAME, path, 0, timeout_ns, callback, userdata, ret);
 }
 
 int shmd_wait_finish(shmd_call *call, struct shmd_stat_result **ret) {
@@ -143,11 +152,36 @@ int shmd_wait_finish(shmd_call *call, struct shmd_stat_result **ret) {
         return call_finish(call, &op_wait, ret);
 }
 
-int shmd_wait(shmd *client, const char *path, struct shmd_stat_result **ret, uint64_t timeout_ns) {
+static int wait_for(shmd *client, uint32_t until, const char *path, uint64_t region,
+                    struct shmd_stat_result **ret, uint64_t timeout_ns) {
         CallWait wait = { .out = ret };
 
         if (ret)
                 *ret = NULL;
         return call_wait(&wait, client,
-                         shmd_wait_start(client, path, timeout_ns, call_waited, &wait, &wait.call));
+                         wait_start(client, until, path, region, timeout_ns, call_waited, &wait, &wait.call));
+}
+
+int shmd_wait(shmd *client, const char *path, struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        return wait_for(client, SHMD__WAIT_FOR__WAIT_NAME, path, 0, ret, timeout_ns);
+}
+
+int shmd_wait_unheld_start(shmd *client, const char *path, uint64_t region,
+                           uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+        return wait_start(client, SHMD__WAIT_FOR__WAIT_UNHELD, path, region, timeout_ns, callback, userdata, ret);
+}
+
+int shmd_wait_unheld(shmd *client, const char *path, uint64_t region,
+                     struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        return wait_for(client, SHMD__WAIT_FOR__WAIT_UNHELD, path, region, ret, timeout_ns);
+}
+
+int shmd_wait_frozen_start(shmd *client, const char *path, uint64_t region,
+                           uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
+        return wait_start(client, SHMD__WAIT_FOR__WAIT_FROZEN, path, region, timeout_ns, callback, userdata, ret);
+}
+
+int shmd_wait_frozen(shmd *client, const char *path, uint64_t region,
+                     struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        return wait_for(client, SHMD__WAIT_FOR__WAIT_FROZEN, path, region, ret, timeout_ns);
 }

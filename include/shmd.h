@@ -517,6 +517,22 @@ SHMD_PUBLIC int shmd_wait_start(shmd *client, const char *path,
                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_wait_finish(shmd_call *call, struct shmd_stat_result **ret);
 
+/* Waits until nobody holds the region that the name stands for now, or that has this number (path
+ * NULL; one's own), by the kernel's word: no descriptor, mapping or message in flight is left; or
+ * until it is frozen. At once if it is so already. What counts is the region as it was found, even
+ * if the name goes. *ret as for shmd_wait(), its path empty if that name is not the region's any
+ * more. Both end with shmd_wait_finish().
+ * Errors: -ETIMEDOUT, -ENOENT (no such name or number; or frozen: the region is gone), -EISDIR,
+ * -EACCES, -EDQUOT, -EINVAL. */
+SHMD_PUBLIC int shmd_wait_unheld(shmd *client, const char *path, uint64_t region,
+                                 struct shmd_stat_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_wait_unheld_start(shmd *client, const char *path, uint64_t region,
+                                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_wait_frozen(shmd *client, const char *path, uint64_t region,
+                                 struct shmd_stat_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_wait_frozen_start(shmd *client, const char *path, uint64_t region,
+                                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+
 /* -- limits and figures -------------------------------------------------------------- */
 
 enum {

@@ -255,17 +255,39 @@ int command_stat(Ctl *ctl, int argc, char **argv) {
 
 /* -- wait ------------------------------------------------------------------------------------ */
 
+typedef struct WaitArgs {
+        const char *path;
+        bool unheld;
+        bool frozen;
+} WaitArgs;
+
+static const struct argp_option wait_options[] = {
+        { "unheld", 'u', NULL, 0, "Wait until nobody holds the region any more", 0 },
+        { "frozen", 'f', NULL, 0, "Wait until the region is frozen", 0 },
+        { 0 },
+};
+
 static error_t parse_wait(int key, char *arg, struct argp_state *state) {
-        const char **path = state->input;
+        WaitArgs *args = state->input;
         Operands operands;
 
         switch (key) {
+        case 'u':
+                args->unheld = true;
+                return 0;
+        case 'f':
+                args->frozen = true;
+                return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &operands, 1, 1, 0);
-                *path = operands.names[0];
+                args->path = operands.names[0];
                 return 0;
         case ARGP_KEY_NO_ARGS:
                 argp_error(state, "a name is missing");
+                return 0;
+        case ARGP_KEY_END:
+                if (args->unheld && args->frozen)
+                        argp_error(state, "--unheld and --frozen are two things to wait for");
                 return 0;
         default:
                 return ARGP_ERR_UNKNOWN;
@@ -273,16 +295,19 @@ static error_t parse_wait(int key, char *arg, struct argp_state *state) {
 }
 
 const struct argp command_wait_argp = {
+        .options = wait_options,
         .parser = parse_wait,
         .args_doc = "NAME",
-        .doc = "Waits until the name NAME exists, and says what has it. Without --timeout it waits as long as the "
-               "broker lets anybody wait; exit status 124 if the name did not come in time.\v"
+        .doc = "Waits until the name NAME exists, and says what has it; or until nobody holds the region that has the "
+               "name now, or it is frozen. Without --timeout it waits as long as the broker lets anybody wait; exit "
+               "status 124 if it did not happen in time.\v"
                "Examples:\n"
                "  shmdctl wait /camera/frame0 && consumer /camera/frame0\n"
-               "  shmdctl wait /map --timeout=10s --quiet",
+               "  shmdctl wait /map --timeout=10s --quiet\n"
+               "  shmdctl wait --unheld /old && echo everybody let go",
 };
 
-static void report_wait(Ctl *ctl, const struct shmd_stat_result *result) {
+static void report_wait(Ctl *ctl, const WaitArgs *args, const struct shmd_stat_result *result) {
         const struct shmd_node *node = &result->node;
         char size[OUTPUT_NUMBER_MAX];
 
@@ -292,27 +317,36 @@ static void report_wait(Ctl *ctl, const struct shmd_stat_result *result) {
         }
         if (ctl->quiet)
                 return;
-        output_text(node->path, stdout);
+        output_text(node->path[0] ? node->path : args->path, stdout);
         if (node->kind == SHMD_NODE_DIRECTORY)
                 printf(": directory\n");
         else
-                printf(": region %" PRIu64 ", %s\n", node->region, output_size(ctl, size, node->size));
+                printf(": region %" PRIu64 ", %s%s\n", node->region, output_size(ctl, size, node->size),
+                       args->unheld ? ", held by nobody" : args->frozen ? ", frozen" : "");
+}
+
+static int wait_for(Ctl *ctl, const WaitArgs *args, struct shmd_stat_result **ret, uint64_t timeout_ns) {
+        if (args->unheld)
+                return shmd_wait_unheld(ctl->client, args->path, 0, ret, timeout_ns);
+        if (args->frozen)
+                return shmd_wait_frozen(ctl->client, args->path, 0, ret, timeout_ns);
+        return shmd_wait(ctl->client, args->path, ret, timeout_ns);
 }
 
 int command_wait(Ctl *ctl, int argc, char **argv) {
         CLEANUP(shmd_stat_freep) struct shmd_stat_result *result = NULL;
-        const char *path = NULL;
+        WaitArgs args = { 0 };
         uint64_t timeout_ns;
         int r;
 
-        ctl_parse(ctl, &path, argc, argv);
+        ctl_parse(ctl, &args, argc, argv);
         timeout_ns = ctl->timeout_ns == SHMD_TIMEOUT_DEFAULT ? SHMD_TIMEOUT_NONE : ctl->timeout_ns;
         r = ctl_connect(ctl);
         if (r)
                 return r;
-        r = shmd_wait(ctl->client, path, &result, timeout_ns);
+        r = wait_for(ctl, &args, &result, timeout_ns);
         if (r < 0)
-                return fail_call(ctl, path, r);
-        report_wait(ctl, result);
+                return fail_call(ctl, args.path, r);
+        report_wait(ctl, &args, result);
         return CTL_DONE;
 }

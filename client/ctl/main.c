@@ -31,7 +31,7 @@ const Command ctl_commands[] = {
         { "rmdir",   command_rmdir,   "Remove empty directories",                     &command_rmdir_argp },
         { "chmod",   command_chmod,   "Change who may do what",                       &command_chmod_argp },
         { "chown",   command_chown,   "Change owner and group",                       &command_chown_argp },
-        { "wait",    command_wait,    "Wait until a name exists",                     &command_wait_argp },
+        { "wait",    command_wait,    "Wait for a name, or until a region is let go", &command_wait_argp },
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },
         { "stats",   command_stats,   "Show the broker's figures since its start",    &command_stats_argp },

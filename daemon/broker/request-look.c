@@ -1,4 +1,4 @@
-/* Requests that look: stat, list, wait, df, stats, doctor. */
+/* Requests that look: stat, list, df, stats, doctor. */
 
 #include <string.h>
 
@@ -309,76 +309,6 @@ int request_list(Request *request) {
                                              "no read and search permission on the directory");
         r = list_begin(request, list, base, &node);
         return r ? r : list_page(request, list, base, node);
-}
-
-/* -- wait ------------------------------------------------------------------------------- */
-
-static void answer_wait(Peer *peer, uint64_t serial, Node *node, Charge *charge) {
-        Shmd__WaitReply reply = SHMD__WAIT_REPLY__INIT;
-        char path[PATH_BYTES_MAX];
-        Shmd__Node description;
-
-        request_describe(node, node->region, path, &description);
-        reply.node = &description;
-        peer_answer(peer, MESSAGE_WAIT, serial, &reply.base, charge);
-}
-
-static void refuse_timeout(Refusal *refusal, const void *path, size_t n) {
-        audit_refuse(refusal, SHMD__ERROR__ERROR_TIMEOUT, SHMD__REASON__REASON_DEADLINE, path, n,
-                     "the name did not appear in time");
-}
-
-static void wait_over(Waiter *waiter, Node *node) {
-        Peer *peer = waiter->userdata;
-        Refusal refusal;
-
-        if (node) {
-                answer_wait(peer, waiter->serial, node, &waiter->charge);
-        } else {
-                refuse_timeout(&refusal, waiter->path, waiter->n_path);
-                peer_refuse(peer, MESSAGE_WAIT, waiter->serial, &refusal, &waiter->charge);
-        }
-        (void)waiter_free(waiter);
-}
-
-static int wait_begin(Request *request, const Shmd__Wait *wait) {
-        uint64_t longest = request->broker->options->wait_max_ns;
-        uint64_t until = time_now() + (wait->timeout_ns < longest ? wait->timeout_ns : longest);
-        Peer *peer = request->peer;
-        Shortage shortage;
-        Waiter *waiter;
-        int r;
-
-        r = waiter_new(&waiter, &request->broker->waiters, peer->account, &peer->who,
-                       wait->path.data, wait->path.len, until, wait_over, peer, &shortage);
-        if (r == WATCH_E_QUOTA)
-                return request_shortage(request, &shortage, wait->path.data, wait->path.len);
-        if (r)
-                return error_fold(r);
-        waiter->serial = request->serial;
-        list_append(&peer->waiters, &waiter->link);
-        return REQUEST_E_PENDING;
-}
-
-int request_wait(Request *request) {
-        const Shmd__Wait *wait = (const Shmd__Wait *)request->message;
-        Spot spot;
-        int r;
-
-        r = tree_find(&request->broker->tree, &request->peer->who, wait->path.data, wait->path.len, &spot);
-        if (r && r != TREE_E_MISSING) {
-                audit_tree(&request->refusal, r, &spot, false);
-                return REQUEST_E_REFUSED;
-        }
-        if (r == 0) {
-                answer_wait(request->peer, request->serial, spot.node, NULL);
-                return 0;
-        }
-        if (wait->timeout_ns == 0) {
-                refuse_timeout(&request->refusal, wait->path.data, wait->path.len);
-                return REQUEST_E_REFUSED;
-        }
-        return wait_begin(request, wait);
 }
 
 /* -- df --------------------------------------------------------------------------------- */

@@ -83,7 +83,7 @@ int request_check_flags(Request *request, uint32_t flags, uint32_t known);
  * bytes of its path may go (PATH_BYTES_MAX). */
 void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret);
 
-/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c. */
+/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c, request-watch.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);

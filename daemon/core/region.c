@@ -3,6 +3,7 @@
 #include "core/region.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
@@ -286,7 +287,7 @@ static void punch_turn(Regions *regions) {
 
 /* -- asking --------------------------------------------------------------------------- */
 
-static bool region_is_held(Region *region) {
+bool region_is_held(Region *region) {
         int r;
 
         if (region->lent)
@@ -604,6 +605,12 @@ uint32_t region_seals(Region *region) {
         if (region->freezable || !region->seals)
                 region->seals = memfd_seals(region->fd);
         return region->seals;
+}
+
+bool region_is_frozen(Region *region) {
+        uint32_t seals = region_seals(region);
+
+        return seals & F_SEAL_SEAL && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
 }
 
 /* -- all of them ---------------------------------------------------------------------- */

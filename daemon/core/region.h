@@ -232,6 +232,11 @@ void region_return(Region *region);
 
 /* F_SEAL_* of its inode; asked once, unless somebody may add to them. */
 uint32_t region_seals(Region *region);
+/* Whether nobody can get it for writing any more, and no seal changes. */
+bool region_is_frozen(Region *region);
+
+/* Whether somebody holds it, by the kernel's word, or without leases by what marks and connections say. */
+bool region_is_held(Region *region);
 
 /* Bytes charged: the size rounded up to its pages. */
 static inline uint64_t region_charged(const Region *region) {

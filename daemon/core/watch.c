@@ -1,4 +1,4 @@
-/* Waiting for names: see the header for the model. */
+/* Waiting for one thing: see the header for the model. */
 
 #include "core/watch.h"
 
@@ -49,11 +49,12 @@ static void waiter_expired(Deadline *deadline, void *userdata) {
         Waiter *waiter = userdata;
 
         (void)deadline;
-        waiter->fn(waiter, NULL);
+        waiter->fn(waiter, WAITER_LATE, NULL);
 }
 
-int waiter_new(Waiter **ret, Waiters *waiters, Account *account, const Credentials *who,
-               const void *path, size_t n_path, uint64_t until, WaiterFn fn, void *userdata, Shortage *shortage) {
+/* One that waits for nothing yet, charged and in no tree. */
+static int waiter_make(Waiter **ret, Waiters *waiters, Account *account, const Credentials *who,
+                       const void *path, size_t n_path, WaiterFn fn, void *userdata, Shortage *shortage) {
         static const Cost cost = { .slots = { [ACCOUNT_WATCHES] = 1, [ACCOUNT_PENDING] = 1 } };
         CLEANUP(waiter_freep) Waiter *waiter = NULL;
         int r;
@@ -73,13 +74,57 @@ int waiter_new(Waiter **ret, Waiters *waiters, Account *account, const Credentia
         };
         memcpy(waiter->path, path, n_path);
         list_init(&waiter->link);
-        (void)RB_INSERT(WaiterTree, &waiters->tree, waiter);
         ++waiters->n;
 
         r = account_charge(account, &cost, &waiter->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? WATCH_E_QUOTA : error_fold(r);
+
+        *ret = waiter;
+        waiter = NULL;
+        return 0;
+}
+
+int waiter_new(Waiter **ret, Waiters *waiters, Account *account, const Credentials *who,
+               const void *path, size_t n_path, uint64_t until, WaiterFn fn, void *userdata, Shortage *shortage) {
+        Waiter *waiter;
+        int r;
+
+        r = waiter_make(&waiter, waiters, account, who, path, n_path, fn, userdata, shortage);
+        if (r)
+                return r < 0 ? error_fold(r) : r;
+        waiter->in_tree = true;
+        (void)RB_INSERT(WaiterTree, &waiters->tree, waiter);
         deadline_arm(&waiter->deadline, waiters->deadlines, until, waiter_expired, waiter);
+        *ret = waiter;
+        return 0;
+}
+
+static void waiter_heard(RegionInterest *interest, RegionNews news) {
+        Waiter *waiter = interest->userdata;
+
+        /* Whom nobody holds and nobody can get any more nobody holds. */
+        if (news == waiter->until || (news == REGION_IS_GONE && waiter->until == REGION_IS_UNHELD))
+                waiter->fn(waiter, WAITER_DONE, NULL);
+        else if (news == REGION_IS_GONE)
+                waiter->fn(waiter, WAITER_GONE, NULL);
+}
+
+int waiter_new_for_region(Waiter **ret, Waiters *waiters, Account *account, const Credentials *who,
+                          Region *region, RegionNews until, const void *path, size_t n_path, uint64_t deadline,
+                          WaiterFn fn, void *userdata, Shortage *shortage) {
+        CLEANUP(waiter_freep) Waiter *waiter = NULL;
+        bool holders = until == REGION_IS_UNHELD;
+        int r;
+
+        r = waiter_make(&waiter, waiters, account, who, path, n_path, fn, userdata, shortage);
+        if (r)
+                return r < 0 ? error_fold(r) : r;
+        waiter->region = region;
+        waiter->until = until;
+        if (!region_take_interest(region, &waiter->interest, holders, waiter_heard, waiter))
+                return WATCH_E_DONE;
+        deadline_arm(&waiter->deadline, waiters->deadlines, deadline, waiter_expired, waiter);
 
         *ret = waiter;
         waiter = NULL;
@@ -89,7 +134,9 @@ int waiter_new(Waiter **ret, Waiters *waiters, Account *account, const Credentia
 Waiter *waiter_free(Waiter *waiter) {
         if (!waiter)
                 return NULL;
-        (void)RB_REMOVE(WaiterTree, &waiter->waiters->tree, waiter);
+        if (waiter->in_tree)
+                (void)RB_REMOVE(WaiterTree, &waiter->waiters->tree, waiter);
+        region_drop_interest(&waiter->interest);
         --waiter->waiters->n;
         list_unlink(&waiter->link);
         deadline_disarm(&waiter->deadline);
@@ -117,7 +164,7 @@ static void waiter_try(Waiter *waiter) {
         Spot spot;
 
         if (tree_find(waiter->waiters->names, &waiter->who, waiter->path, waiter->n_path, &spot) == 0)
-                waiter->fn(waiter, spot.node);
+                waiter->fn(waiter, WAITER_DONE, spot.node);
 }
 
 static bool is_below(const Waiter *waiter, const char *path, size_t n_path) {

@@ -798,7 +798,22 @@ test_wait() {
         check 'wait ends when the name comes' [ $? -eq 0 ]
         check 'wait says what it is' grep -Eq '^/later: region [0-9]+, 64K$' "$dir/waited"
         json 'wait for what is there ends at once' 'd["path"] == "/later" and d["size"] == 65536' wait /later
+
+        expect 'wait --unheld and --frozen exclude each other' 2 wait --unheld --frozen /later
+        json 'wait --unheld ends at once where nobody holds it' 'd["path"] == "/later"' wait --unheld /later
+        expect 'wait --frozen has its deadline' 124 wait --frozen /later --timeout=200ms
         expect 'rm /later' 0 rm /later
+        check 'somebody holds it' hold_as "$me" create /grip 4K
+        expect 'wait --unheld has its deadline' 124 wait --unheld /grip --timeout=200ms
+        as "$me" shmdctl --socket="$socket" wait --unheld /grip --timeout=60s >"$dir/waited" 2>"$err" &
+        waiter=$!
+        check 'the broker knows of who waits for it' eventually eval \
+                '[ "$(as "$me" shmdctl --socket="$socket" stats --json | field "d[\"waiters\"]")" -eq 1 ]'
+        release
+        wait "$waiter"
+        check 'wait --unheld ends when its last holder does' [ $? -eq 0 ]
+        check 'wait --unheld says so' grep -Eq '^/grip: region [0-9]+, 4.0K, held by nobody$' "$dir/waited"
+        expect 'and it is still there' 0 rm /grip
 }
 
 # -- figures ------------------------------------------------------------------------------------------

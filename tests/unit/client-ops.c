@@ -529,6 +529,41 @@ TEST(client_ops, wait_returns_what_appeared) {
         peer_join(client);
 }
 
+static void script_wait_for_region(Peer *peer) {
+        static const uint32_t until[] = { SHMD__WAIT_FOR__WAIT_UNHELD, SHMD__WAIT_FOR__WAIT_FROZEN };
+
+        for (int i = 0; i < 4; ++i) {
+                const Shmd__Wait *wait = peer_expect(peer, MESSAGE_WAIT);
+
+                REQUIRE(wait->until == until[i / 2] && wait->region == 0 && is(&wait->path, "/a/b"));
+                REQUIRE(wait->timeout_ns == 7 * SECOND);
+                peer_reply(peer, MESSAGE(WaitReply, wait_reply, .node = (Shmd__Node *)&region_node), NULL, 0);
+        }
+        for (int i = 0; i < 2; ++i) {
+                const Shmd__Wait *wait = peer_expect(peer, MESSAGE_WAIT);
+
+                REQUIRE(wait->until == until[i] && wait->region == 9 && wait->path.len == 0);
+                peer_reply(peer, MESSAGE(WaitReply, wait_reply, .node = (Shmd__Node *)&region_node), NULL, 0);
+        }
+}
+
+TEST(client_ops, wait_for_a_region_says_what_for_and_by_name_or_number) {
+        shmd *client = peer_start_and_connect(script_wait_for_region);
+
+        cr_assert_eq(shmd_wait_unheld(client, "/a/b", 9, &stat_got, 7 * SECOND), 0);
+        stat_got = shmd_stat_free(stat_got);
+        dispatch(client, shmd_wait_unheld_start(client, "/a/b", 9, 7 * SECOND, finish_wait, NULL, NULL));
+        stat_got = shmd_stat_free(stat_got);
+        cr_assert_eq(shmd_wait_frozen(client, "/a/b", 0, &stat_got, 7 * SECOND), 0);
+        stat_got = shmd_stat_free(stat_got);
+        dispatch(client, shmd_wait_frozen_start(client, "/a/b", 0, 7 * SECOND, finish_wait, NULL, NULL));
+        stat_got = shmd_stat_free(stat_got);
+        cr_assert_eq(shmd_wait_unheld(client, NULL, 9, NULL, SECOND), 0);
+        cr_assert_eq(shmd_wait_frozen(client, NULL, 9, NULL, SECOND), 0);
+        cr_assert_eq(shmd_wait_unheld(client, NULL, 0, NULL, SECOND), -EINVAL);
+        peer_join(client);
+}
+
 static void script_list(Peer *peer) {
         Shmd__Node *nodes[] = { (Shmd__Node *)&directory_node, (Shmd__Node *)&region_node };
         const Shmd__List *list;

@@ -1,4 +1,5 @@
-/* daemon/core/watch: who waits for a name hears of it once, and only if it may. */
+/* daemon/core/watch: who waits for a name hears of it once, and only if it may; who waits for a region
+ * hears what became of it. */
 
 #include "daemon-house.h"
 
@@ -14,11 +15,13 @@ static House house;
 static Waiters waiters;
 static Account *alice;
 static Credentials who, stranger;
-static char heard[256];         /* "name:path name:- " */
+static char heard[256];         /* "name:path name:late " */
 
-static void over(Waiter *waiter, Node *node) {
-        char path[PATH_BYTES_MAX + 1] = "-";
+static void over(Waiter *waiter, WaiterEnd end, Node *node) {
+        static const char *const ends[] = { "done", "late", "gone" };
+        char path[PATH_BYTES_MAX + 1];
 
+        (void)strcpy(path, ends[end]);
         if (node)
                 path[tree_path(node, path)] = '\0';
         (void)strcat(strcat(strcat(strcat(heard, waiter->userdata), ":"), path), " ");
@@ -130,11 +133,11 @@ TEST(watch, time_that_is_over_is_told_once) {
         deadlines_run(&house.deadlines, now + 99);
         cr_assert_str_eq(heard, "");
         deadlines_run(&house.deadlines, now + 100);
-        cr_assert_str_eq(heard, "early:- ");
+        cr_assert_str_eq(heard, "early:late ");
         make("/x");
-        cr_assert_str_eq(heard, "early:- late:/x ");
+        cr_assert_str_eq(heard, "early:late late:/x ");
         deadlines_run(&house.deadlines, now + 300);
-        cr_assert_str_eq(heard, "early:- late:/x ");
+        cr_assert_str_eq(heard, "early:late late:/x ");
         end();
 }
 
@@ -183,7 +186,7 @@ TEST(watch, changed_permissions_are_told_to_all_below_and_nobody_beside) {
         (void)waiting;
         (void)itself;
         deadlines_run(&house.deadlines, DEADLINE_NEVER);
-        cr_assert_neq(strstr(heard, "3:- "), NULL);
+        cr_assert_neq(strstr(heard, "3:late "), NULL);
         end();
 }
 
@@ -265,4 +268,80 @@ static int end_with_waiters(void *userdata) {
 
 TEST(watch, one_that_is_left_at_the_end_is_a_bug) {
         house_expect_signal(SIGABRT, end_with_waiters, NULL);
+}
+
+/* -- waiting for a region -------------------------------------------------------------------- */
+
+static int wait_region(Waiter **ret, Region *region, RegionNews until, const char *name) {
+        return waiter_new_for_region(ret, &waiters, alice, &who, region, until, N("/x"), DEADLINE_NEVER - 1, over,
+                                     (void *)name, NULL);
+}
+
+static void drain(void) {
+        for (int i = 0; i < 3; ++i)
+                house_turn(&house);
+}
+
+TEST(watch, that_nobody_holds_a_region_is_told_when_the_last_holder_lets_go) {
+        Waiter *waiter;
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 4096);
+        cr_assert_eq(wait_region(&waiter, region, REGION_IS_UNHELD, "w"), WATCH_E_DONE);
+        cr_assert_eq(alice->used[ACCOUNT_WATCHES], 0);
+        cr_assert_eq(region->watch, -1);
+
+        fd = house_hold(region, true);
+        REQUIRE(wait_region(&waiter, region, REGION_IS_UNHELD, "w") == 0);
+        cr_assert_eq(alice->used[ACCOUNT_WATCHES], 1);
+        cr_assert_eq(alice->used[ACCOUNT_PENDING], 1);
+        region_tell(region, REGION_WAS_GRANTED);
+        region_tell(region, REGION_WAS_FROZEN);
+        cr_assert_str_eq(heard, "");
+        close_fd(fd);
+        house_until(&house, heard[0]);
+        cr_assert_str_eq(heard, "w:done ");
+        cr_assert_eq(region->watch, -1, "the watch goes with the wait");
+        end();
+}
+
+TEST(watch, a_region_that_goes_is_held_by_nobody_and_will_never_be_frozen) {
+        Waiter *unheld, *frozen;
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        REQUIRE(wait_region(&frozen, region, REGION_WAS_FROZEN, "frozen") == 0);
+        cr_assert_eq(region->watch, -1, "nobody asks after its holders");
+        REQUIRE(wait_region(&unheld, region, REGION_IS_UNHELD, "unheld") == 0);
+        region_unlink(region);
+        drain();
+        cr_assert_str_eq(heard, "", "its name is gone, its holder is not");
+        close_fd(fd);
+        house_until(&house, heard[0]);
+        cr_assert_str_eq(heard, "frozen:gone unheld:done ");
+        end();
+}
+
+TEST(watch, that_a_region_was_frozen_is_told_to_who_waits_for_it) {
+        Waiter *frozen, *unheld;
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        REQUIRE(wait_region(&frozen, region, REGION_WAS_FROZEN, "frozen") == 0);
+        REQUIRE(wait_region(&unheld, region, REGION_IS_UNHELD, "unheld") == 0);
+        region_tell(region, REGION_WAS_FROZEN);
+        cr_assert_str_eq(heard, "frozen:done ");
+        deadlines_run(&house.deadlines, DEADLINE_NEVER);
+        cr_assert_str_eq(heard, "frozen:done unheld:late ");
+        cr_assert_eq(region->watch, -1);
+        close_fd(fd);
+        end();
 }

@@ -12,6 +12,7 @@ _shmdctl_options() {
         stat)    echo "--id= --holders $global" ;;
         mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
+        wait)    echo "--unheld --frozen $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
         ping)    echo "--count= --interval= $global" ;;
         *)       echo "$global" ;;
