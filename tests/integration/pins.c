@@ -404,6 +404,68 @@ TEST(pins, what_io_uring_keeps_is_bounded_by_the_users_locked_memory_and_charged
         scene_end(&scene);
 }
 
+/* -- huge pages nobody asked for -------------------------------------------------------------------- */
+
+/* What a region that is mapped to the end of its last huge page has after its holder made that of it. */
+static uint64_t allocated_when_collapsed(Client *client, uint64_t size, uint32_t rights) {
+        size_t whole = (size + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+        Grant grant = GRANT_NULL, mine = GRANT_NULL;
+        struct stat st;
+        char *memory;
+
+        client_expect_done(client, call_create(client, "/r", size, &grant));
+        REQUIRE(pwrite(grant.fd, "x", 1, 0) == 1 && pwrite(grant.fd, "x", 1, (off_t)size - 1) == 1);
+        client_expect_done(client, call_open(client, "/r", rights, &mine));
+        memory = mmap(NULL, whole + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(memory != MAP_FAILED);
+        memory = (char *)(((uintptr_t)memory + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
+        REQUIRE(mmap(memory, whole, rights == READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                     mine.fd, 0) == memory, "%s", strerror(errno));
+        (void)madvise(memory, whole, MADV_COLLAPSE);
+        REQUIRE(fstat(mine.fd, &st) == 0);
+        client_expect_done(client, call_stat(client, "/r"));
+        REQUIRE(((Shmd__StatReply *)client->reply)->node->charge == (size + PAGE - 1) / PAGE * PAGE);
+
+        REQUIRE(munmap(memory, whole) == 0);
+        grant_deinit(&grant);
+        grant_deinit(&mine);
+        client_expect_done(client, call_unlink(client, "/r"));
+        client_expect_used(client, BYTES_SLOT, 0);
+        return (uint64_t)st.st_blocks * 512;
+}
+
+static int collapse_tails(void *userdata) {
+        static const uint64_t sizes[] = { 1, PAGE, 100 * PAGE + 1, HUGE_PAGE + 1, QUOTA };
+        static const uint32_t rights[] = { READ_ONLY, READ_WRITE };
+        Scene *scene = userdata;
+        Client *client = become_mallory(scene);
+        uint64_t before = usage(scene);
+
+        for (size_t i = 0; i < 2; ++i)
+                for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); ++k) {
+                        uint64_t whole = (sizes[k] + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1);
+                        uint64_t allocated = allocated_when_collapsed(client, sizes[k], rights[i]);
+
+                        fprintf(stderr, "a region of %" PRIu64 " bytes, mapped for %s: %" PRIu64 " KiB allocated\n",
+                                sizes[k], i ? "writing" : "reading", allocated >> 10);
+                        REQUIRE(allocated <= whole);
+                }
+        REQUIRE(!scene->have_cgroup ||
+                test_eventually(is_back, (uint64_t[]){ before + SLACK, (uint64_t)(uintptr_t)scene }));
+        client = client_free(client);
+        return 0;
+}
+
+/* The kernel fills the last huge page of a file up whatever the size and the seals say. */
+TEST(pins, attack_064_a_holder_can_make_a_huge_page_of_a_regions_end_and_that_is_all) {
+        Scene scene = scene_begin();
+        Child child = CHILD_NULL;
+
+        child_start(&child, collapse_tails, &scene);
+        child_release(&child);
+        scene_end(&scene);
+}
+
 /* -- what it cannot do ------------------------------------------------------------------------------- */
 
 TEST(pins, a_page_in_a_pipe_is_never_shared_with_who_comes_after) {
