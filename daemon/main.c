@@ -249,6 +249,7 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
                 .n_directories = config->n_directories,
                 .root_mode = (mode_t)config->root_mode,
                 .wait_max_ns = config->wait_max,
+                .ticket_max_ns = config->ticket_max,
                 .hello_ns = config->hello,
                 .stall_ns = config->stall,
                 .helper_ns = config->helper,

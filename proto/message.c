@@ -65,6 +65,11 @@ void arena_reset(Arena *arena) {
         arena->overflowed = false;
 }
 
+void arena_wipe(Arena *arena) {
+        explicit_bzero(arena->bytes, arena->used);
+        arena_reset(arena);
+}
+
 static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;

@@ -88,6 +88,8 @@ int arena_new(Arena **ret, size_t n);
 Arena *arena_free(Arena *arena);
 /* Forgets everything in it; memory from it becomes invalid. */
 void arena_reset(Arena *arena);
+/* The same, and leaves nothing of it readable. */
+void arena_wipe(Arena *arena);
 /* Return: memory aligned for anything, or NULL when the arena is full. */
 void *arena_alloc(Arena *arena, size_t n);
 

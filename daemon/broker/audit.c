@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/region.h"
 #include "proto/acltext.h"
 #include "util/deadline.h"
 #include "util/log.h"
@@ -242,6 +243,26 @@ void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pi
                 log_u64(&line, "limit", refusal->limit);
         }
         log_text(&line, "message", refusal->sentence);
+        end_with_suppressed(&line, voice);
+}
+
+void audit_log_ticket(const char *event, const Ticket *ticket, Account *account, uint64_t peer, pid_t pid) {
+        Voice *voice = accounts_voice(account->accounts, account->uid);
+        LogLine line;
+
+        if (!may_say(voice, time_now()))
+                return;
+
+        log_begin(&line, LOG_INFORM, event);
+        log_u64(&line, "uid", account->uid);
+        log_u64(&line, "pid", (uint64_t)pid);
+        log_u64(&line, "peer", peer);
+        log_u64(&line, "ticket", ticket->id);
+        log_u64(&line, "region", ticket->region->id);
+        log_text(&line, "rights", ticket->spec.writable ? "read-write" : "read-only");
+        log_u64(&line, "left", ticket->left);
+        if (ticket->spec.one_user)
+                log_u64(&line, "for", ticket->spec.uid);
         end_with_suppressed(&line, voice);
 }
 

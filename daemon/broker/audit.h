@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "acct/account.h"
+#include "core/ticket.h"
 #include "core/tree.h"
 #include "proto/message.h"
 
@@ -59,6 +60,9 @@ void audit_message(const Refusal *refusal, Shmd__Refusal *ret);
 
 /* The log's share. account: of the asker; request: its name. */
 void audit_log(const Refusal *refusal, Account *account, uint64_t peer, pid_t pid, const char *request);
+
+/* A ticket was issued, or used: what, by whom; of the ticket only its number. */
+void audit_log_ticket(const char *event, const Ticket *ticket, Account *account, uint64_t peer, pid_t pid);
 
 /* A peer was closed for what it did. */
 void audit_log_closed(Account *account, uint64_t peer, pid_t pid, const char *reason);

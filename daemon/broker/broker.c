@@ -164,6 +164,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         deadlines_init(&broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
+        tickets_init(&broker->tickets, &broker->deadlines);
         waiters_init(&broker->waiters, &broker->tree, &broker->deadlines);
         helpers_init(&broker->helpers, &broker->deadlines, options->helper_ns);
 
@@ -227,6 +228,7 @@ bool broker_free(Broker *broker) {
                 regions_deinit(&broker->regions);
         if (broker->tree.root)
                 tree_deinit(&broker->tree);
+        tickets_deinit(&broker->tickets);
         grants_deinit(&broker->grants);
         broker->signals = source_free(broker->signals);
         broker->listener = listener_free(broker->listener);

@@ -15,6 +15,7 @@
 #include "broker/stats.h"
 #include "core/grant.h"
 #include "core/region.h"
+#include "core/ticket.h"
 #include "core/tree.h"
 #include "core/watch.h"
 #include "net/connection.h"
@@ -46,6 +47,7 @@ struct BrokerOptions {
         bool have_admin_group;
         gid_t admin_group;
         uint64_t wait_max_ns;
+        uint64_t ticket_max_ns;
         uint64_t hello_ns;
         uint64_t stall_ns;
         uint64_t helper_ns;
@@ -65,6 +67,7 @@ struct Broker {
         Tree tree;
         Grants grants;
         Regions regions;
+        Tickets tickets;
         Waiters waiters;
         Helpers helpers;
         Listener *listener;

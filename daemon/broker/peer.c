@@ -91,6 +91,8 @@ void peer_end(Peer *peer, const char *reason) {
 
 static void drop_held(Peer *peer) {
         list_unlink(&peer->held.link);
+        if (peer->held.packet)
+                explicit_bzero(peer->held.packet, peer->held.n_packet);         /* it may have a ticket in it */
         free(peer->held.packet);
         peer->held.packet = NULL;
         peer->held.sweep = 0;
@@ -234,7 +236,7 @@ static uint64_t held_wait(const HeldRequest *held, uint64_t now) {
         return wait < HELD_MIN_NS ? HELD_MIN_NS : wait > HELD_MAX_NS ? HELD_MAX_NS : wait;
 }
 
-int peer_hold(Peer *peer, size_t n_packet, bool soon) {
+int peer_hold(Peer *peer, size_t n_packet, uint64_t at) {
         HeldRequest *held = &peer->held;
         uint64_t now = time_now();
         int r;
@@ -251,7 +253,7 @@ int peer_hold(Peer *peer, size_t n_packet, bool soon) {
                 if (r)
                         return error_fold(r);
         }
-        held->at = soon ? 0 : now + held_wait(held, now);
+        held->at = at == PEER_HOLD_GROWING ? now + held_wait(held, now) : at;
         held_arm(peer->broker, held->at);
         return 0;
 }

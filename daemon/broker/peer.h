@@ -75,8 +75,10 @@ Peer *peers_first(Broker *broker);
 /* Who asks for a grant. */
 Asker peer_asker(const Peer *peer);
 
-/* Keeps the request in broker->request, to be asked again in the next turn (soon) or after a while
- * that grows, and reads nothing else until it is answered. Return: 0, -ENOMEM, or negative errno. */
-int peer_hold(Peer *peer, size_t n_packet, bool soon);
+/* Keeps the request in broker->request, to be asked again at a time (in the past: in the next turn) or
+ * after a while that grows, and reads nothing else until it is answered.
+ * Return: 0, -ENOMEM, or negative errno. */
+#define PEER_HOLD_GROWING UINT64_MAX
+int peer_hold(Peer *peer, size_t n_packet, uint64_t at);
 
 #endif

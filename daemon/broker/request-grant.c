@@ -1,6 +1,6 @@
-/* Requests that hand out memory: create, open, batch.
+/* Requests that hand out memory: create, open, batch, and what request-ticket.c makes of a redeem.
  *
- * All three are one thing: a list of items, each of which makes or finds a region and grants it,
+ * All are one thing: a list of items, each of which makes or finds a region and grants it,
  * all or nothing. What was made is kept in `Made` until every item worked; then it takes effect
  * together, the answer goes out with all descriptors, and whoever waited for a name is told.
  */
@@ -12,8 +12,10 @@
 #include "util/memfd.h"
 
 typedef struct Item {
-        const Shmd__Create *create;     /* one of the two */
+        const Shmd__Create *create;     /* one of the three */
         const Shmd__Open *open;
+        Region *region;                 /* by ticket, with these rights */
+        uint32_t rights;
 } Item;
 
 typedef struct Made {
@@ -92,16 +94,27 @@ static int refuse_grant(Request *request, int r, ProtobufCBinaryData path, const
 
 /* -- one item -------------------------------------------------------------------------- */
 
-static int grant_item(Request *request, Made *made, ProtobufCBinaryData path, uint32_t rights) {
-        Asker asker = peer_asker(request->peer);
+static int grant_to(Request *request, Made *made, const Asker *asker, ProtobufCBinaryData path, uint32_t rights) {
         Shortage shortage;
         int r;
 
-        if (rights == SHMD__RIGHTS__RIGHTS_NONE)
-                return 0;
-        r = grant_new(&made->grant, &made->fd, &request->broker->grants, made->region, &asker,
+        r = grant_new(&made->grant, &made->fd, &request->broker->grants, made->region, asker,
                       rights == SHMD__RIGHTS__RIGHTS_READ_WRITE, &shortage);
         return r ? refuse_grant(request, r, path, &shortage) : 0;
+}
+
+static int grant_item(Request *request, Made *made, ProtobufCBinaryData path, uint32_t rights) {
+        Asker asker = peer_asker(request->peer);
+
+        return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
+}
+
+static int ticket_item(Request *request, Made *made, Region *region, uint32_t rights) {
+        Asker asker = peer_asker(request->peer);
+
+        asker.ticket = true;
+        made->region = region;
+        return grant_to(request, made, &asker, (ProtobufCBinaryData){ .len = 0 }, rights);
 }
 
 /* Whether the asker may have these rights of an existing region. */
@@ -226,7 +239,8 @@ static int work_do(Request *request, Work *work, const Item *items, size_t n) {
                 *made = (Made){ .fd = -1 };
                 work->n = i + 1;
                 r = items[i].create ? create_item(request, made, items[i].create) :
-                                      open_item(request, made, items[i].open);
+                    items[i].open   ? open_item(request, made, items[i].open) :
+                                      ticket_item(request, made, items[i].region, items[i].rights);
                 if (r) {
                         work_undo(work);
                         request->refusal.index = (uint32_t)i;
@@ -312,6 +326,13 @@ int request_create(Request *request) {
 
 int request_open(Request *request) {
         Item item = { .open = (const Shmd__Open *)request->message };
+
+        return grant_all(request, &item, 1, false);
+}
+
+int request_grant_by_ticket(Request *request, Region *region, bool writable) {
+        Item item = { .region = region, .rights = writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE :
+                                                             SHMD__RIGHTS__RIGHTS_READ_ONLY };
 
         return grant_all(request, &item, 1, false);
 }

@@ -82,6 +82,7 @@ static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Hold
                 at->age_ns = now - grant->born;
                 at->pidfd_ino = grant->pidfd_ino;
                 at->marked = grant->marked;
+                at->ticket = grant->ticket;
                 at->connected = grant->grants->connected(grant->peer, grant->grants->userdata);
         }
         return n;

@@ -8,6 +8,9 @@
 #include "base/assert.h"
 #include "util/error.h"
 
+/* No answer with a ticket in it is longer. */
+#define SECRET_REPLY_MAX 256U
+
 static int request_unknown(Request *request);
 static int request_hello(Request *request);
 static int request_ping(Request *request);
@@ -22,6 +25,7 @@ static const struct {
         unsigned int states;    /* peer states in which it is legal */
         RequestRight right;     /* checked here, before fn */
         bool grants;            /* its reply can carry descriptors: fn asks for room itself */
+        bool secret;            /* it, or its reply, has a ticket in it: no copy is left behind */
 } requests[_MESSAGE_N] = {
         [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false },
         [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false },
@@ -49,10 +53,10 @@ static const struct {
         [MESSAGE_FREEZE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WATCH]   = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_UNWATCH] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TICKET]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_REDEEM]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_REVOKE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TICKETS] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true },
+        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true },
+        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true },
+        [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_BELL]    = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
 };
@@ -153,14 +157,14 @@ static int refuse_trouble(Request *request, int error) {
                               "the kernel refused what the broker needed for it (%s)", name ? name : "unknown");
 }
 
-static int hold(Peer *peer, size_t n_packet, bool soon) {
-        if (peer_hold(peer, n_packet, soon) == 0)
+static int hold(Peer *peer, size_t n_packet, uint64_t at) {
+        if (peer_hold(peer, n_packet, at) == 0)
                 return REQUEST_E_HELD;
         peer_end(peer, "resources");
         return REQUEST_E_CLOSED;
 }
 
-int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
+static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
         Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial };
         uint64_t began = peer->held.packet ? peer->held.since : time_now();
         bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
@@ -180,8 +184,11 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
 
         switch (r) {
         case REQUEST_E_SOON:
+                return hold(peer, header->length, 0);
         case REQUEST_E_LATER:
-                return hold(peer, header->length, r == REQUEST_E_SOON);
+                return hold(peer, header->length, PEER_HOLD_GROWING);
+        case REQUEST_E_AT:
+                return hold(peer, header->length, request.again);
         case REQUEST_E_REFUSED:
                 peer_refuse(peer, header->kind, header->serial, &request.refusal, NULL);
                 break;
@@ -190,6 +197,18 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
         }
         stats_request(&peer->broker->stats, header->kind, r == REQUEST_E_REFUSED, time_now() - began);
         return deadline_is_armed(&peer->end) ? REQUEST_E_CLOSED : 0;
+}
+
+int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
+        Broker *broker = peer->broker;
+        int r = dispatch(peer, header, packet);
+
+        if (header->kind < _MESSAGE_N && requests[header->kind].secret) {
+                arena_wipe(broker->arena);
+                explicit_bzero(broker->request, header->length);
+                explicit_bzero(broker->reply, SECRET_REPLY_MAX);
+        }
+        return r;
 }
 
 /* -- for handlers --------------------------------------------------------------------- */

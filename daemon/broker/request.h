@@ -22,6 +22,7 @@ enum {
         REQUEST_E_REFUSED,      /* request->refusal says why */
         REQUEST_E_SOON,         /* something may be released in the next turns: ask again then */
         REQUEST_E_LATER,        /* the client, or its user, must read first: ask again in a while */
+        REQUEST_E_AT,           /* ask again at request->again */
         REQUEST_E_PENDING,      /* taken; the answer comes when it comes */
         REQUEST_E_HELD,         /* from the dispatcher: kept by the peer, to be asked again */
         REQUEST_E_CLOSED,       /* from the dispatcher: the peer is over */
@@ -33,6 +34,7 @@ typedef struct Request {
         unsigned int kind;
         uint64_t serial;
         const ProtobufCMessage *message;
+        uint64_t again;         /* CLOCK_MONOTONIC: for REQUEST_E_AT */
         Refusal refusal;
 } Request;
 
@@ -83,7 +85,12 @@ int request_check_flags(Request *request, uint32_t flags, uint32_t known);
  * bytes of its path may go (PATH_BYTES_MAX). */
 void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret);
 
-/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c, request-watch.c. */
+/* Grants a region by ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER,
+ * negative errno: then nothing was granted. */
+int request_grant_by_ticket(Request *request, Region *region, bool writable);
+
+/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c, request-ticket.c,
+ * request-watch.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -103,5 +110,9 @@ int request_list(Request *request);
 int request_df(Request *request);
 int request_stats(Request *request);
 int request_doctor(Request *request);
+int request_ticket(Request *request);
+int request_redeem(Request *request);
+int request_revoke(Request *request);
+int request_tickets(Request *request);
 
 #endif

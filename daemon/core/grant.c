@@ -260,6 +260,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 .uid = asker->uid,
                 .pid = asker->pid,
                 .writable = writable,
+                .ticket = asker->ticket,
                 .charge = CHARGE_NULL,
         };
         list_append(&region->grants.list, &grant->in_region);

@@ -47,6 +47,7 @@ typedef struct Asker {
         uid_t uid;
         pid_t pid;
         uint64_t pidfd_ino;
+        bool ticket;            /* brought one: neither mode nor ACL was asked */
 } Asker;
 
 struct Grant {
@@ -62,6 +63,7 @@ struct Grant {
         pid_t pid;
         bool writable;
         bool marked;
+        bool ticket;            /* got with a ticket */
         Charge charge;
 };
 

@@ -107,6 +107,7 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                 .probe = DEADLINE_NULL,
         };
         region_grants_init(&region->grants);
+        region_tickets_init(&region->tickets);
         list_init(&region->names);
         list_init(&region->link);
         list_init(&region->session);
@@ -232,6 +233,7 @@ Region *region_free(Region *region) {
         leave_state(region);
         list_unlink(&region->session);
         region_grants_clear(&region->grants);
+        (void)region_tickets_clear(&region->tickets);
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
         permissions_deinit(&region->permissions);
@@ -249,6 +251,7 @@ static void region_condemn(Region *region) {
         (void)RB_REMOVE(RegionTree, &regions->by_id, region);
         list_unlink(&region->session);
         region_grants_clear(&region->grants);
+        (void)region_tickets_clear(&region->tickets);
         region->state = REGION_STATE_CONDEMNED;
         list_append(&regions->condemned, &region->link);
         ++regions->n_condemned;
@@ -587,7 +590,10 @@ int region_link(Region *region, const Spot *spot, Shortage *shortage) {
 int region_chown(Region *region, Account *owner, Shortage *shortage) {
         int r = charge_move(&region->charge, owner, shortage);
 
-        return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        (void)region_tickets_clear(&region->tickets);
+        return 0;
 }
 
 void region_lend(Region *region) {

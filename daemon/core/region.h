@@ -37,6 +37,7 @@
 #include "base/tree.h"
 #include "core/access.h"
 #include "core/grant.h"
+#include "core/ticket.h"
 #include "core/tree.h"
 #include "util/deadline.h"
 
@@ -111,6 +112,7 @@ struct Region {
         uint32_t n_names;
         Charge charge;          /* the owner's */
         RegionGrants grants;
+        RegionTickets tickets;
         List link;              /* asked, or condemned */
         List session;           /* in its creator's list, for REGION_SESSION */
         Deadline probe;
@@ -222,7 +224,8 @@ void region_drop_interest(RegionInterest *interest);
 /* Tells everybody who takes an interest. */
 void region_tell(Region *region, RegionNews news);
 
-/* Moves the charge to another account. Return: 0, REGION_E_QUOTA. */
+/* Moves the charge to another account, and ends its tickets, which were the old owner's word.
+ * Return: 0, REGION_E_QUOTA. */
 int region_chown(Region *region, Account *owner, Shortage *shortage);
 
 /* A process of ours has a copy of its descriptor, and has given it back. The lease cannot tell: the

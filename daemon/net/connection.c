@@ -59,6 +59,7 @@ static Packet *packet_free(Packet *packet) {
                 (void)close_fd(packet->fds[i]);
         list_unlink(&packet->link);
         charge_release(&packet->charge);
+        explicit_bzero(packet->bytes, packet->n);       /* it may have a ticket in it */
         free(packet);
         return NULL;
 }

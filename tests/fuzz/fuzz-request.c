@@ -49,6 +49,7 @@ static const BrokerOptions options = {
         .gid = 65000,
         .root_mode = 01777,
         .wait_max_ns = 1000000,
+        .ticket_max_ns = 1000000,
         .hello_ns = UINT64_C(10000000000),
         .stall_ns = UINT64_C(30000000000),
         .version = "fuzz",

@@ -27,6 +27,7 @@ void table_defaults(void) {
         table_options = (BrokerOptions){
                 .root_mode = 01777,
                 .wait_max_ns = 3600 * NSEC_PER_SEC,
+                .ticket_max_ns = 24 * 3600 * NSEC_PER_SEC,
                 .hello_ns = 10 * NSEC_PER_SEC,
                 .stall_ns = 30 * NSEC_PER_SEC,
                 .version = "test",

@@ -191,6 +191,7 @@ TEST(config, an_empty_file_is_the_defaults) {
         cr_assert_eq(config->account[ACCOUNT_PENDING], 1024);
         cr_assert_eq(config->account[ACCOUNT_INFLIGHT], 1024);
         cr_assert_eq(config->wait_max, 24 * 60 * MINUTE);
+        cr_assert_eq(config->ticket_max, 24 * 60 * MINUTE);
         cr_assert_eq(config->hello, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->stall, 30 * NSEC_PER_SEC);
         cr_assert_eq(config->n_exceptions, 0);
@@ -203,7 +204,7 @@ TEST(config, every_key_goes_where_it_belongs) {
                      "root-mode = 0755\n; and\n[global]\nbytes = 1K\nregions = 2\ngrants = 3\npeers = 4\nwatches = 5\n"
                      "pending = 6\ninflight = 7\n\n[account]\nbytes = 8\nregions = 9\ngrants = 10\npeers = 11\n"
                      "watches = 12\npending = 13\ninflight = 14\n[time]\n"
-                     "wait-max = 15s\nhello = 16ms\nstall = 17min\n");
+                     "wait-max = 15s\nticket-max = 18s\nhello = 16ms\nstall = 17min\n");
         cr_assert_str_eq(config->socket, "/a/b");
         cr_assert_str_eq(config->user, "64055");
         cr_assert_str_eq(config->admin_group, "7");
@@ -216,6 +217,7 @@ TEST(config, every_key_goes_where_it_belongs) {
                 cr_assert_eq(config->account[i], i + 8);
         }
         cr_assert_eq(config->wait_max, 15 * NSEC_PER_SEC);
+        cr_assert_eq(config->ticket_max, 18 * NSEC_PER_SEC);
         cr_assert_eq(config->hello, 16 * NSEC_PER_MSEC);
         cr_assert_eq(config->stall, 17 * MINUTE);
         done();

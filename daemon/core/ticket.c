@@ -1,0 +1,194 @@
+/* Tickets: see the header for the model. */
+
+#include "core/ticket.h"
+
+#include <errno.h>
+#include <sha2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/assert.h"
+#include "base/cleanup.h"
+#include "core/region.h"
+#include "util/error.h"
+
+static int compare_digests(Ticket *a, Ticket *b) {
+        return memcmp(a->digest, b->digest, sizeof(a->digest));
+}
+
+static int compare_ids(Ticket *a, Ticket *b) {
+        return a->id < b->id ? -1 : a->id > b->id;
+}
+
+TREE_GENERATE(TicketDigestTree, Ticket, by_digest, compare_digests)
+TREE_GENERATE(TicketTree, Ticket, by_id, compare_ids)
+TREE_GENERATE(RegionTicketTree, Ticket, in_region, compare_ids)
+
+DEFINE_CLEANUP(Ticket, ticket_free);
+
+void tickets_init(Tickets *tickets, Deadlines *deadlines) {
+        *tickets = (Tickets){ .deadlines = deadlines };
+        RB_INIT(&tickets->by_digest);
+        RB_INIT(&tickets->by_id);
+}
+
+void tickets_deinit(Tickets *tickets) {
+        ASSERT(RB_EMPTY(&tickets->by_digest) && RB_EMPTY(&tickets->by_id) && tickets->n == 0);
+}
+
+/* -- text ------------------------------------------------------------------------------- */
+
+/* base64url without padding; a group of three bytes is four letters, of two three. */
+static char *encode(char *to, const uint8_t *bytes, size_t n) {
+        static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        uint32_t group = 0;
+        unsigned int bits = 0;
+
+        for (size_t i = 0; i < n; ++i) {
+                group = group << 8 | bytes[i];
+                for (bits += 8; bits >= 6; bits -= 6)
+                        *to++ = letters[group >> (bits - 6) & 63];
+        }
+        if (bits > 0)
+                *to++ = letters[group << (6 - bits) & 63];
+        explicit_bzero(&group, sizeof(group));
+        return to;
+}
+
+/* Draws a ticket's text. Return: 0, negative errno. */
+static int draw(char text[TICKET_TEXT_BYTES]) {
+        uint8_t random[TICKET_RANDOM_BYTES];
+        const char *end;
+
+        /* So few bytes come whole, or not at all (getrandom(2)). */
+        if (getrandom(random, sizeof(random), 0) != sizeof(random))
+                return error_origin(-EIO);
+        memcpy(text, TICKET_PREFIX, sizeof(TICKET_PREFIX) - 1);
+        end = encode(text + sizeof(TICKET_PREFIX) - 1, random, sizeof(random));
+        explicit_bzero(random, sizeof(random));
+        ASSERT(end == text + TICKET_TEXT_BYTES);
+        return 0;
+}
+
+static void digest(const void *text, size_t n, uint8_t ret[TICKET_DIGEST_BYTES]) {
+        SHA2_CTX context;
+
+        SHA256Init(&context);
+        SHA256Update(&context, text, n);
+        SHA256Final(ret, &context);
+        explicit_bzero(&context, sizeof(context));
+}
+
+/* -- life ------------------------------------------------------------------------------- */
+
+static void ticket_expired(Deadline *deadline, void *userdata) {
+        (void)deadline;
+        (void)ticket_free(userdata);
+}
+
+int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets, Region *region, Account *issuer,
+               const TicketSpec *spec, Shortage *shortage) {
+        static const Cost cost = { .slots = { [ACCOUNT_PENDING] = 1 } };
+        CLEANUP(ticket_freep) Ticket *ticket = NULL;
+        uint8_t drawn[TICKET_DIGEST_BYTES];
+        int r;
+
+        ASSERT(spec->uses >= 1 && spec->uses <= TICKET_USES_MAX);
+        if (region->tickets.n >= TICKETS_OF_REGION_MAX)
+                return TICKET_E_TOO_MANY;
+        r = draw(ret_text);
+        if (r)
+                return r;
+        digest(ret_text, TICKET_TEXT_BYTES, drawn);
+
+        ticket = malloc(sizeof(*ticket));
+        if (!ticket)
+                return error_origin(-ENOMEM);
+        *ticket = (Ticket){
+                .tickets = tickets,
+                .region = region,
+                .id = ++tickets->last_id,
+                .spec = *spec,
+                .left = spec->uses,
+                .end = DEADLINE_NULL,
+                .charge = CHARGE_NULL,
+        };
+        memcpy(ticket->digest, drawn, sizeof(drawn));
+        ASSERT(!RB_INSERT(TicketDigestTree, &tickets->by_digest, ticket));
+        (void)RB_INSERT(TicketTree, &tickets->by_id, ticket);
+        (void)RB_INSERT(RegionTicketTree, &region->tickets.tree, ticket);
+        ++region->tickets.n;
+        ++tickets->n;
+
+        r = account_charge(issuer, &cost, &ticket->charge, shortage);
+        if (r)
+                return r == ACCOUNT_E_QUOTA ? TICKET_E_QUOTA : error_fold(r);
+        deadline_arm(&ticket->end, tickets->deadlines, spec->until, ticket_expired, ticket);
+
+        *ret = ticket;
+        ticket = NULL;
+        return 0;
+}
+
+Ticket *ticket_free(Ticket *ticket) {
+        if (!ticket)
+                return NULL;
+        (void)RB_REMOVE(TicketDigestTree, &ticket->tickets->by_digest, ticket);
+        (void)RB_REMOVE(TicketTree, &ticket->tickets->by_id, ticket);
+        (void)RB_REMOVE(RegionTicketTree, &ticket->region->tickets.tree, ticket);
+        --ticket->region->tickets.n;
+        --ticket->tickets->n;
+        deadline_disarm(&ticket->end);
+        charge_release(&ticket->charge);
+        free(ticket);
+        return NULL;
+}
+
+/* -- use -------------------------------------------------------------------------------- */
+
+Ticket *tickets_find(Tickets *tickets, const void *text, size_t n) {
+        Ticket key;
+
+        if (n != TICKET_TEXT_BYTES)
+                return NULL;
+        digest(text, n, key.digest);
+        return RB_FIND(TicketDigestTree, &tickets->by_digest, &key);
+}
+
+Ticket *tickets_find_id(Tickets *tickets, uint64_t id) {
+        Ticket key = { .id = id };
+
+        return RB_FIND(TicketTree, &tickets->by_id, &key);
+}
+
+bool ticket_admits(const Ticket *ticket, uid_t uid) {
+        return !ticket->spec.one_user || ticket->spec.uid == uid;
+}
+
+void ticket_spend(Ticket *ticket) {
+        if (--ticket->left == 0)
+                (void)ticket_free(ticket);
+}
+
+/* -- of a region ------------------------------------------------------------------------ */
+
+void region_tickets_init(RegionTickets *of) {
+        *of = (RegionTickets){ .n = 0 };
+        RB_INIT(&of->tree);
+}
+
+uint32_t region_tickets_clear(RegionTickets *of) {
+        uint32_t n = of->n;
+        Ticket *ticket;
+
+        while ((ticket = RB_MIN(RegionTicketTree, &of->tree)))
+                (void)ticket_free(ticket);
+        return n;
+}
+
+Ticket *region_tickets_after(RegionTickets *of, uint64_t id) {
+        Ticket key = { .id = id + 1 };
+
+        return id == UINT64_MAX ? NULL : RB_NFIND(RegionTicketTree, &of->tree, &key);
+}
