@@ -114,12 +114,16 @@ static uint64_t deadline_of(const shmd *client, const Op *op, uint64_t now_ns, u
 static int call_send(shmd_call *call, const ProtobufCMessage *message) {
         shmd *client = call->client;
         size_t n;
+        int r;
 
         if (message_pack(message, client->buffer + sizeof(WireHeader), WIRE_REQUEST_MAX - sizeof(WireHeader), &n))
                 return -E2BIG;
         n += sizeof(WireHeader);
         wire_put_header(client->buffer, n, (uint16_t)call->op->kind, 0, call->serial);
-        return io_send(client, call, client->buffer, n);
+        r = io_send(client, call, client->buffer, n);
+        if (call->op->secret)
+                explicit_bzero(client->buffer, n);
+        return r;
 }
 
 static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,

@@ -57,6 +57,7 @@ typedef struct Op {
         /* Added to the deadline, for requests that bring a deadline of their own: the broker's
          * answer that it has passed is better than our guess. */
         uint64_t grace_ns;
+        bool secret;            /* its request has a ticket in it, of which no copy is left behind */
         /* How many descriptors belong to this reply; SIZE_MAX if it contradicts itself. NULL: none. */
         size_t (*n_fds)(const ProtobufCMessage *reply);
         /* Turns the reply into *out, taking descriptors from the connection's list. NULL: the

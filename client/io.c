@@ -35,6 +35,7 @@ Packet *packet_free(Packet *packet) {
                 return NULL;
         list_unlink(&packet->link);
         packet->call->packet = NULL;
+        explicit_bzero(packet->bytes, packet->n);       /* it may have a ticket in it */
         free(packet);
         return NULL;
 }

@@ -533,6 +533,93 @@ SHMD_PUBLIC int shmd_wait_frozen(shmd *client, const char *path, uint64_t region
 SHMD_PUBLIC int shmd_wait_frozen_start(shmd *client, const char *path, uint64_t region,
                                        uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 
+/* -- tickets ------------------------------------------------------------------------- */
+
+struct shmd_ticket_options {
+        size_t struct_size;
+        uint32_t rights;                /* SHMD_RIGHTS_READ_ONLY (default) or _READ_WRITE */
+        uint32_t uses;                  /* how many grants it is good for: 1 (default) to 65536 */
+        uint64_t ttl_ns;                /* for how long; 0: an hour. The broker may cut it */
+        uid_t uid;                      /* only this user can redeem it; (uid_t)-1 (default): anybody */
+};
+#define SHMD_TICKET_OPTIONS_INIT \
+        { .struct_size = sizeof(struct shmd_ticket_options), .rights = SHMD_RIGHTS_READ_ONLY, .uses = 1, \
+          .uid = (uid_t)-1 }
+
+/* One block, owned by the caller, ended by shmd_ticket_free(), which wipes it. */
+struct shmd_ticket_result {
+        const char *ticket;             /* printable, without spaces; nobody can tell it again */
+        uint64_t id;                    /* to revoke it; no secret */
+        uint64_t ttl_ns;
+};
+
+/* Issues a ticket for the region of that name or, if path is NULL, of that number: a string of 256
+ * random bits that whoever has it can redeem for a grant, without a name, a mode or an ACL that lets
+ * them in. Its owner and administrators may. It is charged to the caller as a pending request until it
+ * is over: all used, its time gone, revoked, its region chowned or gone (it keeps none alive).
+ * options may be NULL.
+ * Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES (not the owner), -EDQUOT, -EINVAL. */
+SHMD_PUBLIC int shmd_ticket(shmd *client, const char *path, uint64_t region,
+                            const struct shmd_ticket_options *options,
+                            struct shmd_ticket_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_ticket_start(shmd *client, const char *path, uint64_t region,
+                                  const struct shmd_ticket_options *options,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_ticket_finish(shmd_call *call, struct shmd_ticket_result **ret);
+SHMD_PUBLIC struct shmd_ticket_result *shmd_ticket_free(struct shmd_ticket_result *result);
+
+/* Redeems a ticket: a grant with the rights it was issued for, as shmd_open() returns one, charged to
+ * the caller. A use of it is spent with the grant, even if the answer is lost. The copies that the
+ * library makes of the ticket are wiped.
+ * Errors: -EACCES (it is no good, for whatever reason: the broker does not say which, and takes a
+ * quarter of a second in which it serves nothing else on this connection), -EDQUOT, -ENOMEM, -EBUSY,
+ * -EMFILE: these cost no use. */
+SHMD_PUBLIC int shmd_redeem(shmd *client, const char *ticket, shmd_region **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_redeem_start(shmd *client, const char *ticket,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_redeem_finish(shmd_call *call, shmd_region **ret);
+
+enum {
+        SHMD_REVOKE_NUMBER = 0,         /* the ticket with the id `number` */
+        SHMD_REVOKE_TICKET = 1,         /* the ticket `text` */
+        SHMD_REVOKE_ALL    = 2,         /* those of the region named `text`, or, if NULL, of number `number` */
+};
+
+/* Ends tickets of one's own regions; grants that were given for them stay. *ret_revoked (may be NULL)
+ * is how many.
+ * Errors: -ENOENT (no such ticket, no such region), -EACCES (not the owner; for SHMD_REVOKE_TICKET as
+ * shmd_redeem()), -EINVAL. */
+SHMD_PUBLIC int shmd_revoke(shmd *client, uint32_t what, const char *text, uint64_t number,
+                            uint32_t *ret_revoked, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_revoke_start(shmd *client, uint32_t what, const char *text, uint64_t number,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_revoke_finish(shmd_call *call, uint32_t *ret_revoked);
+
+struct shmd_ticket_info {
+        uint64_t id;
+        uint32_t rights;
+        uint32_t left;                  /* uses */
+        uint64_t ttl_ns;                /* left */
+        uid_t uid;                      /* (uid_t)-1: anybody */
+};
+
+/* One page of a list; one block, owned by the caller, ended by shmd_tickets_free(). cursor is 0 when
+ * there is no more, else what to pass to get the next page. */
+struct shmd_tickets_result {
+        size_t n;
+        struct shmd_ticket_info *tickets;
+        uint64_t cursor;
+};
+
+/* The tickets of a region, by name or, if path is NULL, by number; for its owner and administrators.
+ * cursor: 0 at first, then from the page before. Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES. */
+SHMD_PUBLIC int shmd_tickets(shmd *client, const char *path, uint64_t region, uint64_t cursor,
+                             struct shmd_tickets_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_tickets_start(shmd *client, const char *path, uint64_t region, uint64_t cursor,
+                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_tickets_finish(shmd_call *call, struct shmd_tickets_result **ret);
+SHMD_PUBLIC struct shmd_tickets_result *shmd_tickets_free(struct shmd_tickets_result *result);
+
 /* -- limits and figures -------------------------------------------------------------- */
 
 enum {

@@ -95,6 +95,20 @@ static const struct {
         SYMBOL(shmd_wait_unheld_start),
         SYMBOL(shmd_wait_frozen),
         SYMBOL(shmd_wait_frozen_start),
+        SYMBOL(shmd_ticket),
+        SYMBOL(shmd_ticket_start),
+        SYMBOL(shmd_ticket_finish),
+        SYMBOL(shmd_ticket_free),
+        SYMBOL(shmd_redeem),
+        SYMBOL(shmd_redeem_start),
+        SYMBOL(shmd_redeem_finish),
+        SYMBOL(shmd_revoke),
+        SYMBOL(shmd_revoke_start),
+        SYMBOL(shmd_revoke_finish),
+        SYMBOL(shmd_tickets),
+        SYMBOL(shmd_tickets_start),
+        SYMBOL(shmd_tickets_finish),
+        SYMBOL(shmd_tickets_free),
         SYMBOL(shmd_df),
         SYMBOL(shmd_df_start),
         SYMBOL(shmd_df_finish),
@@ -127,6 +141,7 @@ static void check(int condition, const char *what) {
 static void check_initializers(void) {
         struct shmd_create_options create = SHMD_CREATE_OPTIONS_INIT;
         struct shmd_map_options map = SHMD_MAP_OPTIONS_INIT;
+        struct shmd_ticket_options ticket = SHMD_TICKET_OPTIONS_INIT;
 
         CHECK(create.struct_size == sizeof(create));
         CHECK(create.size == 0);
@@ -142,6 +157,12 @@ static void check_initializers(void) {
         CHECK(map.length == 0);
         CHECK(map.numa == SHMD_NUMA_DEFAULT);
         CHECK(map.numa_nodes == 0);
+
+        CHECK(ticket.struct_size == sizeof(ticket));
+        CHECK(ticket.rights == SHMD_RIGHTS_READ_ONLY);
+        CHECK(ticket.uses == 1);
+        CHECK(ticket.ttl_ns == 0);
+        CHECK(ticket.uid == (uid_t)-1);
 }
 
 /* Numbers that programs were compiled with: they never change. */
@@ -165,6 +186,7 @@ static void check_numbers(void) {
         CHECK(SHMD_SLOT_BYTES == 1 && SHMD_SLOT_INFLIGHT == 7 && SHMD_SLOT_MAX == 7);
         CHECK(SHMD_DF_ACCOUNT == 0 && SHMD_DF_DIRECTORY == 1 && SHMD_DF_TOTAL == 2 && SHMD_DF_ACCOUNTS == 3);
         CHECK(SHMD_BUCKETS == 20);
+        CHECK(SHMD_REVOKE_NUMBER == 0 && SHMD_REVOKE_TICKET == 1 && SHMD_REVOKE_ALL == 2);
 }
 
 int main(void) {

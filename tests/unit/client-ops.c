@@ -676,6 +676,176 @@ TEST(client_ops, a_packet_full_of_short_names_fits_the_arena) {
         peer_join(client);
 }
 
+/* -- tickets -------------------------------------------------------------------------- */
+
+#define TICKET_TEXT "shmdt_0123456789012345678901234567890123456789-_A"
+
+static void script_ticket(Peer *peer) {
+        const Shmd__Ticket *ticket;
+
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                ticket = peer_expect(peer, MESSAGE_TICKET);
+                REQUIRE(is(&ticket->path, "/a") && ticket->region == 0 && ticket->rights == SHMD_RIGHTS_READ_WRITE);
+                REQUIRE(ticket->uses == 3 && ticket->ttl_ns == 4 && ticket->uid == 5);
+                REQUIRE(ticket->flags == SHMD__TICKET_FLAGS__TICKET_ONE_USER);
+                peer_reply(peer, MESSAGE(TicketReply, ticket_reply, .id = 6, .ticket = BYTES(TICKET_TEXT), .ttl_ns = 7),
+                           NULL, 0);
+        }
+        ticket = peer_expect(peer, MESSAGE_TICKET);
+        REQUIRE(ticket->path.len == 0 && ticket->region == 17 && ticket->rights == SHMD_RIGHTS_READ_ONLY);
+        REQUIRE(ticket->uses == 1 && ticket->ttl_ns == 0 && ticket->flags == 0 && ticket->uid == 0);
+        peer_reply(peer, MESSAGE(TicketReply, ticket_reply, .id = 1), NULL, 0);
+        peer_expect_end(peer);
+}
+
+static struct shmd_ticket_result *ticket_got;
+
+FINISH(finish_ticket, shmd_ticket_finish(call, &ticket_got));
+
+static void check_ticket(void) {
+        cr_assert_str_eq(ticket_got->ticket, TICKET_TEXT);
+        cr_assert(ticket_got->id == 6 && ticket_got->ttl_ns == 7);
+        ticket_got = shmd_ticket_free(ticket_got);
+}
+
+TEST(client_ops, ticket_returns_the_string_and_its_number) {
+        struct shmd_ticket_options options = SHMD_TICKET_OPTIONS_INIT;
+        shmd *client = peer_start_and_connect(script_ticket);
+
+        options.rights = SHMD_RIGHTS_READ_WRITE, options.uses = 3, options.ttl_ns = 4, options.uid = 5;
+        cr_assert_eq(shmd_ticket(client, "/a", 99, &options, &ticket_got, 0), 0);
+        check_ticket();
+        dispatch(client, shmd_ticket_start(client, "/a", 99, &options, 0, finish_ticket, NULL, NULL));
+        check_ticket();
+        cr_assert_eq(shmd_ticket(client, NULL, 17, NULL, &ticket_got, 0), -EPROTO, "an empty one is none");
+        cr_assert_null(ticket_got);
+        options.struct_size = 1;
+        cr_assert_eq(shmd_ticket(client, "/a", 0, &options, &ticket_got, 0), -EINVAL);
+        cr_assert_eq(shmd_ticket(client, "a", 0, NULL, &ticket_got, 0), -EINVAL);
+        cr_assert_null(shmd_ticket_free(NULL));
+        peer_join(client);
+}
+
+static void script_redeem(Peer *peer) {
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                const Shmd__Redeem *redeem = peer_expect(peer, MESSAGE_REDEEM);
+
+                REQUIRE(is(&redeem->ticket, TICKET_TEXT));
+                peer_grant(peer, 8, 4096, SHMD_RIGHTS_READ_WRITE);
+        }
+        peer_expect(peer, MESSAGE_REDEEM);
+        peer_refuse(peer, SHMD_ERROR_DENIED, SHMD__REASON__REASON_TICKET, "no");
+        peer_expect(peer, MESSAGE_REDEEM);
+        peer_reply(peer, MESSAGE(Granted, granted, .region = 8, .size = 4096), NULL, 0);
+        peer_expect_end(peer);
+}
+
+static shmd_region *redeemed;
+
+FINISH(finish_redeem, shmd_redeem_finish(call, &redeemed));
+
+static void check_redeemed(void) {
+        cr_assert(shmd_region_id(redeemed) == 8 && shmd_region_size(redeemed) == 4096);
+        cr_assert(shmd_region_rights(redeemed) == SHMD_RIGHTS_READ_WRITE && shmd_region_fd(redeemed) >= 0);
+        redeemed = shmd_region_free(redeemed);
+}
+
+TEST(client_ops, redeem_returns_a_region) {
+        shmd *client = peer_start_and_connect(script_redeem);
+
+        cr_assert_eq(shmd_redeem(client, TICKET_TEXT, &redeemed, 0), 0);
+        check_redeemed();
+        dispatch(client, shmd_redeem_start(client, TICKET_TEXT, 0, finish_redeem, NULL, NULL));
+        check_redeemed();
+        cr_assert_eq(shmd_redeem(client, "", &redeemed, 0), -EACCES, "what a ticket is the broker alone says");
+        cr_assert_null(redeemed);
+        cr_assert_str_eq(shmd_reason_name(shmd_refusal(client)->reason), "ticket");
+        cr_assert_eq(shmd_redeem(client, "x", &redeemed, 0), -EPROTO, "a grant without a descriptor breaks the protocol");
+        cr_assert_null(redeemed);
+        peer_join(client);
+}
+
+static void script_revoke(Peer *peer) {
+        const Shmd__Revoke *revoke;
+
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                revoke = peer_expect(peer, MESSAGE_REVOKE);
+                REQUIRE(revoke->id == 6 && revoke->path.len == 0 && revoke->region == 0 && revoke->ticket.len == 0);
+                peer_reply(peer, MESSAGE(RevokeReply, revoke_reply, .revoked = 1), NULL, 0);
+        }
+        revoke = peer_expect(peer, MESSAGE_REVOKE);
+        REQUIRE(is(&revoke->ticket, TICKET_TEXT) && revoke->id == 0 && revoke->path.len == 0);
+        peer_reply(peer, MESSAGE(RevokeReply, revoke_reply, .revoked = 1), NULL, 0);
+        revoke = peer_expect(peer, MESSAGE_REVOKE);
+        REQUIRE(is(&revoke->path, "/a") && revoke->region == 0 && revoke->id == 0);
+        peer_reply(peer, MESSAGE(RevokeReply, revoke_reply, .revoked = 9), NULL, 0);
+        revoke = peer_expect(peer, MESSAGE_REVOKE);
+        REQUIRE(revoke->region == 17 && revoke->path.len == 0 && revoke->id == 0);
+        peer_reply(peer, MESSAGE(RevokeReply, revoke_reply), NULL, 0);
+        peer_expect_end(peer);
+}
+
+static uint32_t revoked;
+
+FINISH(finish_revoke, shmd_revoke_finish(call, &revoked));
+
+TEST(client_ops, revoke_names_a_ticket_or_a_region) {
+        shmd *client = peer_start_and_connect(script_revoke);
+
+        cr_assert_eq(shmd_revoke(client, SHMD_REVOKE_NUMBER, "ignored", 6, &revoked, 0), 0);
+        cr_assert_eq(revoked, 1);
+        dispatch(client, shmd_revoke_start(client, SHMD_REVOKE_NUMBER, NULL, 6, 0, finish_revoke, NULL, NULL));
+        cr_assert_eq(revoked, 1);
+        cr_assert_eq(shmd_revoke(client, SHMD_REVOKE_TICKET, TICKET_TEXT, 6, NULL, 0), 0);
+        cr_assert_eq(shmd_revoke(client, SHMD_REVOKE_ALL, "/a", 6, &revoked, 0), 0);
+        cr_assert_eq(revoked, 9);
+        cr_assert_eq(shmd_revoke(client, SHMD_REVOKE_ALL, NULL, 17, &revoked, 0), 0);
+        cr_assert_eq(revoked, 0);
+        cr_assert_eq(shmd_revoke(client, 3, NULL, 6, &revoked, 0), -EINVAL);
+        peer_join(client);
+}
+
+static void script_tickets(Peer *peer) {
+        Shmd__TicketInfo infos[] = { SHMD__TICKET_INFO__INIT, SHMD__TICKET_INFO__INIT };
+        Shmd__TicketInfo *pointers[] = { &infos[0], &infos[1] };
+
+        infos[0].id = 1, infos[0].rights = 2, infos[0].left = 3, infos[0].ttl_ns = 4;
+        infos[1].id = 5, infos[1].rights = 1, infos[1].left = 6, infos[1].ttl_ns = 7, infos[1].one_user = true;
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                const Shmd__Tickets *list = peer_expect(peer, MESSAGE_TICKETS);
+
+                REQUIRE(is(&list->path, "/a") && list->region == 0 && list->cursor == 8);
+                peer_reply(peer, MESSAGE(TicketsReply, tickets_reply, .n_tickets = 2, .tickets = pointers, .cursor = 5),
+                           NULL, 0);
+        }
+        peer_expect_end(peer);
+}
+
+static struct shmd_tickets_result *tickets_got;
+
+FINISH(finish_tickets, shmd_tickets_finish(call, &tickets_got));
+
+static void check_tickets(void) {
+        const struct shmd_ticket_info *info = tickets_got->tickets;
+
+        cr_assert(tickets_got->n == 2 && tickets_got->cursor == 5);
+        cr_assert(info[0].id == 1 && info[0].rights == 2 && info[0].left == 3 && info[0].ttl_ns == 4);
+        cr_assert(info[0].uid == (uid_t)-1 && info[1].uid == 0, "root is somebody, nobody in particular is not root");
+        cr_assert(info[1].id == 5 && info[1].rights == 1 && info[1].left == 6 && info[1].ttl_ns == 7);
+        tickets_got = shmd_tickets_free(tickets_got);
+}
+
+TEST(client_ops, tickets_come_in_pages) {
+        shmd *client = peer_start_and_connect(script_tickets);
+
+        cr_assert_eq(shmd_tickets(client, "/a", 99, 8, &tickets_got, 0), 0);
+        check_tickets();
+        dispatch(client, shmd_tickets_start(client, "/a", 99, 8, 0, finish_tickets, NULL, NULL));
+        check_tickets();
+        cr_assert_null(shmd_tickets_free(NULL));
+        peer_join(client);
+}
+
 /* -- figures -------------------------------------------------------------------------- */
 
 static void reply_df(Peer *peer) {
