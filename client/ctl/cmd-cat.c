@@ -77,7 +77,7 @@ static int write_region(int fd, const char *address, uint64_t size, Progress *pr
         return 0;
 }
 
-static int cat(Ctl *ctl, const char *path, shmd_region *region) {
+int cat_region(Ctl *ctl, const char *path, shmd_region *region) {
         struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
         Progress progress;
         size_t mapped;
@@ -115,5 +115,5 @@ int command_cat(Ctl *ctl, int argc, char **argv) {
         r = shmd_open(ctl->client, path, SHMD_RIGHTS_READ_ONLY, &region, SHMD_TIMEOUT_DEFAULT);
         if (r < 0)
                 return fail_call(ctl, path, r);
-        return shmd_region_size(region) ? cat(ctl, path, region) : CTL_DONE;
+        return shmd_region_size(region) ? cat_region(ctl, path, region) : CTL_DONE;
 }

@@ -157,16 +157,6 @@ static void report_create(Ctl *ctl, const CreateArgs *args, const shmd_region *r
         (void)fflush(stdout);
 }
 
-/* Keeps the connection until a signal ends the process; returns only when the broker is gone. */
-static int hold(Ctl *ctl, const char *name) {
-        int r;
-
-        do
-                r = shmd_process(ctl->client, SHMD_TIMEOUT_NONE);
-        while (r >= 0);
-        return fail_call(ctl, name, r);
-}
-
 /* Without --hold nothing is done with the region here, so no grant is asked for, and --open of a
  * region that is there needs no right to it; --reserve needs a grant to allocate through. */
 int command_create(Ctl *ctl, int argc, char **argv) {
@@ -188,7 +178,7 @@ int command_create(Ctl *ctl, int argc, char **argv) {
                 return fail_call(ctl, name, r);
 
         report_create(ctl, &args, region);
-        return args.hold ? hold(ctl, name) : CTL_DONE;
+        return args.hold ? ctl_hold(ctl, name) : CTL_DONE;
 }
 
 /* -- publish ---------------------------------------------------------------------------- */

@@ -56,6 +56,14 @@ const Command *ctl_find(const char *name);
  * been reported. */
 int ctl_connect(Ctl *ctl);
 
+/* Keeps the connection, and what came over it, until a signal ends the process. Return: the exit code of
+ * a failure that has been reported: the broker is gone. */
+int ctl_hold(Ctl *ctl, const char *name);
+
+/* Writes all bytes of a region that is not empty to standard output; name is for what it says.
+ * Return: CTL_DONE, or the exit code of a failure that has been reported. */
+int cat_region(Ctl *ctl, const char *name, shmd_region *region);
+
 /* For option parsers: the value, or a usage error that says what is wrong with the text. */
 uint64_t ctl_arg_size(struct argp_state *state, const char *text);
 uint64_t ctl_arg_duration(struct argp_state *state, const char *text);
@@ -90,6 +98,10 @@ COMMAND_PROTOTYPE(create);
 COMMAND_PROTOTYPE(put);
 COMMAND_PROTOTYPE(publish);
 COMMAND_PROTOTYPE(cat);
+COMMAND_PROTOTYPE(ticket);
+COMMAND_PROTOTYPE(redeem);
+COMMAND_PROTOTYPE(tickets);
+COMMAND_PROTOTYPE(revoke);
 COMMAND_PROTOTYPE(ls);
 COMMAND_PROTOTYPE(stat);
 COMMAND_PROTOTYPE(rm);

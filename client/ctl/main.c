@@ -22,6 +22,10 @@ const Command ctl_commands[] = {
         { "put",     command_put,     "Copy a file or standard input into a region",  &command_put_argp },
         { "publish", command_publish, "Give a region without a name its name",        &command_publish_argp },
         { "cat",     command_cat,     "Write a region to standard output",            &command_cat_argp },
+        { "ticket",  command_ticket,  "Issue a string that is good for a region",     &command_ticket_argp },
+        { "redeem",  command_redeem,  "Write the region of a ticket to standard output", &command_redeem_argp },
+        { "tickets", command_tickets, "List the tickets of a region",                 &command_tickets_argp },
+        { "revoke",  command_revoke,  "End tickets",                                  &command_revoke_argp },
         { "ls",      command_ls,      "List a directory",                             &command_ls_argp },
         { "stat",    command_stat,    "Show all about a region or directory",         &command_stat_argp },
         { "rm",      command_rm,      "Take the names of regions away",               &command_rm_argp },
@@ -285,6 +289,15 @@ int ctl_connect(Ctl *ctl) {
                         return fail_call(ctl, "--timeout", r);
         }
         return CTL_DONE;
+}
+
+int ctl_hold(Ctl *ctl, const char *name) {
+        int r;
+
+        do
+                r = shmd_process(ctl->client, SHMD_TIMEOUT_NONE);
+        while (r >= 0);
+        return fail_call(ctl, name, r);
 }
 
 /* A descriptor 0, 1 or 2 that is closed would become the socket to the broker, and cat would

@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+commands='create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 test_usage() {
         local command pattern
@@ -859,6 +859,51 @@ test_figures() {
 
 # -- other users -------------------------------------------------------------------------------------
 
+test_tickets() {
+        local id
+
+        expect 'a region to hand out' 0 put /handed "$source/LICENSE" --mode=0
+        expect 'ticket prints a ticket' 0 ticket /handed --uses=3
+        says 'and nothing else' '^shmdt_[A-Za-z0-9_-]{43}$'
+        check 'in one line' [ "$(wc -l <"$out")" -eq 1 ]
+        cp "$out" "$dir/tmp/ticket"
+        check 'redeem writes the region' eval 'shmdctl --socket="$socket" redeem "$dir/tmp/ticket" | cmp -s - "$source/LICENSE"'
+        check 'it reads standard input' eval 'shmdctl --socket="$socket" redeem <"$dir/tmp/ticket" | cmp -s - "$source/LICENSE"'
+        check 'and finds the ticket between spaces' eval 'printf " \n%s \r\n" "$(cat "$dir/tmp/ticket")" | shmdctl --socket="$socket" redeem - | cmp -s - "$source/LICENSE"'
+        expect 'a ticket that is used up is denied' 4 redeem "$dir/tmp/ticket"
+        complains 'without a reason' '^shmdctl: ticket: permission denied: this ticket is good for nothing$'
+        expect 'so is an empty one' 4 redeem /dev/null
+        expect 'a ticket is no argument' 1 redeem "$(cat "$dir/tmp/ticket")"
+        json 'ticket is JSON on request' 'len(d["ticket"]) == 49 and d["id"] > 0 and d["ttl_ns"] == 60000000000' \
+                ticket /handed --write --ttl=1min --user=0
+        json 'tickets lists it' 'len(d) == 1 and d[0]["rights"] == "read-write" and d[0]["uses_left"] == 1 and d[0]["uid"] == 0 and 0 < d[0]["ttl_ns"] <= 60000000000' \
+                tickets /handed
+        expect 'tickets is a table' 0 tickets /handed
+        says 'with a line for each' '^ *[0-9]+ +read-write +1 +[0-9.a-z]+ +root'
+        expect 'revoke ends one' 0 revoke "$(shmdctl --socket="$socket" tickets /handed --json | field 'd[0]["id"]')"
+        says 'and says so' '^revoked 1 ticket$'
+        expect 'then there is none' 0 tickets /handed
+        check 'and no table' [ ! -s "$out" ]
+        shmdctl --socket="$socket" ticket /handed >"$dir/tmp/ticket"
+        check 'revoke - reads the ticket' eval 'shmdctl --socket="$socket" revoke - <"$dir/tmp/ticket" >/dev/null'
+        shmdctl --socket="$socket" ticket /handed >"$dir/tmp/ticket"
+        shmdctl --socket="$socket" ticket /handed >"$dir/tmp/ticket"
+        json 'revoke --all ends those of a region' 'd["revoked"] == 2' revoke --all /handed
+        expect 'a number that is no ticket is not found' 3 revoke 999999
+        expect 'nor is a region that does not exist' 3 ticket /nobody
+        expect 'uses are bounded' 2 ticket /handed --uses=65537
+        expect 'none is too few' 1 ticket /handed --uses=0
+        expect 'a time of nothing is no time' 2 ticket /handed --ttl=0
+        expect 'a name or a number' 2 ticket
+        expect 'not both' 2 ticket /handed --id=1
+        expect '--id goes with --all' 2 revoke --id=1
+        check 'a region without a name is held' hold_as "$me" create - 4K
+        id=$(sed -n 's/.*region \([0-9]*\),.*/\1/p' "$out")
+        json 'it has a ticket by its number' 'd["ticket"]' ticket --id="$id"
+        release
+        expect 'rm /handed' 0 rm /handed
+}
+
 test_users() {
         if [ "$(id -u)" -ne 0 ]; then
                 skip 'what needs several users' 'only root can be several users'
@@ -1018,6 +1063,7 @@ test_names
 test_move
 test_wait
 test_figures
+test_tickets
 test_users
 test_completion
 test_manual

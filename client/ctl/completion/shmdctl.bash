@@ -8,6 +8,10 @@ _shmdctl_options() {
         create)  echo "--mode= --exclusive --open --lifetime= --huge= --freezable --reserve --hold $global" ;;
         put)     echo "--replace --mode= --reserve $global" ;;
         publish) echo "--replace $global" ;;
+        ticket)  echo "--id= --write --uses= --ttl= --user= $global" ;;
+        redeem)  echo "--hold $global" ;;
+        tickets) echo "--id= $global" ;;
+        revoke)  echo "--all --id= $global" ;;
         ls)      echo "--long --recursive $global" ;;
         stat)    echo "--id= --holders $global" ;;
         mv)      echo "--no-replace --exchange $global" ;;
@@ -45,7 +49,7 @@ _shmdctl_value() {
         --huge)                  _shmdctl_words '2M 1G' "$2" ;;
         --user | -u)             _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --directory | -d)        _shmdctl_names "$2" ;;
-        --timeout | --interval)  _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
+        --timeout | --interval | --ttl) _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
         --mode | -m)             _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$2" ;;
         esac
 }
@@ -63,10 +67,11 @@ _shmdctl_files() {
 _shmdctl_operand() {
         case $1,$2 in
         help,0)                            _shmdctl_words "$_shmdctl_commands" "$3" ;;
-        put,1)                             _shmdctl_files "$3" ;;
+        put,1 | redeem,0)                  _shmdctl_files "$3" ;;
         chmod,0)                           _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$3" ;;
         chown,0)                           _shmdctl_words "$(compgen -u -- "$3")" "$3" ;;
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
+        ticket,0 | tickets,0 | revoke,0)   _shmdctl_names "$3" ;;
         mv,[01] | ln,[01])                 _shmdctl_names "$3" ;;
         stat,0 | wait,0 | publish,1)       _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
@@ -74,7 +79,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -90,7 +95,7 @@ _shmdctl() {
                 *)
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
-                        --user | --count | --interval)
+                        --user | --count | --interval | --uses | --ttl)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=
                                 continue ;;
@@ -107,7 +112,7 @@ _shmdctl() {
         [[ $cur == '=' ]] && cur=''
 
         if [[ -n $prev ]]; then
-                [[ $command == stat && $prev == -i ]] || _shmdctl_value "$prev" "$cur"
+                [[ $prev == -i && $command != ping ]] || _shmdctl_value "$prev" "$cur"
         elif [[ $cur == -* ]]; then
                 _shmdctl_words "$(_shmdctl_options "$command")" "$cur"
                 [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace 2>/dev/null

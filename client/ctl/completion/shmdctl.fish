@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
+set -l commands create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -35,6 +35,10 @@ complete -c shmdctl -n $none -a create -d 'Make a region, or open one'
 complete -c shmdctl -n $none -a put -d 'Copy a file or standard input into a region'
 complete -c shmdctl -n $none -a publish -d 'Give a region without a name its name'
 complete -c shmdctl -n $none -a cat -d 'Write a region to standard output'
+complete -c shmdctl -n $none -a ticket -d 'Issue a string that is good for a region'
+complete -c shmdctl -n $none -a redeem -d 'Write the region of a ticket to standard output'
+complete -c shmdctl -n $none -a tickets -d 'List the tickets of a region'
+complete -c shmdctl -n $none -a revoke -d 'End tickets'
 complete -c shmdctl -n $none -a ls -d 'List a directory'
 complete -c shmdctl -n $none -a stat -d 'Show all about a region or directory'
 complete -c shmdctl -n $none -a rm -d 'Take the names of regions away'
@@ -52,12 +56,12 @@ complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics tex
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
 complete -c shmdctl -n '__fish_seen_subcommand_from chmod' -a $modes
-complete -c shmdctl -n '__fish_seen_subcommand_from put' -F
+complete -c shmdctl -n '__fish_seen_subcommand_from put redeem' -F
 
 complete -c shmdctl -n '__fish_seen_subcommand_from create put mkdir' -s m -l mode -x -a $modes -d 'Mode, octal'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l exclusive -d 'Fail if the name is taken'
@@ -68,6 +72,13 @@ complete -c shmdctl -n '__fish_seen_subcommand_from create' -l freezable -d 'All
 complete -c shmdctl -n '__fish_seen_subcommand_from create put' -l reserve -d 'Allocate all its memory first'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l hold -d 'Keep it until killed'
 complete -c shmdctl -n '__fish_seen_subcommand_from put publish' -l replace -d 'Take the name from a region that has it'
+complete -c shmdctl -n '__fish_seen_subcommand_from ticket tickets revoke' -s i -l id -x -d 'By its number'
+complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l write -d 'Good for read-write grants'
+complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l uses -x -d 'Good for so many grants'
+complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l ttl -x -a '30s 10min 1h' -d 'Good for so long'
+complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -s u -l user -x -a '(__fish_complete_users)' -d 'Only for this user'
+complete -c shmdctl -n '__fish_seen_subcommand_from redeem' -l hold -d 'Hold it until killed'
+complete -c shmdctl -n '__fish_seen_subcommand_from revoke' -l all -d 'All tickets of a region'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s l -l long -d 'Show details'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s R -l recursive -d 'All that is below'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s i -l id -x -d 'By its number'
