@@ -501,6 +501,10 @@ FLIP(chown, MESSAGE_CHOWN, Chown, chown, .path = BYTES("/v"), .uid = 5, .set_uid
 FLIP(wait, MESSAGE_WAIT, Wait, wait, .path = BYTES("/v"), .timeout_ns = 1000)
 FLIP(df, MESSAGE_DF, Df, df, .scope = 1, .path = BYTES("/"))
 FLIP(stats, MESSAGE_STATS, Stats, stats)
+FLIP(ticket, MESSAGE_TICKET, Ticket, ticket, .path = BYTES("/v"), .rights = READ_ONLY, .uses = 1)
+FLIP(redeem, MESSAGE_REDEEM, Redeem, redeem, .ticket = BYTES("t"))
+FLIP(revoke, MESSAGE_REVOKE, Revoke, revoke, .id = 1)
+FLIP(tickets, MESSAGE_TICKETS, Tickets, tickets, .path = BYTES("/v"), .cursor = 1)
 
 TEST(packets, attack_012_one_bit_flipped_in_batch) {
         Shmd__Open open = SHMD__OPEN__INIT;

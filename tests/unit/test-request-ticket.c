@@ -102,7 +102,8 @@ TEST(request_ticket, only_the_owner_and_administrators_issue_one) {
 TEST(request_ticket, what_cannot_be_issued_is_refused_by_what_is_wrong) {
         begin();
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0700));
-#define REFUSED(error, reason, ...) guest_expect(alice, error, reason, guest_ask(alice, MESSAGE_TICKET, ISSUE(__VA_ARGS__)))
+#define REFUSED(error, reason, ...)                                             \
+        guest_expect(alice, error, reason, guest_ask(alice, MESSAGE_TICKET, ISSUE(__VA_ARGS__)))
         REFUSED(INVALID, MALFORMED, .path = BYTES("/x"), .rights = READ_ONLY);
         REFUSED(INVALID, MALFORMED, .path = BYTES("/x"), .rights = READ_ONLY, .uses = TICKET_USES_MAX + 1);
         REFUSED(INVALID, MALFORMED, .path = BYTES("/x"), .uses = 1);
@@ -316,7 +317,8 @@ TEST(request_ticket, it_is_revoked_by_number_by_itself_and_with_all_of_its_regio
         guest_expect(bob, DENIED, OWNER, guest_ask(bob, MESSAGE_REVOKE, REQUEST(Revoke, revoke, .path = BYTES("/x"))));
         guest_expect_done(alice, guest_ask(alice, MESSAGE_REVOKE, REQUEST(Revoke, revoke, .id = text.id)));
         cr_assert_eq(n_revoked(alice), 1);
-        guest_expect(alice, NOT_FOUND, TICKET, guest_ask(alice, MESSAGE_REVOKE, REQUEST(Revoke, revoke, .id = text.id)));
+        guest_expect(alice, NOT_FOUND, TICKET,
+                     guest_ask(alice, MESSAGE_REVOKE, REQUEST(Revoke, revoke, .id = text.id)));
         text = simple(1);
         guest_expect_done(alice, revoke_text(alice, &text));
         text = simple(1);
