@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef SO_PASSRIGHTS
@@ -22,6 +23,9 @@
 #endif
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
 #endif
 #ifndef __NR_landlock_create_ruleset
 #define __NR_landlock_create_ruleset 444
@@ -156,20 +160,159 @@ static void expect_degraded(unsigned int what, const char *missing) {
         broker = broker_stop(broker);
 }
 
+/* -- what shmd(8) says of each ---------------------------------------------------------- */
+
+#define BYTES_SLOT SHMD__SLOT__SLOT_BYTES
+
+static const Shmd__StatReply *stat_holders(Client *client) {
+        client_expect_done(client, client_call(client, MESSAGE_STAT,
+                                               REQUEST(Stat, stat, .path = BYTES("/r"),
+                                                       .flags = SHMD__STAT_FLAGS__STAT_HOLDERS)));
+        return (const Shmd__StatReply *)client->reply;
+}
+
+static int execute(void *fd) {
+        static const char *const nothing[] = { NULL };
+
+        REQUIRE(fexecve(*(int *)fd, (char *const *)nothing, (char *const *)nothing) < 0 && errno == EACCES, "%s",
+                strerror(errno));
+        return 0;
+}
+
 TEST(degraded, attack_118_without_the_seal_against_execution) {
         expect_degraded(NOEXEC_SEAL, "noexec-seal");
+}
+
+TEST(degraded, attack_076_without_the_seal_its_mode_keeps_clients_from_executing_a_region) {
+        static const unsigned int lacking[] = { 0, NOEXEC_SEAL };
+
+        for (size_t i = 0; i < 2; ++i) {
+                Broker *broker = spawn_without(lacking[i]);
+                Client *alice = client_connect_as(broker, ALICE, ALICE);
+                Grant grant = GRANT_NULL;
+                struct stat st;
+
+                client_expect_done(alice, call_create(alice, "/r", SIZE, &grant));
+                REQUIRE(pwrite(grant.fd, "#!/bin/true\n", 12, 0) == 12);
+                REQUIRE(fstat(grant.fd, &st) == 0 && (st.st_mode & 07777) == 0600 && st.st_uid == TEST_BROKER_UID);
+                REQUIRE(lacking[i] == 0 || (fcntl(grant.fd, F_GET_SEALS) & F_SEAL_EXEC) == 0);
+                REQUIRE(run_as(ALICE, ALICE, execute, &grant.fd) == 0);
+                grant_deinit(&grant);
+                client_expect_done(alice, call_unlink(alice, "/r"));
+                alice = client_free(alice);
+                broker = broker_stop(broker);
+        }
 }
 
 TEST(degraded, attack_120_without_leases) {
         expect_degraded(LEASE, "lease");
 }
 
+static bool is_uncharged(void *client) {
+        return client_used(client, BYTES_SLOT) == 0;
+}
+
+/* What is left then: the marks of grants, and the connections of those that asked. */
+TEST(degraded, attack_120_without_leases_a_mark_or_the_connection_keeps_the_charge_and_nothing_else_does) {
+        Broker *broker = spawn_without(LEASE);
+        struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+        Client *alice = client_connect_as(broker, ALICE, ALICE), *bob = client_connect_as(broker, BOB, BOB);
+        Grant own = GRANT_NULL, marked = GRANT_NULL;
+        int copy;
+
+        client_expect_done(alice, call_create_mode(alice, "/r", SIZE, 0644, &own));
+        client_expect_done(bob, call_open(bob, "/r", READ_ONLY, &marked));
+        REQUIRE(!stat_holders(alice)->held_known);
+        client_expect_done(alice, call_unlink(alice, "/r"));
+        grant_deinit(&own);
+        bob = client_free(bob);
+        copy = fcntl(marked.fd, F_DUPFD_CLOEXEC, 0);
+        grant_deinit(&marked);
+        test_sleep_ms(1200);
+        REQUIRE(client_used(alice, BYTES_SLOT) == SIZE, "a copy has the mark");
+
+        REQUIRE(fcntl(copy, F_OFD_SETLK, &all) == 0, "%s", strerror(errno));
+        REQUIRE(test_eventually(is_uncharged, alice), "neither mark nor connection");
+        close_fd(copy);
+        alice = client_free(alice);
+        broker = broker_stop(broker);
+}
+
 TEST(degraded, attack_083_without_inotify) {
         expect_degraded(INOTIFY, "inotify");
 }
 
+TEST(degraded, attack_083_without_inotify_what_is_held_stays_and_a_timer_finds_the_end) {
+        Broker *broker = spawn_without(INOTIFY);
+        Client *alice = client_connect_as(broker, ALICE, ALICE);
+        Grant grants[10];
+
+        for (size_t i = 0; i < 10; ++i) {
+                grants[i] = (Grant)GRANT_NULL;
+                client_expect_done(alice, call_create(alice, NULL, SIZE, &grants[i]));
+        }
+        test_sleep_ms(2000);
+        REQUIRE(client_used(alice, BYTES_SLOT) == 10 * SIZE);
+        for (size_t i = 0; i < 10; ++i)
+                grant_deinit(&grants[i]);
+        client_expect_used(alice, BYTES_SLOT, 0);
+        alice = client_free(alice);
+        broker = broker_stop(broker);
+}
+
 TEST(degraded, attack_087_without_markers) {
         expect_degraded(MARKER, "marker");
+}
+
+static bool the_holder_is_forgotten(void *client) {
+        const Shmd__StatReply *reply = stat_holders(client);
+
+        REQUIRE(reply->held && reply->held_known, "the lease knows");
+        return reply->n_holders == 0 || !reply->holders[0]->connected;
+}
+
+TEST(degraded, attack_087_without_markers_a_holder_is_known_as_long_as_its_connection_is) {
+        Broker *broker = spawn_without(MARKER);
+        Client *alice = client_connect_as(broker, ALICE, ALICE), *bob = client_connect_as(broker, BOB, BOB);
+        const Shmd__StatReply *reply;
+        Grant grant = GRANT_NULL;
+
+        client_expect_done(alice, call_create_mode(alice, "/r", SIZE, 0644, NULL));
+        client_expect_done(bob, call_open(bob, "/r", READ_ONLY, &grant));
+        REQUIRE(!grant.marker);
+        reply = stat_holders(alice);
+        REQUIRE(reply->n_holders == 1 && !reply->holders[0]->marked && reply->holders[0]->connected &&
+                reply->holders[0]->uid == BOB);
+        bob = client_free(bob);
+        REQUIRE(test_eventually(the_holder_is_forgotten, alice));
+        client_expect_done(alice, call_unlink(alice, "/r"));
+        test_sleep_ms(200);
+        REQUIRE(client_used(alice, BYTES_SLOT) == SIZE, "bytes need no marks");
+        grant_deinit(&grant);
+        client_expect_used(alice, BYTES_SLOT, 0);
+        alice = client_free(alice);
+        broker = broker_stop(broker);
+}
+
+TEST(degraded, attack_118_without_refusal_of_descriptors_they_end_the_connection_and_are_not_kept) {
+        Broker *broker = spawn_without(PASSRIGHTS);
+        Client *bob = client_connect_as(broker, BOB, BOB);
+        size_t n_fds = broker_fds(broker);
+        uint8_t packet[64];
+
+        for (int i = 0; i < 20; ++i) {
+                Client *alice = client_connect_as(broker, ALICE, ALICE);
+                int fds[2] = { alice->fd, bob->fd };
+                size_t n = client_pack(packet, sizeof(packet), MESSAGE_PING, 2, REQUEST(Ping, ping));
+
+                REQUIRE(client_send_fds(alice, packet, n, fds, 2) == 0, "the kernel takes them");
+                client_expect_closed(alice);
+                alice = client_free(alice);
+        }
+        client_expect_done(bob, call_ping(bob));
+        broker_expect_fds(broker, n_fds);
+        bob = client_free(bob);
+        broker = broker_stop(broker);
 }
 
 TEST(degraded, attack_118_without_refusal_of_descriptors) {
@@ -178,6 +321,30 @@ TEST(degraded, attack_118_without_refusal_of_descriptors) {
 
 TEST(degraded, attack_039_without_descriptors_of_peers_processes) {
         expect_degraded(PEERPIDFD, "peerpidfd");
+}
+
+TEST(degraded, attack_039_without_descriptors_of_processes_holders_have_a_pid_and_no_more) {
+        static const unsigned int lacking[] = { 0, PEERPIDFD };
+        bool have = false;
+
+        for (size_t i = 0; i < 2; ++i) {
+                Broker *broker = spawn_without(lacking[i]);
+                Client *alice = client_connect_as(broker, ALICE, ALICE);
+                const Shmd__StatReply *reply;
+                Grant grant = GRANT_NULL;
+
+                client_expect_done(alice, call_create(alice, "/r", SIZE, &grant));
+                reply = stat_holders(alice);
+                REQUIRE(reply->n_holders == 1 && reply->holders[0]->pid == (uint32_t)getpid());
+                have |= reply->holders[0]->pidfd_ino != 0;
+                REQUIRE(lacking[i] == 0 || reply->holders[0]->pidfd_ino == 0);
+                grant_deinit(&grant);
+                client_expect_done(alice, call_unlink(alice, "/r"));
+                alice = client_free(alice);
+                broker = broker_stop(broker);
+        }
+        if (!have)
+                fprintf(stderr, "this kernel never had them\n");
 }
 
 TEST(degraded, attack_118_without_landlock) {
