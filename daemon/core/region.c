@@ -15,9 +15,11 @@
 #include "util/memfd.h"
 #include "util/probe.h"
 
-/* One punch is at most this long, about 1.8 ms if all of it is populated ... */
+/* One punch is at most this long, about 1.8 ms if all of it is populated. */
 #define PUNCH_STEP (UINT64_C(16) << 20)
-/* ... and no more are begun in a turn after this time. */
+/* A holder may have made a huge page of a region's end, which goes beyond it (madvise(2), MADV_COLLAPSE). */
+#define PUNCH_BEYOND (UINT64_C(2) << 20)
+/* No more punches are begun in a turn after this time. */
 #define PUNCH_TURN_NS NSEC_PER_MSEC
 /* Regions asked in one turn of a sweep; a probe takes about a microsecond. */
 #define SWEEP_STEPS 64
@@ -259,16 +261,26 @@ static void region_condemn(Region *region) {
         tell_gone(region);
 }
 
+/* Bytes, within what a file can have. */
+static uint64_t punch_to_the_end(const Region *region) {
+        uint64_t most = (uint64_t)INT64_MAX - region->punched;
+        uint64_t left = region_charged(region) - region->punched;
+
+        return left < most - PUNCH_BEYOND ? left + PUNCH_BEYOND : most;
+}
+
 /* Empties a part of a condemned region: what a turn can bear, or all that is left if few pages are
- * allocated, however large the region is. Return: whether it is empty. */
+ * allocated, however large the region is. Where the lease did not say that nobody holds it, somebody
+ * may, and it is neither ours to empty nor its inode's lock ours to wait for.
+ * Return: whether all is done. */
 static bool punch_step(Region *region) {
         uint64_t left = region_charged(region) - region->punched;
         uint64_t allocated = left > 0 ? memfd_allocated(region->fd) : 0;
         uint64_t step = allocated > PUNCH_STEP && left > PUNCH_STEP ? PUNCH_STEP : left;
 
-        if (allocated == 0)
+        if (allocated == 0 || !region->proven)
                 return true;
-        memfd_punch(region->fd, region->punched, step);
+        memfd_punch(region->fd, region->punched, step == left ? punch_to_the_end(region) : step);
         region->punched += step;
         return step == left;
 }
@@ -293,12 +305,14 @@ static void punch_turn(Regions *regions) {
 bool region_is_held(Region *region) {
         int r;
 
+        region->proven = false;
         if (region->lent)
                 return true;
         r = memfd_probe(region->fd);
-        if (r < 0)
+        if (r == -EINVAL || (r < 0 && !probe_have(PROBE_LEASE)))
                 return region_grants_explain(region);
-        return r == MEMFD_E_HELD;
+        region->proven = r == 0;
+        return !region->proven;         /* also when the kernel is short of memory for an answer */
 }
 
 static void probe_expired(Deadline *deadline, void *userdata);

@@ -106,6 +106,7 @@ struct Region {
         uint8_t retry;          /* how often it was asked since the last event */
         bool freezable;
         bool published;         /* has or had a name */
+        bool proven;            /* the latest lease said that nobody holds it */
         bool lent;              /* another process has our descriptor, and may be stuck with it */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */

@@ -499,6 +499,34 @@ TEST(pins, a_page_in_a_pipe_is_never_shared_with_who_comes_after) {
         scene_end(&scene);
 }
 
+/* The end of the region is made a huge page, one place of it is pinned, and the inode is kept as well. */
+TEST(pins, a_huge_page_at_a_regions_end_leaves_its_file_as_well) {
+        Scene scene = scene_begin();
+        Grant grant = GRANT_NULL;
+        char path[64], *memory;
+        int ends[2], inode;
+        struct stat st;
+
+        REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
+        client_expect_done(scene.mallory, call_create(scene.mallory, NULL, PAGE, &grant));
+        memory = map_aligned(grant.fd, HUGE_PAGE);
+        memory[0] = 'm';
+        if (madvise(memory, HUGE_PAGE, MADV_COLLAPSE) < 0)
+                test_leave_out("no huge pages for shared memory here");
+        REQUIRE(fill_pipe(ends[1], memory, 1, PAGE) == 1);
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", grant.fd);
+        inode = open(path, O_PATH | O_CLOEXEC);
+        REQUIRE(inode >= 0 && fstat(inode, &st) == 0 && st.st_blocks > 0);
+        REQUIRE(munmap(memory, HUGE_PAGE) == 0);
+        grant_deinit(&grant);
+        client_expect_used(scene.mallory, BYTES_SLOT, 0);
+        REQUIRE(fstat(inode, &st) == 0 && st.st_blocks == 0, "%ld blocks", (long)st.st_blocks);
+        close_fd(inode);
+        close_fd(ends[0]);
+        close_fd(ends[1]);
+        scene_end(&scene);
+}
+
 /* Takes all that can be had, which is more than its cgroup may have. */
 static int keep_without_end(void *userdata) {
         Scene *scene = userdata;

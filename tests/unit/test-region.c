@@ -846,6 +846,76 @@ TEST(region, without_leases_marks_and_connections_decide) {
         house_expect_child(live_without_leases, NULL);
 }
 
+/* A holder that nothing explains: the charge ends, and what it has stays its own. */
+static int hold_without_leases(void *userdata) {
+        Region *region;
+        char byte;
+        int fd;
+
+        REQUIRE(probe_run() == 0);
+        probe_force(PROBE_LEASE, false);
+        house_deny(*(int *)userdata, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
+        house_open_forced(&house);
+        take_accounts();
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, true);
+        REQUIRE(write(fd, "x", 1) == 1);
+        region_unlink(region);
+        house_until(&house, house.regions.n == 0);
+        REQUIRE(bytes(alice) == 0);
+        REQUIRE(pread(fd, &byte, 1, 0) == 1 && byte == 'x', "nobody said that it is held by nobody");
+        close_fd(fd);
+        end();
+        return 0;
+}
+
+TEST(region, what_the_lease_did_not_call_unheld_is_not_emptied) {
+        int errors[] = { EINVAL, EPERM };
+
+        for (size_t i = 0; i < 2; ++i)
+                house_expect_child(hold_without_leases, &errors[i]);
+}
+
+static int probe_without_memory(void *userdata) {
+        Region *region;
+
+        begin();
+        region = house_named(&house, alice, "/x", 4096);
+        house_deny(ENOMEM, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
+        region_unlink(region);
+        REQUIRE(region->state == REGION_STATE_ORPHAN);
+        regions_sweep(&house.regions);
+        for (int i = 0; i < 5; ++i)
+                house_turn(&house);
+        REQUIRE(house.regions.n == 1 && bytes(alice) == 4096);
+        end();
+        return 0;
+}
+
+TEST(region, without_memory_for_an_answer_it_counts_as_held) {
+        house_expect_child(probe_without_memory, NULL);
+}
+
+/* The size is a file's largest, and what a punch may reach ends there. */
+TEST(region, the_largest_one_is_emptied_to_its_end) {
+        struct stat st;
+        Region *region;
+        int fd, path;
+
+        begin();
+        region = house_named(&house, alice, "/x", INT64_MAX);
+        fd = house_hold(region, true);
+        REQUIRE(pwrite(fd, "x", 1, INT64_MAX - 4096) == 1, "%s", strerror(errno));
+        path = open_path(region);
+        close_fd(fd);
+        region_unlink(region);
+        house_until(&house, house.regions.n == 0);
+        REQUIRE(fstat(path, &st) == 0);
+        cr_assert_eq(st.st_blocks, 0);
+        close_fd(path);
+        end();
+}
+
 /* -- interest ------------------------------------------------------------------------------- */
 
 static char news[128];
