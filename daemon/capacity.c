@@ -128,9 +128,12 @@ static int take(Config *config, AccountSlot slot, const char *key, uint64_t shar
         return 0;
 }
 
+uint64_t capacity_objects(uint64_t descriptors) {
+        return descriptors - (descriptors / 4 < OWN_DESCRIPTORS ? descriptors / 4 : OWN_DESCRIPTORS);
+}
+
 int capacity_resolve(Config *config, uint64_t descriptors, uint64_t memory) {
-        uint64_t own = descriptors / 4 < OWN_DESCRIPTORS ? descriptors / 4 : OWN_DESCRIPTORS;
-        uint64_t left = descriptors - own;
+        uint64_t left = capacity_objects(descriptors);
         int r;
 
         if (descriptors < DESCRIPTORS_MIN) {

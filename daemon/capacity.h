@@ -25,6 +25,9 @@ int capacity_raise_descriptors(uint64_t *ret);
  * is in. Bytes. */
 uint64_t capacity_memory(void);
 
+/* How many of those may be regions, connections and descriptors in flight; the rest are its own. */
+uint64_t capacity_objects(uint64_t descriptors);
+
 /* Replaces every CONFIG_AUTO. Return: 0, CAPACITY_E_IMPOSSIBLE. */
 int capacity_resolve(Config *config, uint64_t descriptors, uint64_t memory);
 

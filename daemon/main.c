@@ -17,8 +17,10 @@
 #include <unistd.h>
 
 #include "broker/broker.h"
+#include "broker/policy.h"
 #include "buildinfo.h"
 #include "capacity.h"
+#include "compile.h"
 #include "config.h"
 #include "helper.h"
 #include "sandbox.h"
@@ -30,10 +32,18 @@
 #define DEFAULT_CONFIG SHMD_SYSCONFDIR "/shmd/shmd.conf"
 #define SYSTEM_DIRECTORY "/run/shmd"
 
+/* Directories of policy files on the command line. */
+#define POLICIES_MAX 64
+
 typedef struct Options {
         const char *socket;
         const char *config;
+        const char *policy_root;
+        const char *output;
+        const char *policies[POLICIES_MAX];
+        size_t n_policies;
         bool check;
+        bool compile;
         bool user;
 } Options;
 
@@ -45,6 +55,8 @@ __attribute__((visibility("default"))) error_t argp_err_exit_status = 2;
 
 enum {
         OPTION_CHECK = 256,
+        OPTION_COMPILE,
+        OPTION_POLICY_ROOT,
         OPTION_USER,
 };
 
@@ -61,12 +73,31 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         case OPTION_CHECK:
                 options->check = true;
                 return 0;
+        case OPTION_COMPILE:
+                options->compile = true;
+                return 0;
+        case OPTION_POLICY_ROOT:
+                options->policy_root = argument;
+                return 0;
+        case 'o':
+                options->output = argument;
+                return 0;
         case OPTION_USER:
                 options->user = true;
                 return 0;
         case ARGP_KEY_ARG:
-                argp_error(state, "there is nothing to do with '%s'", argument);
-                return EINVAL;
+                if (options->n_policies == POLICIES_MAX)
+                        argp_error(state, "more than %d directories of policies", POLICIES_MAX);
+                options->policies[options->n_policies++] = argument;
+                return 0;
+        case ARGP_KEY_END:
+                if (options->n_policies && !options->compile)
+                        argp_error(state, "there is nothing to do with '%s'", options->policies[0]);
+                if (options->output && !options->compile)
+                        argp_error(state, "--output belongs to --compile-policy");
+                if (options->n_policies && options->policy_root)
+                        argp_error(state, "--policy-root and directories exclude each other");
+                return 0;
         default:
                 return ARGP_ERR_UNKNOWN;
         }
@@ -76,6 +107,10 @@ static const struct argp_option option_table[] = {
         { "socket", 's', "PATH", 0, "Listen on PATH", 0 },
         { "config", 'c', "FILE", 0, "Read FILE instead of " DEFAULT_CONFIG, 0 },
         { "check-config", OPTION_CHECK, NULL, 0, "Check the configuration and exit", 0 },
+        { "policy-root", OPTION_POLICY_ROOT, "DIR", 0, "Look for policy files below DIR", 0 },
+        { "compile-policy", OPTION_COMPILE, NULL, 0,
+          "Compile the policy files (of each DIRECTORY, the weakest first, or of the usual ones) and exit", 0 },
+        { "output", 'o', "FILE", 0, "Write the compiled policy to FILE instead of standard output", 0 },
         { "user", OPTION_USER, NULL, 0, "Be a user's own broker: listen on $XDG_RUNTIME_DIR/shmd/socket", 0 },
         { 0 },
 };
@@ -83,6 +118,7 @@ static const struct argp_option option_table[] = {
 static const struct argp argp = {
         .options = option_table,
         .parser = parse_option,
+        .args_doc = "\n--compile-policy [DIRECTORY...]",
         .doc = "Broker for shared memory: makes regions, gives them names, decides who may have them, and hands out "
                "their descriptors.\vRuns in the foreground and logs to standard error. See shmd(8) and shmd.conf(5).",
 };
@@ -130,6 +166,56 @@ static int read_config(const Options *options, Config **ret) {
         *ret = config;
         config = NULL;
         return 0;
+}
+
+/* The policy for the start, compiled. */
+static int read_policy(const Options *options, uint8_t **ret, size_t *ret_n) {
+        char message[INIFILE_MESSAGE_MAX];
+        int r;
+
+        r = compile_policy(options->policy_root, options->policies, options->n_policies, ret, ret_n, message);
+        if (r == POLICY_PARSE_E_INVALID)
+                return fail_message("policy", message);
+        return r ? fail("policy", r) : 0;
+}
+
+/* --compile-policy: what is wrong is told as a compiler tells it. */
+static int compile(const Options *options) {
+        CLEANUP(freep) uint8_t *blob = NULL;
+        char message[INIFILE_MESSAGE_MAX];
+        size_t n;
+        int r;
+
+        r = compile_policy(options->policy_root, options->policies, options->n_policies, &blob, &n, message);
+        if (!r) {
+                r = compile_write(options->output, blob, n);
+                (void)snprintf(message, sizeof(message), "%s: %s", options->output ? options->output : "standard output",
+                               strerror(-r));
+        } else if (r < 0) {
+                (void)snprintf(message, sizeof(message), "shmd: %s", strerror(-r));
+        }
+        if (r)
+                fprintf(stderr, "%s\n", message);
+        return r ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int check(const BrokerOptions *options, const uint8_t *policy, size_t n_policy) {
+        char sentence[BROKER_SENTENCE_MAX];
+        int r;
+
+        r = broker_check_policy(options, policy, n_policy, sentence);
+        if (r)
+                return r > 0 ? fail_message("policy", sentence) : fail("policy", r);
+        return puts("the configuration is valid") < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int set_policy(Broker *broker, const uint8_t *policy, size_t n_policy) {
+        char sentence[BROKER_SENTENCE_MAX];
+        PolicyOutcome outcome;
+        int r;
+
+        r = broker_set_policy(broker, policy, n_policy, &outcome, sentence);
+        return r > 0 ? fail_message("policy", sentence) : r ? fail("policy", r) : 0;
 }
 
 /* Where to listen: the command line, the configuration, or the default of the system or the user. */
@@ -274,7 +360,9 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
         return 0;
 }
 
-static void log_ready(const char *path, const BrokerOptions *options, int landlock) {
+static void log_ready(const char *path, const Broker *broker, int landlock) {
+        const BrokerOptions *options = broker->options;
+        const uint64_t *max = broker->accounts.pool.max;
         LogLine line;
 
         log_begin(&line, LOG_NOTE, "ready");
@@ -282,10 +370,10 @@ static void log_ready(const char *path, const BrokerOptions *options, int landlo
         log_text(&line, "socket", path);
         log_u64(&line, "uid", options->uid);
         log_u64(&line, "descriptors", options->descriptors);
-        log_u64(&line, "bytes", options->rules.global.max[ACCOUNT_BYTES]);
-        log_u64(&line, "regions", options->rules.global.max[ACCOUNT_REGIONS]);
-        log_u64(&line, "peers", options->rules.global.max[ACCOUNT_PEERS]);
-        log_u64(&line, "inflight", options->rules.global.max[ACCOUNT_INFLIGHT]);
+        log_u64(&line, "bytes", max[ACCOUNT_BYTES]);
+        log_u64(&line, "regions", max[ACCOUNT_REGIONS]);
+        log_u64(&line, "peers", max[ACCOUNT_PEERS]);
+        log_u64(&line, "inflight", max[ACCOUNT_INFLIGHT]);
         log_text(&line, "landlock", landlock ? "yes" : "no");
         log_end(&line);
 }
@@ -307,16 +395,20 @@ static int finish(Broker *broker, int result) {
 int main(int argc, char **argv) {
         CLEANUP(config_freep) Config *config = NULL;
         CLEANUP(freep) BrokerDirectory *directories = NULL;
+        CLEANUP(freep) uint8_t *policy = NULL;
         const BrokerDirectory *bad_directory;
         int listen_fd = -1, signal_fd = -1, helper_fd = -1, landlock = 0, r;
         Options options = { .socket = NULL };
         BrokerOptions broker_options;
         uint64_t descriptors;
         const char *path = NULL;
+        size_t n_policy;
         Broker *broker;
 
         if (argp_parse(&argp, argc, argv, 0, NULL, &options))
                 return 2;
+        if (options.compile)
+                return compile(&options);
         (void)log_open(STDERR_FILENO);
 
         /* What is asked of the system, while it may still be asked. */
@@ -327,17 +419,18 @@ int main(int argc, char **argv) {
                 return fail("descriptors", r);
         if (capacity_resolve(config, descriptors, capacity_memory()))
                 return fail_message("capacity", config->message);
-        if (make_options(config, &broker_options, &directories))
+        if (make_options(config, &broker_options, &directories) || read_policy(&options, &policy, &n_policy))
                 return EXIT_FAILURE;
+        broker_options.descriptors = descriptors;
+        broker_options.objects = capacity_objects(descriptors);
         if (options.check)
-                return puts("the configuration is valid") < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+                return check(&broker_options, policy, n_policy);
         if (take_signals(&signal_fd) || take_socket(&options, config, &listen_fd, &path))
                 return EXIT_FAILURE;
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);
         peercred_setup();
-        broker_options.descriptors = descriptors;
 
         /* Privileges end here. */
         if (drop_privileges(config, &broker_options.uid, &broker_options.gid))
@@ -353,6 +446,8 @@ int main(int argc, char **argv) {
         if (r)
                 return bad_directory ? fail_message(bad_directory->path, "the directory cannot be made: does its parent exist?") :
                                        fail("broker", r);
+        if (set_policy(broker, policy, n_policy))
+                return EXIT_FAILURE;
         if (helper_fd >= 0) {
                 r = broker_helper_consume_fd(broker, helper_fd);
                 if (r)
@@ -365,7 +460,7 @@ int main(int argc, char **argv) {
                 return fail("sandbox", r);
 
         broker_options.landlock = landlock;
-        log_ready(path, &broker_options, landlock);
+        log_ready(path, broker, landlock);
         service_notify("READY=1");
         r = broker_run(broker);
         service_notify("STOPPING=1");

@@ -117,8 +117,7 @@ void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLO
         limits_of(accounts, uid, account ? account->group : NO_GROUP, ret);
 }
 
-/* Return: whether that changed anything. */
-static bool account_settle(Account *account) {
+bool account_settle(Account *account) {
         uint64_t max[_ACCOUNT_SLOT_N];
 
         limits_of(account->accounts, account->uid, account->group, max);
@@ -161,10 +160,8 @@ void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_
                 if (rank < best)
                         best = rank;
         }
-        if (best < policy->n_groups && policy->groups[best].gid != account->group) {
+        if (best < policy->n_groups)
                 account->group = policy->groups[best].gid;
-                (void)account_settle(account);
-        }
 }
 
 /* -- the registry ----------------------------------------------------------------------- */

@@ -180,10 +180,12 @@ void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLO
  * accounts_settle() make the rest, which must follow before anything is charged. */
 void accounts_set_policy(Accounts *accounts, const Rules *policy);
 /* A user is in the groups its clients were in when they connected: in all of them, and of an account
- * without clients the last word counts. */
+ * without clients the last word counts. account_settle() must follow. */
 void account_forget_groups(Account *account);
 void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_t n);
-/* Gives each account the limits its rules say. Walks over all accounts, of which there are at most as
+/* Gives an account the limits its rules say. Return: whether they are other than before. */
+bool account_settle(Account *account);
+/* The same for each account. Walks over all accounts, of which there are at most as
  * many as connections, regions and directories. Return: how many have other limits than before. */
 uint32_t accounts_settle(Accounts *accounts);
 

@@ -239,6 +239,7 @@ bool broker_free(Broker *broker) {
         balanced = accounts_are_balanced(&broker->accounts);
         if (balanced)
                 accounts_deinit(&broker->accounts);
+        broker->policy = policy_free(broker->policy);
         deadlines_deinit(&broker->deadlines);
         free(broker);
         return balanced;

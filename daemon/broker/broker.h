@@ -14,6 +14,7 @@
 #include "broker/helpers.h"
 #include "broker/stats.h"
 #include "core/grant.h"
+#include "core/policy.h"
 #include "core/region.h"
 #include "core/ticket.h"
 #include "core/tree.h"
@@ -53,6 +54,7 @@ struct BrokerOptions {
         uint64_t helper_ns;
         const char *version;
         uint64_t descriptors;   /* how many it may have open */
+        uint64_t objects;       /* regions, connections and descriptors on their way, of those */
         bool landlock;          /* known once the sandbox is closed */
 };
 
@@ -64,6 +66,8 @@ struct Broker {
         Loop *loop;
         Connections connections;
         Accounts accounts;
+        Policy *policy;         /* in force; owned. NULL: none */
+        uint64_t generation;    /* counts policies */
         Tree tree;
         Grants grants;
         Regions regions;

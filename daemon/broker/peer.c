@@ -43,6 +43,10 @@ Peer *peers_first(Broker *broker) {
         return RB_MIN(PeerTree, &broker->peers);
 }
 
+Peer *peers_next(Peer *peer) {
+        return RB_NEXT(PeerTree, &peer->broker->peers, peer);
+}
+
 Asker peer_asker(const Peer *peer) {
         return (Asker){
                 .account = peer->account,
@@ -108,6 +112,7 @@ Peer *peer_free(Peer *peer) {
         deadline_disarm(&peer->hello);
         deadline_disarm(&peer->end);
         drop_held(peer);
+        staging_drop(&peer->staging);
         while ((waiter = list_first(&peer->waiters, Waiter, link)))
                 (void)waiter_free(waiter);
         peer->connection = connection_retire(peer->connection);
@@ -367,7 +372,7 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
         if (!peer)
                 return error_origin(-ENOMEM);
         *peer = (Peer){ .broker = broker, .id = ++broker->last_peer, .state = PEER_NEW, .cred = *cred,
-                        .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL };
+                        .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL, .staging = STAGING_NULL };
         *cred = (Peercred)PEERCRED_NULL;
         peer->who = (Credentials){ .uid = peer->cred.uid, .gid = peer->cred.gid, .groups = peer->cred.groups,
                                    .n_groups = peer->cred.n_groups, .admin = is_admin(broker, &peer->cred) };
@@ -419,8 +424,11 @@ void peer_accept_consume_fd(Broker *broker, int fd) {
         }
         uid = cred.uid;
         r = accounts_ref_user(&broker->accounts, uid, &account);
-        if (!r)
+        if (!r) {
+                account_meet_groups(account, cred.gid, cred.groups, cred.n_groups);
+                (void)account_settle(account);
                 r = account_charge(account, &connection_cost, &slot, &shortage);
+        }
         if (r == ACCOUNT_E_QUOTA) {
                 Refusal refusal;
 

@@ -26,6 +26,17 @@ enum {
         PEER_READY = 2,
 };
 
+/* A policy that comes in parts: broker/request-policy alone looks at it. */
+typedef struct Staging {
+        uint8_t *bytes;         /* `total` of them, n are there; NULL: none; owned */
+        uint32_t total;
+        uint32_t n;
+        Charge charge;
+        Deadline deadline;
+} Staging;
+
+#define STAGING_NULL { .charge = CHARGE_NULL, .deadline = DEADLINE_NULL }
+
 /* A peer in line: with a request that cannot be answered yet, a copy of which is asked again in its
  * turn, or only because its user has had its time of a turn. */
 typedef struct HeldRequest {
@@ -52,6 +63,7 @@ struct Peer {
         List sessions;          /* regions that end with it */
         List waiters;
         HeldRequest held;
+        Staging staging;
         bool pipelines;         /* had more than one request ready the last time */
         uint8_t wakes;
 };
@@ -71,6 +83,10 @@ void peers_finish(Broker *broker);
 
 Peer *peers_find(Broker *broker, uint64_t id);
 Peer *peers_first(Broker *broker);
+Peer *peers_next(Peer *peer);
+
+/* Forgets a policy of which not all has come. */
+void staging_drop(Staging *staging);
 
 /* Who asks for a grant. */
 Asker peer_asker(const Peer *peer);

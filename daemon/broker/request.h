@@ -109,6 +109,7 @@ int request_stat(Request *request);
 int request_list(Request *request);
 int request_df(Request *request);
 int request_stats(Request *request);
+int request_reload(Request *request);
 int request_doctor(Request *request);
 int request_ticket(Request *request);
 int request_redeem(Request *request);

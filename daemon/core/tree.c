@@ -87,6 +87,7 @@ static Directory *directory_free(Directory *directory) {
         ASSERT(RB_EMPTY(&directory->children));
         if (directory->node.parent)
                 child_remove(&directory->node);
+        list_unlink(&directory->ruled);
         node_deinit(&directory->node);
         charge_release(&directory->charge);
         directory->account = account_unref(directory->account);
@@ -113,6 +114,7 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
                 .charge = CHARGE_NULL,
         };
         RB_INIT(&directory->children);
+        list_init(&directory->ruled);
         node_init(&directory->node, NULL, (char *)(directory + 1), name, n);
 
         r = account_new_directory(&directory->account, parent ? parent->account : NULL);
@@ -126,12 +128,18 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
 
 int tree_init(Tree *tree, const Permissions *root) {
         *tree = (Tree){ .n_directories = 1 };
+        list_init(&tree->ruled);
         return directory_new(&tree->root, NULL, "", 0, root);
 }
 
 void tree_deinit(Tree *tree) {
         tree->root = directory_free(tree->root);
         ASSERT(tree->n_directories == 1);
+}
+
+static void directory_insert(Tree *tree, const Spot *spot, Directory *directory) {
+        child_insert(spot->parent, &directory->node);
+        ++tree->n_directories;
 }
 
 int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
@@ -150,10 +158,23 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
         if (r)
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 
-        child_insert(spot->parent, &directory->node);
-        ++tree->n_directories;
+        directory_insert(tree, spot, directory);
         *ret = directory;
         directory = NULL;
+        return 0;
+}
+
+int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions, Directory **ret) {
+        int r;
+
+        ASSERT(spot->parent && !spot->node);
+
+        r = directory_new(ret, spot->parent, spot->name, spot->n_name, permissions);
+        if (r)
+                return error_fold(r);
+        account_charge_anyway(owner, &directory_cost, &(*ret)->charge);
+        account_charge_anyway(spot->parent->account, &directory_cost, &(*ret)->node.place);
+        directory_insert(tree, spot, *ret);
         return 0;
 }
 

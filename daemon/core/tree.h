@@ -64,6 +64,9 @@ struct Node {
 
 RB_HEAD(NodeTree, Node);
 
+/* What a directory can limit: bytes and regions, the first two slots. */
+#define DIRECTORY_SLOTS (ACCOUNT_REGIONS + 1)
+
 struct Directory {
         Node node;
         Permissions permissions;
@@ -76,11 +79,14 @@ struct Directory {
         /* Levels and bytes that the deepest and the longest path below it add; never too low. */
         uint8_t levels;
         uint16_t bytes;
+        List ruled;             /* in Tree.ruled */
+        uint64_t own_max[DIRECTORY_SLOTS];      /* its account's limits but for the policy's */
 };
 
 struct Tree {
         Directory *root;
         uint64_t n_directories; /* with the root */
+        List ruled;             /* directories that the policy names: core/enact */
 };
 
 /* Where a path leads: its parent directory and last component, and the node there if any. The
@@ -134,6 +140,9 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
 
 /* Was made a moment ago: takes its ACLs from the default ACL of the directory it is in. */
 void directory_inherit(Directory *directory);
+
+/* The same without asking any limit, for what a policy names. Return: 0, -ENOMEM. */
+int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions, Directory **ret);
 
 /* Moves what the directory costs its owner to another account. Return: 0, TREE_E_QUOTA. */
 int directory_chown(Directory *directory, Account *owner, Shortage *shortage);

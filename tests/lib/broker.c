@@ -140,9 +140,10 @@ static void become_daemon(Broker *broker, const BrokerOptions *options, const ch
                 REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
 
         if (options->no_socket)
-                (void)execl(shmd_path(), "shmd", "--config", config, NULL);
+                (void)execl(shmd_path(), "shmd", "--config", config, "--policy-root", broker->dir, NULL);
         else
-                (void)execl(shmd_path(), "shmd", "--config", config, "--socket", broker->socket, NULL);
+                (void)execl(shmd_path(), "shmd", "--config", config, "--policy-root", broker->dir,
+                            "--socket", broker->socket, NULL);
         fprintf(stderr, "cannot run %s: %s\n", shmd_path(), strerror(errno));
         _exit(127);
 }

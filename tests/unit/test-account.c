@@ -429,6 +429,11 @@ static uint32_t swap(const Rules *policy) {
         return accounts_settle(&accounts);
 }
 
+static void meet(Account *account, gid_t gid, const gid_t *groups, size_t n) {
+        account_meet_groups(account, gid, groups, n);
+        (void)account_settle(account);
+}
+
 TEST(account, each_slot_has_the_first_rule_that_names_it) {
         UserLimits base_users[] = { { ALICE, { BIT(BYTES) | BIT(GRANTS), { 11, 0, 12 } } } };
         UserLimits users[] = { { ALICE, { BIT(REGIONS), { 0, 21 } } } };
@@ -442,7 +447,7 @@ TEST(account, each_slot_has_the_first_rule_that_names_it) {
         begin_with(base_users, 1);
         cr_assert_eq(swap(&policy), 0);
         alice = user(ALICE);
-        account_meet_groups(alice, 7, NULL, 0);
+        meet(alice, 7, NULL, 0);
         cr_assert_eq(alice->max[ACCOUNT_REGIONS], 21, "the policy for the uid");
         cr_assert_eq(alice->max[ACCOUNT_BYTES], 11, "the configuration for the uid");
         cr_assert_eq(alice->max[ACCOUNT_GRANTS], 12, "the configuration for the uid");
@@ -470,15 +475,15 @@ TEST(account, of_several_groups_the_first_of_the_rules_counts_and_only_it) {
         begin();
         (void)swap(&policy);
         alice = user(ALICE);
-        account_meet_groups(alice, 1, NULL, 0);
+        meet(alice, 1, NULL, 0);
         cr_assert(alice->group == NO_GROUP && alice->max[ACCOUNT_BYTES] == 100);
-        account_meet_groups(alice, 7, NULL, 0);
+        meet(alice, 7, NULL, 0);
         cr_assert(alice->group == 7 && alice->max[ACCOUNT_BYTES] == 70, "the primary one counts like the others");
-        account_meet_groups(alice, 1, later_first, 2);
+        meet(alice, 1, later_first, 2);
         cr_assert(alice->group == 6 && alice->max[ACCOUNT_BYTES] == 60, "the order of the rules, not of the groups");
-        account_meet_groups(alice, 7, NULL, 0);
+        meet(alice, 7, NULL, 0);
         cr_assert(alice->group == 6 && alice->max[ACCOUNT_BYTES] == 60, "another connection takes no group away");
-        account_meet_groups(alice, 5, later_first, 2);
+        meet(alice, 5, later_first, 2);
         cr_assert(alice->max[ACCOUNT_REGIONS] == 50 && alice->max[ACCOUNT_BYTES] == 100, "not what it leaves out");
         (void)account_unref(alice);
         accounts_deinit(&accounts);
@@ -493,7 +498,7 @@ TEST(account, a_group_is_remembered_over_policies_that_do_not_name_it) {
         begin();
         (void)swap(&with);
         alice = user(ALICE);
-        account_meet_groups(alice, 7, NULL, 0);
+        meet(alice, 7, NULL, 0);
         cr_assert_eq(bytes_of(ALICE), 70);
         cr_assert_eq(swap(&without), 1);
         cr_assert_eq(alice->max[ACCOUNT_BYTES], 100);
