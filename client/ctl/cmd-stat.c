@@ -1,35 +1,31 @@
-/* stat and wait: all that the broker knows of one name.
- *
- * Who holds a region is told by the broker as numbers. The command a process runs is looked up
- * here, with the rights of whoever runs shmdctl, and only after the process has been recognised:
- * a pid alone may be somebody else's by now.
- */
+/* stat, holders and wait: all that the broker knows of one name. */
 
 #include "buildinfo.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "client/ctl/ctl.h"
 #include "client/ctl/fail.h"
+#include "client/ctl/holders.h"
 #include "client/ctl/node.h"
-
-#define COMM_MAX 64
+#include "client/ctl/pages.h"
 
 typedef struct StatArgs {
         const char *path;
         uint64_t region;        /* if path is NULL */
         bool holders;
+        bool pages;
         bool by_id;
 } StatArgs;
 
+#define OPTION_ID \
+        { "id", 'i', "ID", 0, "The region with this number, instead of a name; its owner's and administrators'" }
+
 static const struct argp_option stat_options[] = {
-        { "id",      'i', "ID", 0, "The region with this number, instead of a name; its owner's and administrators'" },
+        OPTION_ID,
         { "holders", 'H', NULL, 0, "Also show who holds it" },
+        { "pages",   'p', NULL, 0, "Also show how much is in memory and how much in swap; opens the region for it" },
         { NULL },
 };
 
@@ -45,6 +41,9 @@ static error_t parse_stat(int key, char *arg, struct argp_state *state) {
         case 'H':
                 args->holders = true;
                 return 0;
+        case 'p':
+                args->pages = true;
+                return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &operands, 1, 1, 0);
                 args->path = operands.names[0];
@@ -52,6 +51,8 @@ static error_t parse_stat(int key, char *arg, struct argp_state *state) {
         case ARGP_KEY_END:
                 if (!args->path == !args->by_id)
                         argp_error(state, "give a name or --id, and not both");
+                if (args->pages && args->by_id)
+                        argp_error(state, "--pages opens the region, which needs a name");
                 return 0;
         default:
                 return ARGP_ERR_UNKNOWN;
@@ -64,98 +65,30 @@ const struct argp command_stat_argp = {
         .args_doc = "[NAME]",
         .doc = "Shows all about the region or directory NAME, or about the region with the number ID, "
                "which may have no name any more.\v"
-               "A holder is marked if the kernel confirms that this very grant is alive; others may have ended, "
-               "or never had a mark. COMMAND is what the process runs, if it can be told for sure.\n\n"
+               "Of its names those are shown that you may find. What is allocated is memory and swap together; "
+               "--pages tells them apart.\n\n"
                "Examples:\n"
                "  shmdctl stat /camera/frame0 --holders\n"
+               "  shmdctl stat /camera/frame0 --pages\n"
                "  shmdctl stat --id 17 --json",
 };
 
-/* -- holders ------------------------------------------------------------------------------ */
+static const struct argp_option holders_options[] = { OPTION_ID, { NULL } };
 
-static int read_comm(pid_t pid, char comm[static COMM_MAX]) {
-        CLEANUP(close_fdp) int fd = -1;
-        char path[64];
-        ssize_t n;
-
-        (void)snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-                return -errno;
-        n = read(fd, comm, COMM_MAX - 1);
-        if (n <= 0)
-                return n < 0 ? -errno : -ESRCH;
-
-        comm[n] = 0;
-        comm[strcspn(comm, "\n")] = 0;
-        return 0;
-}
-
-/* The name of the command that a holder's process runs, or "-". A pidfd's inode number is that
- * process's alone since boot; after the name has been read it must still be the one with the pid,
- * which signal 0 says. */
-static const char *holder_comm(const struct shmd_holder *holder, char comm[static COMM_MAX]) {
-        CLEANUP(close_fdp) int fd = -1;
-        struct stat st;
-
-        if (!holder->pidfd_ino)
-                return "-";
-        fd = (int)syscall(SYS_pidfd_open, holder->pid, 0);
-        if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != holder->pidfd_ino)
-                return "-";
-        if (read_comm(holder->pid, comm) < 0)
-                return "-";
-        return syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0) == 0 || errno == EPERM ? comm : "-";
-}
-
-static void print_holders(const struct shmd_stat_result *result) {
-        Table table = { .align = "rlrlrlll" };
-        char text[OUTPUT_NUMBER_MAX], name[OUTPUT_USER_MAX], comm[COMM_MAX];
-        static const char *const titles[] = {
-                "GRANT", "USER", "PID", "RIGHTS", "AGE", "MARKED", "CONNECTED", "COMMAND",
-        };
-
-        for (size_t i = 0; i < sizeof(titles) / sizeof(*titles); ++i)
-                table_add(&table, titles[i]);
-        for (size_t i = 0; i < result->n_holders; ++i) {
-                const struct shmd_holder *holder = &result->holders[i];
-
-                table_add_number(&table, holder->grant);
-                table_add(&table, output_user(name, holder->uid));
-                table_add_number(&table, (uint64_t)holder->pid);
-                table_add(&table, node_rights(holder->rights));
-                table_add(&table, output_duration(text, holder->age_ns));
-                table_add(&table, holder->marked ? "yes" : "no");
-                table_add(&table, holder->connected ? "yes" : "no");
-                table_add(&table, holder_comm(holder, comm));
-        }
-        table_print(&table);
-        if (result->more_holders)
-                printf("and %" PRIu64 " more\n", result->more_holders);
-}
-
-static json_t *holders_json(const struct shmd_stat_result *result) {
-        json_t *array = json_array();
-
-        for (size_t i = 0; i < result->n_holders; ++i) {
-                const struct shmd_holder *holder = &result->holders[i];
-                char name[OUTPUT_USER_MAX], comm[COMM_MAX];
-                const char *command = holder_comm(holder, comm);
-                json_t *o = json_object();
-
-                output_set(o, "grant", output_number(holder->grant));
-                output_set(o, "uid", json_integer(holder->uid));
-                output_set(o, "user", output_string(output_user(name, holder->uid)));
-                output_set(o, "pid", json_integer(holder->pid));
-                output_set(o, "rights", output_string(node_rights(holder->rights)));
-                output_set(o, "age_ns", output_number(holder->age_ns));
-                output_set(o, "marked", json_boolean(holder->marked));
-                output_set(o, "connected", json_boolean(holder->connected));
-                output_set(o, "command", command == comm ? output_string(command) : json_null());
-                output_append(array, o);
-        }
-        return array;
-}
+const struct argp command_holders_argp = {
+        .options = holders_options,
+        .parser = parse_stat,
+        .args_doc = "[NAME]",
+        .doc = "Shows who holds the region NAME, or the region with the number ID: the grants that live, and "
+               "whether somebody holds it whom none of them explains.\v"
+               "A grant is marked if the kernel confirms that this very one is alive; others may have ended, or "
+               "never had a mark. COMMAND and UNIT are what the process is that asked for it, if that can be told "
+               "for sure; (gone) is a process that has ended, whose grant lives on where it was passed to. Holders "
+               "without a grant of their own can be told of only when no grant lives.\n\n"
+               "Examples:\n"
+               "  shmdctl holders /camera/frame0\n"
+               "  shmdctl holders --id 17 --json",
+};
 
 /* -- the node ------------------------------------------------------------------------------ */
 
@@ -181,13 +114,28 @@ static const char *held_text(const struct shmd_stat_result *result) {
         return result->held ? "yes" : "no";
 }
 
-static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_result *result) {
+static void add_pages(const Ctl *ctl, Table *table, const PagesTotals *totals) {
+        row_size(ctl, table, "resident", totals->bytes[PAGES_RESIDENT]);
+        row_size(ctl, table, "swapped", totals->bytes[PAGES_SWAPPED]);
+        if (totals->bytes[PAGES_UNKNOWN])
+                row_size(ctl, table, "resident or not", totals->bytes[PAGES_UNKNOWN]);
+        if (pages_ahead(totals))
+                row_size(ctl, table, "never written", pages_ahead(totals));
+        row_size(ctl, table, "holes", totals->bytes[PAGES_HOLE]);
+}
+
+/* totals may be NULL. */
+static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_result *result,
+                       const PagesTotals *totals) {
         const struct shmd_node *node = &result->node;
         char text[NODE_TEXT_MAX];
 
         row_number(table, "region", node->region);
         row_size(ctl, table, "size", node->size);
         row_size(ctl, table, "charge", node->charge);
+        row_size(ctl, table, "allocated", node->allocated);
+        if (totals)
+                add_pages(ctl, table, totals);
         row_size(ctl, table, "page size", node->page_size);
         row(table, "lifetime", node_lifetime(node));
         row(table, "freezable", node->freezable ? "yes" : "no");
@@ -195,61 +143,154 @@ static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_resu
         row(table, "created", node_date(text, node));
         row_number(table, "names", node->names);
         row_number(table, "grants", node->grants);
+        row_number(table, "granted", node->granted);
         row(table, "held", held_text(result));
 }
 
-static void print_stat(const Ctl *ctl, const struct shmd_stat_result *result) {
+static void print_stat(const Ctl *ctl, const struct shmd_stat_result *result, const PagesTotals *totals) {
         const struct shmd_node *node = &result->node;
         char text[NODE_TEXT_MAX], name[OUTPUT_USER_MAX];
         Table table = { .align = "rl" };
 
         row(&table, "name", *node->path ? node->path : "(none)");
+        for (size_t i = 0; i < result->n_names; ++i)
+                if (strcmp(result->names[i], node->path) != 0)
+                        row(&table, "also", result->names[i]);
         row(&table, "kind", node_kind(node));
         row(&table, "owner", output_user(name, node->uid));
         row(&table, "group", output_group(name, node->gid));
         row(&table, "mode", node_mode(text, node));
         if (node->kind == SHMD_NODE_REGION)
-                add_region(ctl, &table, result);
+                add_region(ctl, &table, result, totals);
         else
                 row_number(&table, "entries", node->entries);
         table_print(&table);
 }
 
-static json_t *stat_json(const struct shmd_stat_result *result, bool holders) {
+static json_t *paths_json(const struct shmd_stat_result *result) {
+        json_t *array = json_array();
+
+        for (size_t i = 0; i < result->n_names; ++i)
+                output_append(array, output_string(result->names[i]));
+        return array;
+}
+
+static json_t *pages_json(const PagesTotals *totals) {
+        json_t *o = json_object();
+
+        for (PagesState state = 0; state < _PAGES_N; ++state)
+                output_set(o, pages_state_name(state), output_number(totals->bytes[state]));
+        output_set(o, "never_written", output_number(pages_ahead(totals)));
+        return o;
+}
+
+static json_t *held_json(const struct shmd_stat_result *result) {
+        return result->held_known ? json_boolean(result->held) : json_null();
+}
+
+static json_t *stat_json(const struct shmd_stat_result *result) {
         json_t *o = node_json(&result->node);
 
-        if (result->node.kind != SHMD_NODE_REGION)
-                return o;
-        output_set(o, "held", result->held_known ? json_boolean(result->held) : json_null());
-        if (holders) {
-                output_set(o, "holders", holders_json(result));
-                output_set(o, "more_holders", output_number(result->more_holders));
-        }
+        if (result->node.kind == SHMD_NODE_REGION)
+                output_set(o, "held", held_json(result));
         return o;
+}
+
+/* totals may be NULL. */
+static void print_stat_json(Ctl *ctl, const StatArgs *args, const struct shmd_stat_result *result,
+                            const PagesTotals *totals) {
+        json_t *o = stat_json(result);
+
+        if (result->node.kind == SHMD_NODE_REGION) {
+                output_set(o, "paths", paths_json(result));
+                output_set(o, "allocated", output_number(result->node.allocated));
+                if (totals)
+                        output_set(o, "pages", pages_json(totals));
+                if (args->holders)
+                        holders_set(ctl, o, result);
+        }
+        output_json(o, stdout);
+}
+
+/* Asks the broker. Return: an exit code; what failed has been reported. */
+static int ask(Ctl *ctl, const StatArgs *args, uint32_t flags, struct shmd_stat_result **ret) {
+        char id[OUTPUT_NUMBER_MAX];
+        int r;
+
+        (void)snprintf(id, sizeof(id), "region %" PRIu64, args->region);
+        r = ctl_connect(ctl);
+        if (r)
+                return r;
+        r = shmd_stat(ctl->client, args->path, args->region, flags, ret, SHMD_TIMEOUT_DEFAULT);
+        return r < 0 ? fail_call(ctl, args->path ? args->path : id, r) : CTL_DONE;
+}
+
+/* Opens the region and counts its pages. */
+static int count_pages(Ctl *ctl, const char *path, PagesTotals *ret) {
+        CLEANUP_REGION shmd_region *region = NULL;
+        int r;
+
+        r = shmd_open(ctl->client, path, SHMD_RIGHTS_READ_ONLY, &region, SHMD_TIMEOUT_DEFAULT);
+        if (r < 0)
+                return fail_call(ctl, path, r);
+        r = pages_count(shmd_region_fd(region), shmd_region_size(region), shmd_region_page_size(region), ret);
+        return r < 0 ? fail_system(ctl, path, r, NULL) : CTL_DONE;
 }
 
 int command_stat(Ctl *ctl, int argc, char **argv) {
         CLEANUP(shmd_stat_freep) struct shmd_stat_result *result = NULL;
         StatArgs args = { 0 };
-        char id[OUTPUT_NUMBER_MAX];
+        PagesTotals totals;
+        bool pages;
         int r;
 
         ctl_parse(ctl, &args, argc, argv);
-        (void)snprintf(id, sizeof(id), "region %" PRIu64, args.region);
-        r = ctl_connect(ctl);
+        r = ask(ctl, &args, SHMD_STAT_NAMES | (args.holders ? SHMD_STAT_HOLDERS : 0), &result);
         if (r)
                 return r;
-        r = shmd_stat(ctl->client, args.path, args.region, args.holders, &result, SHMD_TIMEOUT_DEFAULT);
-        if (r < 0)
-                return fail_call(ctl, args.path ? args.path : id, r);
+        pages = args.pages && result->node.kind == SHMD_NODE_REGION;
+        if (pages)
+                r = count_pages(ctl, args.path, &totals);
+        if (r)
+                return r;
 
         if (ctl->json) {
-                output_json(stat_json(result, args.holders), stdout);
+                print_stat_json(ctl, &args, result, pages ? &totals : NULL);
                 return CTL_DONE;
         }
-        print_stat(ctl, result);
-        if (args.holders && result->n_holders)
-                print_holders(result);
+        print_stat(ctl, result, pages ? &totals : NULL);
+        if (args.holders && result->node.kind == SHMD_NODE_REGION)
+                holders_print(ctl, result);
+        return CTL_DONE;
+}
+
+/* -- holders ------------------------------------------------------------------------------- */
+
+static json_t *only_holders_json(Ctl *ctl, const struct shmd_stat_result *result) {
+        json_t *o = json_object();
+
+        output_set(o, "path", *result->node.path ? output_string(result->node.path) : json_null());
+        output_set(o, "region", output_number(result->node.region));
+        output_set(o, "held", held_json(result));
+        holders_set(ctl, o, result);
+        return o;
+}
+
+int command_holders(Ctl *ctl, int argc, char **argv) {
+        CLEANUP(shmd_stat_freep) struct shmd_stat_result *result = NULL;
+        StatArgs args = { 0 };
+        int r;
+
+        ctl_parse(ctl, &args, argc, argv);
+        r = ask(ctl, &args, SHMD_STAT_HOLDERS, &result);
+        if (r)
+                return r;
+        if (result->node.kind != SHMD_NODE_REGION)
+                return fail_system(ctl, args.path, -EISDIR, "nobody holds a directory");
+        if (ctl->json)
+                output_json(only_holders_json(ctl, result), stdout);
+        else
+                holders_print(ctl, result);
         return CTL_DONE;
 }
 
@@ -312,7 +353,7 @@ static void report_wait(Ctl *ctl, const WaitArgs *args, const struct shmd_stat_r
         char size[OUTPUT_NUMBER_MAX];
 
         if (ctl->json) {
-                output_json(stat_json(result, false), stdout);
+                output_json(stat_json(result), stdout);
                 return;
         }
         if (ctl->quiet)

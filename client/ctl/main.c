@@ -28,6 +28,8 @@ const Command ctl_commands[] = {
         { "revoke",  command_revoke,  "End tickets",                                  &command_revoke_argp },
         { "ls",      command_ls,      "List a directory",                             &command_ls_argp },
         { "stat",    command_stat,    "Show all about a region or directory",         &command_stat_argp },
+        { "holders", command_holders, "Show who holds a region",                      &command_holders_argp },
+        { "map",     command_map,     "Draw which pages of a region are where",       &command_map_argp },
         { "rm",      command_rm,      "Take the names of regions away",               &command_rm_argp },
         { "mv",      command_mv,      "Move names, or let two change places",         &command_mv_argp },
         { "ln",      command_ln,      "Give a region one more name",                  &command_ln_argp },

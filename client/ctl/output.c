@@ -6,7 +6,6 @@
 
 #include <errno.h>
 #include <grp.h>
-#include <langinfo.h>
 #include <pwd.h>
 #include <stdio_ext.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 
 #include "base/path.h"
 #include "client/ctl/fail.h"
+#include "client/ctl/terminal.h"
 
 void output_close(void) {
         bool pending = __fpending(stdout) != 0;
@@ -134,7 +134,7 @@ static bool is_printable(uint32_t c, bool terminal, bool utf8) {
 
 char *output_escape(const char *text, FILE *stream) {
         bool terminal = isatty(fileno(stream)) == 1;
-        bool utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
+        bool utf8 = terminal_speaks_utf8();
         size_t n = strlen(text);
         char *escaped, *to;
 

@@ -6,10 +6,10 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 
 #include "client/ctl/output.h"
+#include "client/ctl/terminal.h"
 
 #define DRAW_INTERVAL_NS UINT64_C(100000000)
 
@@ -30,15 +30,6 @@ void progress_init(Progress *progress, const Ctl *ctl, const char *what, uint64_
         };
 }
 
-/* Widths above 512 are no terminal of this world and would not fit the line. */
-static size_t terminal_width(void) {
-        struct winsize size;
-
-        if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) < 0 || size.ws_col == 0)
-                return 80;
-        return size.ws_col < 512 ? size.ws_col : 512;
-}
-
 static void draw_bar(FILE *line, double share, size_t width) {
         size_t filled = (size_t)(share * (double)width);
 
@@ -53,7 +44,7 @@ static void draw(Progress *progress, uint64_t now) {
         CLEANUP(freep) char *what = output_escape(progress->what, stderr);
         char done[OUTPUT_NUMBER_MAX], total[OUTPUT_NUMBER_MAX], rate[OUTPUT_NUMBER_MAX], figures[128], line[1024];
         double seconds = (double)(now - progress->began_ns) / 1e9;
-        size_t width = terminal_width(), used = strlen(what);
+        size_t width = terminal_size(STDERR_FILENO).columns, used = strlen(what);
         FILE *stream = fmemopen(line, sizeof(line), "w");
 
         if (!stream)

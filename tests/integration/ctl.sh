@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -310,6 +310,14 @@ ls /a /b
 stat
 stat /a --id=1
 stat --id=x
+stat --id=1 --pages
+holders
+holders a
+holders /a /b
+holders /a --id=1
+map
+map a
+map /a /b
 rm
 rm a
 mv
@@ -453,8 +461,8 @@ test_create() {
                 'len(d["holders"]) == 1 and d["holders"][0]["pid"] == '"$held"' and d["holders"][0]["uid"] == '"$me"' and d["holders"][0]["rights"] == "read-write" and d["holders"][0]["connected"]' \
                 stat /session --holders
         expect 'stat --holders is a table' 0 stat /session --holders
-        says 'the table has titles' '^ *GRANT +USER +PID +RIGHTS +AGE +MARKED +CONNECTED +COMMAND$'
-        says 'the table has the holder' "read-write .* yes +(shmdctl|-)\$"
+        says 'the table has titles' '^ *GRANT +USER +PID +RIGHTS +AGE +MARKED +CONNECTED +TICKET +COMMAND +UNIT$'
+        says 'the table has the holder' "read-write .* yes +no +(shmdctl|-) +[^ ]+\$"
         expect 'stat is lines' 0 stat /session
         says 'stat shows the seals by name' '^ *seals .*grow'
         check 'cat of a region nobody wrote is zeros' cmp -s -n 8388608 /dev/zero <(as "$me" shmdctl --socket="$socket" cat /session)
@@ -857,6 +865,152 @@ test_figures() {
         expect 'rm /counted' 0 rm /counted
 }
 
+# -- who has it ----------------------------------------------------------------------------------------
+
+# The path in /proc of the descriptor through which process $1 has a region, all of it, or its number.
+region_fd() {
+        local fd
+
+        for fd in /proc/"$1"/fd/*; do
+                case $(readlink "$fd") in */memfd:* | memfd:*) echo "$fd" ;; esac
+        done
+}
+
+# keep HOW PID: has the region of that process as well, until killed: "same", the very same
+# description, as one that was passed on; "other", one of its own. Leaves $keeper.
+keep() {
+        rm -f "$dir/kept"
+        python3 -c '
+import ctypes, os, sys, time
+how, pid, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if how == "same":
+    fd = ctypes.CDLL(None, use_errno=True).syscall(438, os.pidfd_open(pid), int(os.path.basename(path)), 0)
+else:
+    fd = os.open(path, os.O_RDONLY)
+sys.exit(1) if fd < 0 else print("kept", flush=True)
+time.sleep(600)' "$1" "$2" "$(region_fd "$2")" >"$dir/kept" 2>"$err" &
+        keeper=$!
+        eventually grep -q kept "$dir/kept"
+}
+
+let_go() {
+        kill -KILL "$keeper"
+        wait "$keeper" 2>/dev/null
+}
+
+test_holders() {
+        expect 'holders of a region nobody holds' 3 holders /who
+        check 'a region is held' hold_as "$me" create /who 64K
+        expect 'holders' 0 holders /who
+        says 'lists who holds it' "^ *[0-9]+ +[^ ]+ +$held +read-write +[0-9.]+[num]?[a-z]+ +(yes|no) +yes +no +(shmdctl|-) "
+        says 'and says what is not known' '^unexplained holders: unknown: '
+        json 'holders --json' \
+                'd["path"] == "/who" and d["held"] in (True, None) and len(d["holders"]) == 1 and d["holders"][0]["pid"] == '"$held"' and d["more_holders"] == 0 and d["explained"] in ("grants", "unknown") and d["unexplained"] is None' \
+                holders /who
+        json 'its process is recognised, or nothing is said of it' \
+                '(lambda h: h["process"] == "there" and h["command"] == "shmdctl" or h["process"] == "unknown" and h["command"] is None)(d["holders"][0])' \
+                holders /who
+        run_as "$me" --json stat /who
+        json 'by number it is the same' 'd["path"] == "/who" and len(d["holders"]) == 1' \
+                holders --id="$(field 'd["region"]' <"$out")"
+        expect 'nobody holds a directory' 1 holders /
+        complains 'and the error says so' 'nobody holds a directory'
+
+        if keep same "$held"; then
+                release
+                json 'who passed it on is gone, and the grant is not' \
+                        'd["held"] and len(d["holders"]) == 1 and not d["holders"][0]["connected"] and d["holders"][0]["process"] in ("gone", "unknown")' \
+                        holders /who
+                expect 'in the table as well' 0 holders /who
+                says 'it is gone' ' +no +no +(\(gone\)|-) +-$'
+                let_go
+        else
+                skip 'a grant that was passed on' 'descriptors of other processes cannot be had here'
+                release
+        fi
+        json 'nobody holds it in the end' \
+                'd["held"] in (False, None) and d["holders"] == [] and d["unexplained"] in (False, None)' holders /who
+        expect 'in words' 0 holders /who
+        says 'none' '^unexplained holders: (none: nobody holds it|unknown: .*)$'
+
+        check 'it is held again' hold_as "$me" create /who 64K --open
+        if keep other "$held"; then
+                release
+                json 'a holder without a grant is told of when no grant lives' \
+                        'd["held"] in (True, None) and d["holders"] == [] and d["unexplained"] in (True, None)' holders /who
+                expect 'in words' 0 holders /who
+                says 'yes' '^unexplained holders: (yes: it is held, and no grant of it lives|unknown: .*)$'
+                let_go
+        else
+                skip 'a holder without a grant' 'regions of other processes cannot be opened here'
+                release
+        fi
+        expect 'rm /who' 0 rm /who
+}
+
+test_pages() {
+        local widest
+
+        head -c 65536 /dev/urandom >"$dir/file"
+        expect 'put /pages' 0 put /pages "$dir/file"
+        expect 'ln /pages' 0 ln /pages /pages-too
+        expect 'stat shows what is allocated' 0 stat /pages
+        says 'in its own line' '^ *allocated 64K$'
+        says 'and the other names' '^ *also /pages-too$'
+        json 'stat --json has all names' 'd["paths"] == ["/pages", "/pages-too"] and d["allocated"] == 65536 and "pages" not in d' \
+                stat /pages
+        json 'stat opens nothing' 'd["granted"] == 1' stat /pages
+        json 'stat --pages tells memory from swap' \
+                'd["pages"]["resident"] + d["pages"]["swapped"] == 65536 and d["pages"]["hole"] == d["pages"]["never_written"] == d["pages"]["unknown"] == 0' \
+                stat --pages /pages
+        expect 'stat --pages in words' 0 stat -p /pages
+        says 'has what is resident' '^ *resident '
+        says 'and what is swapped' '^ *swapped '
+        json 'stat --pages opens it once' 'd["granted"] == 3' stat /pages
+        expect 'stat --pages of a directory has none' 0 stat --pages /
+
+        check 'a region is held' hold_as "$me" create /sparse 40K
+        python3 -c 'import sys
+with open(sys.argv[1], "r+b", 0) as f:
+    f.seek(8192)
+    f.write(b"x" * 8192)' "$(region_fd "$held")" 2>"$err"
+        as "$me" env LC_ALL=C shmdctl --socket="$socket" map /sparse >"$out" 2>"$err"
+        check 'map draws' [ $? -eq 0 ]
+        says 'with a title' '^/sparse: region [0-9]+, 40K, 1 page a sign \(4.0K\)$'
+        says 'pages and holes' '^     0 \.\.(##|ss|sm|ms)\.{6}$'
+        says 'with totals' '^resident .*, swapped .*, holes 32K$'
+        says 'and a legend' '^# resident .* s swapped .*hole$'
+        expect 'map in UTF-8' 0 map /sparse
+        says 'draws in blocks' '^     0 ··(██|.*)·{6}$'
+        check 'what is no terminal gets no colours' eval '! grep -q "$(printf "\033")" "$out"'
+        json 'map --json has runs' \
+                '[(r["offset"], r["length"]) for r in d["runs"] if r["state"] == "hole"] == [(0, 8192), (16384, 24576)] and sum(r["length"] for r in d["runs"]) == 40960 and d["resident"] + d["swapped"] == 8192 and d["path"] == "/sparse"' \
+                map /sparse
+        json 'looking has allocated nothing' 'd["allocated"] == 8192' stat /sparse
+        release
+        expect 'create /large' 0 create /large 1G
+        expect 'map of a large region' 0 map /large
+        says 'has many pages a sign' '^/large: region [0-9]+, 1.0G, [0-9]+ pages a sign \('
+        if have_terminal; then
+                in_terminal "stty cols 40 rows 12; TERM=xterm shmdctl --socket=$socket map /large"
+                widest=$(sed 's/\x1b\[[0-9;]*m//g; s/\r//g' <"$out" | grep -E '^ +[0-9]' | wc -L)
+                check 'map fits its terminal' [ "$widest" -gt 20 -a "$widest" -le 40 ]
+                check 'and uses its colours' grep -q "$(printf '\033')\[2m" "$out"
+                in_terminal "NO_COLOR=1 shmdctl --socket=$socket map /large"
+                check 'unless they are not wanted' eval '! grep -q "$(printf "\033")" "$out"'
+        else
+                skip 'map on a terminal' 'there are no pseudo-terminals'
+        fi
+        expect 'create /empty' 0 create /empty 0
+        expect 'map of an empty region' 0 map /empty
+        says 'has nothing to draw' '^resident 0, swapped 0, holes 0$'
+        json 'and no runs' 'd["runs"] == [] and d["size"] == 0' map /empty
+        expect 'map of nothing' 3 map /none
+        expect 'map of a directory' 1 map /
+        expect 'rm of them' 0 rm /pages /pages-too /sparse /large /empty
+        check 'all is given back' eventually uses_bytes "$me" 0
+}
+
 # -- other users -------------------------------------------------------------------------------------
 
 test_tickets() {
@@ -918,11 +1072,17 @@ test_users() {
         json_error_as "$bob" 'the refusal is JSON on request' 4 \
                 'd["errno"] == "EACCES" and d["exit"] == 4 and d["reason"] == "region-read" and d["thing"] == "/alice" and d["sentence"]' cat /alice
         expect_as "$bob" 'bob may not remove it' 4 rm /alice
+        expect_as "$bob" 'bob may not see who holds it' 4 holders /alice
+        expect_as "$bob" 'bob may not see its pages' 4 map /alice
+        expect_as "$bob" 'nor count them' 4 stat --pages /alice
+        expect_as "$bob" 'bob may see what it costs' 0 stat /alice
         expect_as "$bob" 'bob may not move it' 4 mv /alice /bobs
         expect_as "$bob" 'bob may not give it one more name' 4 ln /alice /bobs
         complains 'the refusal says who may' 'owner'
         expect_as "$bob" 'bob may not change its mode' 4 chmod 0666 /alice
         expect_as "$alice" 'alice lets him in' 0 chmod 0644 /alice
+        json_as "$bob" 'now he sees its pages' \
+                'd["pages"]["resident"] + d["pages"]["swapped"] == 102400 and d["pages"]["unknown"] == 0' stat --pages /alice
         check 'bob reads it' cmp -s <(as "$bob" shmdctl --socket="$socket" cat /alice) "$dir/tmp/file"
         expect_as "$bob" 'a directory that bob may not write to' 0 ls /
         expect_as "$alice" 'alice makes a directory' 0 mkdir /private -m 0700
@@ -1064,6 +1224,8 @@ test_move
 test_wait
 test_figures
 test_tickets
+test_holders
+test_pages
 test_users
 test_completion
 test_manual

@@ -13,7 +13,8 @@ _shmdctl_options() {
         tickets) echo "--id= $global" ;;
         revoke)  echo "--all --id= $global" ;;
         ls)      echo "--long --recursive $global" ;;
-        stat)    echo "--id= --holders $global" ;;
+        stat)    echo "--id= --holders --pages $global" ;;
+        holders) echo "--id= $global" ;;
         mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
         wait)    echo "--unheld --frozen $global" ;;
@@ -73,13 +74,14 @@ _shmdctl_operand() {
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
         ticket,0 | tickets,0 | revoke,0)   _shmdctl_names "$3" ;;
         mv,[01] | ln,[01])                 _shmdctl_names "$3" ;;
-        stat,0 | wait,0 | publish,1)       _shmdctl_names "$3" ;;
+        stat,0 | holders,0 | map,0)         _shmdctl_names "$3" ;;
+        wait,0 | publish,1)                _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
         chmod,* | chown,*)                 _shmdctl_names "$3" ;;
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
+set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -41,6 +41,8 @@ complete -c shmdctl -n $none -a tickets -d 'List the tickets of a region'
 complete -c shmdctl -n $none -a revoke -d 'End tickets'
 complete -c shmdctl -n $none -a ls -d 'List a directory'
 complete -c shmdctl -n $none -a stat -d 'Show all about a region or directory'
+complete -c shmdctl -n $none -a holders -d 'Show who holds a region'
+complete -c shmdctl -n $none -a map -d 'Draw which pages of a region are where'
 complete -c shmdctl -n $none -a rm -d 'Take the names of regions away'
 complete -c shmdctl -n $none -a mv -d 'Move names, or let two change places'
 complete -c shmdctl -n $none -a ln -d 'Give a region one more name'
@@ -56,7 +58,7 @@ complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics tex
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat rm mv ln mkdir rmdir chmod chown wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -81,8 +83,9 @@ complete -c shmdctl -n '__fish_seen_subcommand_from redeem' -l hold -d 'Hold it 
 complete -c shmdctl -n '__fish_seen_subcommand_from revoke' -l all -d 'All tickets of a region'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s l -l long -d 'Show details'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s R -l recursive -d 'All that is below'
-complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s i -l id -x -d 'By its number'
+complete -c shmdctl -n '__fish_seen_subcommand_from stat holders' -s i -l id -x -d 'By its number'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s H -l holders -d 'Also show who holds it'
+complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s p -l pages -d 'Also show how much is in memory and in swap'
 complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s n -l no-replace -d 'Fail if the new name is taken'
 complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s x -l exchange -d 'Let the two change places'
 complete -c shmdctl -n '__fish_seen_subcommand_from mkdir' -s p -l parents -d 'Make missing directories above it'
