@@ -20,8 +20,8 @@ static int find_own(Request *request, ProtobufCBinaryData path, Spot *ret) {
         if (r)
                 return r;
         if (!access_owns(&request->peer->who, node_permissions(ret->node)))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER, ret->path, ret->n_path,
-                                      "only its owner or an administrator may change its permissions");
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
+                                      ret->path, ret->n_path, "only its owner or an administrator may change its permissions");
         return 0;
 }
 

@@ -92,6 +92,8 @@ TEST(access, in_a_sticky_directory_only_owners_take_names_away) {
 
 /* -- ACLs ------------------------------------------------------------------------------- */
 
+#define E(name, who, rights) { .tag = ACL_##name, .id = (who), .perms = (rights) }
+
 /* acl(5), "ACCESS CHECK ALGORITHM", step by step; shares nothing with what it checks. */
 static bool model_allows(const AclEntry *list, size_t n, uid_t owner_uid, gid_t owner_gid, uid_t uid,
                          const gid_t *in, size_t n_in, unsigned int want) {
@@ -139,7 +141,8 @@ static void check_list(const AclEntry *list, size_t n) {
                         for (unsigned int want = 0; want <= 7; ++want)
                                 if (access_allows(&who, &what, want) !=
                                     model_allows(list, n, 1, 7, who.uid, in, who.n_groups + 1, want))
-                                        cr_assert_fail("mode %o, uid %u, members %x, want %u", what.mode, who.uid, members, want);
+                                        cr_assert_fail("mode %o, uid %u, members %x, want %u",
+                                                       what.mode, who.uid, members, want);
                         if (who.n_groups == 0)
                                 continue;
                         /* The last of them as the primary group. */
@@ -147,7 +150,8 @@ static void check_list(const AclEntry *list, size_t n) {
                         for (unsigned int want = 0; want <= 7; ++want)
                                 if (access_allows(&who, &what, want) !=
                                     model_allows(list, n, 1, 7, who.uid, in, who.n_groups + 2, want))
-                                        cr_assert_fail("mode %o, uid %u, primary %u, want %u", what.mode, who.uid, who.gid, want);
+                                        cr_assert_fail("mode %o, uid %u, primary %u, want %u",
+                                                       what.mode, who.uid, who.gid, want);
                 }
         permissions_deinit(&what);
 }
@@ -155,13 +159,13 @@ static void check_list(const AclEntry *list, size_t n) {
 TEST(access, every_acl_means_what_acl_5_means_by_it) {
         for (unsigned int bits = 0; bits < 1U << 15; ++bits) {
                 AclEntry list[] = {
-                        { .tag = ACL_USER_OBJ, .perms = 5 },
-                        { .tag = ACL_USER, .id = 2, .perms = bits & 7 },
-                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
-                        { .tag = ACL_GROUP, .id = 8, .perms = bits >> 6 & 7 },
-                        { .tag = ACL_GROUP, .id = 10, .perms = bits >> 9 & 7 },
-                        { .tag = ACL_MASK, .perms = bits >> 12 & 7 },
-                        { .tag = ACL_OTHER, .perms = 3 },
+                        E(USER_OBJ, 0, 5),
+                        E(USER, 2, bits & 7),
+                        E(GROUP_OBJ, 0, bits >> 3 & 7),
+                        E(GROUP, 8, bits >> 6 & 7),
+                        E(GROUP, 10, bits >> 9 & 7),
+                        E(MASK, 0, bits >> 12 & 7),
+                        E(OTHER, 0, 3),
                 };
 
                 /* A third of them, spread over all: the others are alike. */
@@ -173,15 +177,15 @@ TEST(access, every_acl_means_what_acl_5_means_by_it) {
 TEST(access, a_mask_alone_and_no_acl_at_all_as_well) {
         for (unsigned int bits = 0; bits < 1U << 9; ++bits) {
                 AclEntry masked[] = {
-                        { .tag = ACL_USER_OBJ, .perms = bits & 7 },
-                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
-                        { .tag = ACL_MASK, .perms = bits >> 6 & 7 },
-                        { .tag = ACL_OTHER, .perms = 6 },
+                        E(USER_OBJ, 0, bits & 7),
+                        E(GROUP_OBJ, 0, bits >> 3 & 7),
+                        E(MASK, 0, bits >> 6 & 7),
+                        E(OTHER, 0, 6),
                 };
                 AclEntry plain[] = {
-                        { .tag = ACL_USER_OBJ, .perms = bits & 7 },
-                        { .tag = ACL_GROUP_OBJ, .perms = bits >> 3 & 7 },
-                        { .tag = ACL_OTHER, .perms = bits >> 6 & 7 },
+                        E(USER_OBJ, 0, bits & 7),
+                        E(GROUP_OBJ, 0, bits >> 3 & 7),
+                        E(OTHER, 0, bits >> 6 & 7),
                 };
 
                 check_list(masked, 4);
@@ -191,7 +195,7 @@ TEST(access, a_mask_alone_and_no_acl_at_all_as_well) {
 
 TEST(access, an_administrator_is_asked_for_no_acl) {
         AclEntry list[] = {
-                { .tag = ACL_USER_OBJ }, { .tag = ACL_USER, .id = 5 }, { .tag = ACL_GROUP_OBJ }, { .tag = ACL_MASK }, { .tag = ACL_OTHER },
+                E(USER_OBJ, 0, 0), E(USER, 5, 0), E(GROUP_OBJ, 0, 0), E(MASK, 0, 0), E(OTHER, 0, 0),
         };
         Permissions what = { .uid = 1, .gid = 5 };
 
@@ -213,9 +217,9 @@ static void expect_decision(const Permissions *what, Credentials who, unsigned i
 
 TEST(access, who_decided_is_told) {
         AclEntry list[] = {
-                { .tag = ACL_USER_OBJ, .perms = 7 }, { .tag = ACL_USER, .id = 2, .perms = 7 }, { .tag = ACL_GROUP_OBJ, .perms = 4 },
-                { .tag = ACL_GROUP, .id = 8, .perms = 6 }, { .tag = ACL_GROUP, .id = 9, .perms = 1 },
-                { .tag = ACL_MASK, .perms = 5 }, { .tag = ACL_OTHER, .perms = 2 },
+                E(USER_OBJ, 0, 7), E(USER, 2, 7), E(GROUP_OBJ, 0, 4),
+                E(GROUP, 8, 6), E(GROUP, 9, 1),
+                E(MASK, 0, 5), E(OTHER, 0, 2),
         };
         static const gid_t both[] = { 7, 9 }, eight[] = { 8 };
         Permissions what = { .uid = 1, .gid = 7 };
@@ -252,9 +256,9 @@ TEST(access, groups_are_found_wherever_they_are_in_a_long_list) {
 
 TEST(access, a_list_taken_apart_comes_together_again) {
         AclEntry full[] = {
-                { .tag = ACL_USER_OBJ, .perms = 6 }, { .tag = ACL_USER, .id = 0, .perms = 1 }, { .tag = ACL_USER, .id = 70000, .perms = 7 },
-                { .tag = ACL_GROUP_OBJ, .perms = 3 }, { .tag = ACL_GROUP, .id = 1, .perms = 4 }, { .tag = ACL_MASK, .perms = 5 },
-                { .tag = ACL_OTHER, .perms = 2 },
+                E(USER_OBJ, 0, 6), E(USER, 0, 1), E(USER, 70000, 7),
+                E(GROUP_OBJ, 0, 3), E(GROUP, 1, 4), E(MASK, 0, 5),
+                E(OTHER, 0, 2),
         };
         AclEntry plain[] = { full[0], full[3], full[6] };
         AclList list;
@@ -280,8 +284,8 @@ TEST(access, a_list_taken_apart_comes_together_again) {
 
 TEST(access, the_mode_asked_for_is_the_most_that_is_inherited) {
         AclEntry entries[] = {
-                { .tag = ACL_USER_OBJ, .perms = 7 }, { .tag = ACL_USER, .id = 2, .perms = 7 }, { .tag = ACL_GROUP_OBJ, .perms = 5 },
-                { .tag = ACL_MASK, .perms = 6 }, { .tag = ACL_OTHER, .perms = 4 },
+                E(USER_OBJ, 0, 7), E(USER, 2, 7), E(GROUP_OBJ, 0, 5),
+                E(MASK, 0, 6), E(OTHER, 0, 4),
         };
 
         for (mode_t asked = 0; asked <= 01777; ++asked) {

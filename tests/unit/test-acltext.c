@@ -44,7 +44,8 @@ static AclText parse_with(const char *text, unsigned int flags) {
         AclTextError error = { .sentence = NULL };
         AclText acl;
 
-        cr_assert_eq(acltext_parse(text, strlen(text), flags, find, NULL, &acl, &error), 0, "%s: %s", text, error.sentence);
+        cr_assert_eq(acltext_parse(text, strlen(text), flags, find, NULL, &acl, &error), 0,
+                     "%s: %s", text, error.sentence);
         return acl;
 }
 
@@ -93,7 +94,8 @@ TEST(acltext, words_and_letters_mean_the_same) {
         cr_assert_eq(a.access.n, 6);
         cr_assert_eq(a.access.n, b.access.n);
         for (size_t i = 0; i < a.access.n; ++i)
-                expect_entry(&a.access, i, (AclTag)b.access.entries[i].tag, b.access.entries[i].id, b.access.entries[i].perms);
+                expect_entry(&a.access, i, (AclTag)b.access.entries[i].tag, b.access.entries[i].id,
+                             b.access.entries[i].perms);
 }
 
 TEST(acltext, what_getfacl_prints_is_read) {
@@ -279,7 +281,8 @@ TEST(acltext, what_is_written_is_read_back) {
         for (size_t i = 0; i < acl.access.n; ++i) {
                 char entry[ACLTEXT_ENTRY_MAX];
 
-                (void)acltext_format(&acl.access.entries[i], i % 2 ? ACLTEXT_SHORT : 0, i % 3 ? name_of : NULL, NULL, entry);
+                (void)acltext_format(&acl.access.entries[i], i % 2 ? ACLTEXT_SHORT : 0, i % 3 ? name_of : NULL, NULL,
+                                     entry);
                 (void)snprintf(text + strlen(text), sizeof(text) - strlen(text), "%s\n", entry);
         }
         again = parse(text);

@@ -56,6 +56,15 @@ static uint32_t ask_set(Guest *guest, const char *path, uint32_t flags, const Ac
                                  .n_defaults = defaults ? n_sent : 0, .defaults = defaults ? sent.pointers : NULL));
 }
 
+/* Both lists, as they are. */
+static uint32_t ask_set_both(Guest *guest, const char *path, uint32_t flags,
+                             Sent *access, size_t n_access, Sent *defaults, size_t n_defaults) {
+        return guest_ask(guest, MESSAGE_SET_ACL,
+                         REQUEST(SetAcl, set_acl, .path = BYTES(path), .flags = flags,
+                                 .n_access = n_access, .access = access->pointers,
+                                 .n_defaults = n_defaults, .defaults = defaults->pointers));
+}
+
 static uint32_t set_access(Guest *guest, const char *path, const AclEntry *entries, size_t n) {
         return ask_set(guest, path, SHMD__ACL_FLAGS__ACL_ACCESS, entries, n);
 }
@@ -71,8 +80,8 @@ static uint32_t ask_get(Guest *guest, const char *path) {
 static void expect_list(Shmd__AclEntry *const *got, size_t n_got, const AclEntry *entries, size_t n) {
         REQUIRE(n_got == n, "%zu entries, not %zu", n_got, n);
         for (size_t i = 0; i < n; ++i)
-                REQUIRE(got[i]->tag == entries[i].tag && got[i]->id == entries[i].id && got[i]->perms == entries[i].perms,
-                        "entry %zu is %u %u %u", i, got[i]->tag, got[i]->id, got[i]->perms);
+                REQUIRE(got[i]->tag == entries[i].tag && got[i]->id == entries[i].id &&
+                        got[i]->perms == entries[i].perms, "entry %zu is %u %u %u", i, got[i]->tag, got[i]->id, got[i]->perms);
 }
 
 static void expect_access(const char *path, uint32_t mode, const AclEntry *entries, size_t n) {
@@ -148,7 +157,8 @@ TEST(request_acl, a_list_that_says_what_a_mode_can_is_one) {
         begin();
         guest_expect_done(alice, ask_create(alice, "/shared", 1, 0600));
         guest_expect_done(alice, set_access(alice, "/shared", FOR_BOB));
-        guest_expect_done(alice, set_access(alice, "/shared", ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 5), E(OTHER, 0, 1))));
+        guest_expect_done(alice, set_access(alice, "/shared",
+                                            ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 5), E(OTHER, 0, 1))));
         expect_access("/shared", 0751, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 5), E(OTHER, 0, 1)));
         cr_assert_not(shown("/shared"));
         end();
@@ -196,10 +206,13 @@ TEST(request_acl, a_list_that_makes_no_sense_changes_nothing) {
         guest_expect_done(alice, ask_create(alice, "/x", 1, 0600));
         guest_expect(alice, INVALID, ACL, set_access(alice, "/x", ENTRIES(E(USER_OBJ, 0, 6), E(OTHER, 0, 0))));
         guest_expect(alice, INVALID, ACL, set_access(alice, "/x", NULL, 0));
-        guest_expect(alice, INVALID, ACL, set_access(alice, "/x", ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 6), E(GROUP_OBJ, 0, 0),
+        guest_expect(alice, INVALID, ACL, set_access(alice, "/x",
+                                                     ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 6), E(GROUP_OBJ, 0, 0),
                                                                          E(OTHER, 0, 0))));
-        guest_expect(alice, INVALID, ACL, set_access(alice, "/x", ENTRIES(E(GROUP_OBJ, 0, 6), E(USER_OBJ, 0, 6), E(OTHER, 0, 0))));
-        guest_expect(alice, INVALID, ACL, set_access(alice, "/x", ENTRIES(E(USER_OBJ, 0, 8), E(GROUP_OBJ, 0, 6), E(OTHER, 0, 0))));
+        guest_expect(alice, INVALID, ACL, set_access(alice, "/x",
+                                                     ENTRIES(E(GROUP_OBJ, 0, 6), E(USER_OBJ, 0, 6), E(OTHER, 0, 0))));
+        guest_expect(alice, INVALID, ACL, set_access(alice, "/x",
+                                                     ENTRIES(E(USER_OBJ, 0, 8), E(GROUP_OBJ, 0, 6), E(OTHER, 0, 0))));
         for (uint32_t i = 0; i < ACL_ENTRIES_MAX - 3; ++i)
                 many[1 + i] = (AclEntry)E(USER, i, 7);
         many[ACL_ENTRIES_MAX - 2] = (AclEntry)E(GROUP_OBJ, 0, 0);
@@ -213,6 +226,9 @@ TEST(request_acl, a_list_that_makes_no_sense_changes_nothing) {
         end();
 }
 
+#define ACCESS SHMD__ACL_FLAGS__ACL_ACCESS
+#define DEFAULT SHMD__ACL_FLAGS__ACL_DEFAULT
+
 /* Numbers that would be right if only their low byte counted. */
 TEST(request_acl, numbers_are_not_cut) {
         Sent sent;
@@ -221,12 +237,12 @@ TEST(request_acl, numbers_are_not_cut) {
         begin();
         guest_expect_done(alice, ask_create(alice, "/x", 1, 0600));
         sent.entries[0].tag += 256;
-        guest_expect(alice, INVALID, ACL, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/x"),
-                     .flags = SHMD__ACL_FLAGS__ACL_ACCESS, .n_access = n, .access = sent.pointers)));
+        guest_expect(alice, INVALID, ACL, ask_set_both(alice, "/x", ACCESS, &sent, n, &sent, 0));
         sent.entries[0].tag -= 256;
         sent.entries[2].perms += 256;
-        guest_expect(alice, INVALID, ACL, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/x"),
-                     .flags = SHMD__ACL_FLAGS__ACL_ACCESS, .n_access = n, .access = sent.pointers)));
+        guest_expect(alice, INVALID, ACL, ask_set_both(alice, "/x", ACCESS, &sent, n, &sent, 0));
+        sent.entries[2].perms -= 256;
+        guest_expect_done(alice, ask_set_both(alice, "/x", ACCESS, &sent, n, &sent, 0));
         end();
 }
 
@@ -236,15 +252,10 @@ TEST(request_acl, the_flags_say_which_list_to_set) {
 
         begin();
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0700));
-        guest_expect(alice, INVALID, MALFORMED,
-                     guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"))));
-        guest_expect(alice, INVALID, FLAGS,
-                     guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"), .flags = 4)));
-        guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"),
-                     .flags = SHMD__ACL_FLAGS__ACL_DEFAULT, .n_access = n, .access = sent.pointers)));
-        guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"),
-                     .flags = SHMD__ACL_FLAGS__ACL_ACCESS, .n_access = n, .access = sent.pointers,
-                     .n_defaults = n, .defaults = sent.pointers)));
+        guest_expect(alice, INVALID, MALFORMED, ask_set_both(alice, "/d", 0, &sent, 0, &sent, 0));
+        guest_expect(alice, INVALID, FLAGS, ask_set_both(alice, "/d", 4, &sent, 0, &sent, 0));
+        guest_expect(alice, INVALID, MALFORMED, ask_set_both(alice, "/d", DEFAULT, &sent, n, &sent, 0));
+        guest_expect(alice, INVALID, MALFORMED, ask_set_both(alice, "/d", ACCESS, &sent, n, &sent, n));
         end();
 }
 
@@ -253,15 +264,12 @@ TEST(request_acl, both_lists_or_neither) {
         size_t n = send_list(&access, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0)));
 
         begin();
-        (void)send_list(&defaults, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0)));
+        (void)send_list(&defaults, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP, 0, 4), E(OTHER, 0, 0)));
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0700));
-        defaults.entries[1].tag = ACL_GROUP;
-        guest_expect(alice, INVALID, ACL, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"),
-                     .flags = 3, .n_access = n, .access = access.pointers, .n_defaults = n, .defaults = defaults.pointers)));
+        guest_expect(alice, INVALID, ACL, ask_set_both(alice, "/d", ACCESS | DEFAULT, &access, n, &defaults, n));
         expect_access("/d", 0700, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0)));
         defaults.entries[1].tag = ACL_GROUP_OBJ;
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_SET_ACL, REQUEST(SetAcl, set_acl, .path = BYTES("/d"),
-                          .flags = 3, .n_access = n, .access = access.pointers, .n_defaults = n, .defaults = defaults.pointers)));
+        guest_expect_done(alice, ask_set_both(alice, "/d", ACCESS | DEFAULT, &access, n, &defaults, n));
         expect_access("/d", 0740, ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0)));
         expect_defaults("/d", ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0)));
         cr_assert(shown("/d"));
@@ -291,7 +299,8 @@ static void make_with_defaults(void) {
 TEST(request_acl, a_directory_is_made_with_the_defaults_of_its_own) {
         make_with_defaults();
         guest_expect_done(carol, ask_mkdir(carol, "/d/sub", 01750));
-        expect_access("/d/sub", 01750, ENTRIES(E(USER_OBJ, 0, 7), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 5), E(OTHER, 0, 0)));
+        expect_access("/d/sub", 01750, ENTRIES(E(USER_OBJ, 0, 7), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5),
+                                               E(MASK, 0, 5), E(OTHER, 0, 0)));
         expect_defaults("/d/sub", DEFAULTS);
         guest_expect_done(carol, ask_mkdir(carol, "/d/sub/deeper", 0777));
         expect_access("/d/sub/deeper", 0775, DEFAULTS);
@@ -302,15 +311,22 @@ TEST(request_acl, a_directory_is_made_with_the_defaults_of_its_own) {
 TEST(request_acl, a_region_is_made_with_the_defaults_of_its_directory) {
         make_with_defaults();
         guest_expect_done(carol, ask_create(carol, "/d/x", 1, 0640));
-        expect_access("/d/x", 0640, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 4), E(OTHER, 0, 0)));
+        expect_access("/d/x", 0640, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 4),
+                                            E(OTHER, 0, 0)));
         guest_expect_done(bob, ask_open(bob, "/d/x", READ));
         guest_expect(bob, DENIED, REGION_WRITE, ask_open(bob, "/d/x", WRITE));
         guest_expect(alice, DENIED, REGION_READ, ask_open(alice, "/d/x", READ));
         end();
 }
 
+static uint32_t ask_publish(Guest *guest, uint64_t region, const char *path, uint32_t flags) {
+        return guest_ask(guest, MESSAGE_PUBLISH,
+                         REQUEST(Publish, publish, .region = region, .path = BYTES(path), .flags = flags));
+}
+
 static uint64_t create_anonymous(Guest *guest) {
-        guest_expect_done(guest, guest_ask(guest, MESSAGE_CREATE, REQUEST(Create, create, .size = 1, .mode = 0666, .rights = WRITE)));
+        guest_expect_done(guest, guest_ask(guest, MESSAGE_CREATE,
+                                           REQUEST(Create, create, .size = 1, .mode = 0666, .rights = WRITE)));
         return ((const Shmd__Granted *)guest->reply)->region;
 }
 
@@ -321,17 +337,20 @@ TEST(request_acl, a_region_gets_the_defaults_with_its_first_name_ever) {
         make_with_defaults();
         region = create_anonymous(carol);
         fd = fdlist_take(&carol->fds);
-        guest_expect_done(carol, guest_ask(carol, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = region, .path = BYTES("/d/x"))));
-        expect_access("/d/x", 0664, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 6), E(OTHER, 0, 4)));
+        guest_expect_done(carol, ask_publish(carol, region, "/d/x", 0));
+        expect_access("/d/x", 0664, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 6),
+                                            E(OTHER, 0, 4)));
 
         /* Another name, another directory: nothing changes, nor when it gets its first one again. */
-        guest_expect_done(carol, guest_ask(carol, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES("/d/x"), .to = BYTES("/plain"))));
+        guest_expect_done(carol, guest_ask(carol, MESSAGE_LINK,
+                                           REQUEST(Link, link, .path = BYTES("/d/x"), .to = BYTES("/plain"))));
         cr_assert(shown("/plain"));
         guest_expect_done(carol, ask_chmod(carol, "/plain", 0600));
-        guest_expect_done(carol, set_access(carol, "/plain", ENTRIES(E(USER_OBJ, 0, 6), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0))));
+        guest_expect_done(carol, set_access(carol, "/plain",
+                                            ENTRIES(E(USER_OBJ, 0, 6), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0))));
         guest_expect_done(carol, ask_unlink(carol, "/d/x"));
         guest_expect_done(carol, ask_unlink(carol, "/plain"));
-        guest_expect_done(carol, guest_ask(carol, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = region, .path = BYTES("/d/y"))));
+        guest_expect_done(carol, ask_publish(carol, region, "/d/y", 0));
         expect_access("/d/y", 0600, ENTRIES(E(USER_OBJ, 0, 6), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0)));
         (void)close_fd(fd);
         end();
@@ -342,23 +361,26 @@ TEST(request_acl, rename_and_replacing_keep_what_a_thing_has) {
 
         make_with_defaults();
         guest_expect_done(alice, ask_create(alice, "/x", 1, 0600));
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_RENAME, REQUEST(Rename, rename, .path = BYTES("/x"), .to = BYTES("/d/x"))));
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_RENAME,
+                                           REQUEST(Rename, rename, .path = BYTES("/x"), .to = BYTES("/d/x"))));
         expect_access("/d/x", 0600, ENTRIES(E(USER_OBJ, 0, 6), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0)));
 
         /* The one that comes has its own, not what it replaces had. */
-        guest_expect_done(alice, set_access(alice, "/d/x", ENTRIES(E(USER_OBJ, 0, 6), E(USER, CAROL, 6), E(GROUP_OBJ, 0, 0),
+        guest_expect_done(alice, set_access(alice, "/d/x",
+                                            ENTRIES(E(USER_OBJ, 0, 6), E(USER, CAROL, 6), E(GROUP_OBJ, 0, 0),
                                                                   E(MASK, 0, 6), E(OTHER, 0, 0))));
         region = create_anonymous(alice);
-        guest_expect_done(alice, guest_ask(alice, MESSAGE_PUBLISH, REQUEST(Publish, publish, .region = region, .path = BYTES("/d/x"),
-                                                                         .flags = SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE)));
-        expect_access("/d/x", 0664, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 6), E(OTHER, 0, 4)));
+        guest_expect_done(alice, ask_publish(alice, region, "/d/x", SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE));
+        expect_access("/d/x", 0664, ENTRIES(E(USER_OBJ, 0, 6), E(USER, BOB, 7), E(GROUP_OBJ, 0, 5), E(MASK, 0, 6),
+                                            E(OTHER, 0, 4)));
         end();
 }
 
 TEST(request_acl, defaults_that_say_what_a_mode_can_leave_no_acl) {
         begin();
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0777));
-        guest_expect_done(alice, set_default(alice, "/d", ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0))));
+        guest_expect_done(alice, set_default(alice, "/d",
+                                             ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0))));
         guest_expect_done(alice, ask_create(alice, "/d/x", 1, 0666));
         expect_access("/d/x", 0640, ENTRIES(E(USER_OBJ, 0, 6), E(GROUP_OBJ, 0, 4), E(OTHER, 0, 0)));
         cr_assert_not(shown("/d/x"));
@@ -369,7 +391,8 @@ TEST(request_acl, chown_lets_the_acl_be) {
         begin();
         guest_expect_done(alice, ask_create(alice, "/x", 1, 0600));
         guest_expect_done(alice, set_access(alice, "/x", FOR_BOB));
-        guest_expect_done(root, guest_ask(root, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES("/x"), .set_uid = true, .uid = CAROL)));
+        guest_expect_done(root, guest_ask(root, MESSAGE_CHOWN,
+                                          REQUEST(Chown, chown, .path = BYTES("/x"), .set_uid = true, .uid = CAROL)));
         expect_access("/x", 0660, FOR_BOB);
         guest_expect(alice, DENIED, REGION_WRITE, ask_open(alice, "/x", WRITE));
         guest_expect_done(carol, ask_open(carol, "/x", WRITE));
@@ -382,8 +405,10 @@ TEST(request_acl, who_waits_below_hears_of_it) {
         guest_expect_done(alice, ask_mkdir(alice, "/d/e", 0700));
         guest_expect_done(alice, set_access(alice, "/d", ENTRIES(E(USER_OBJ, 0, 7), E(USER, BOB, 1), E(GROUP_OBJ, 0, 0),
                                                                 E(MASK, 0, 7), E(OTHER, 0, 0))));
-        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES("/d/x"), .timeout_ns = NSEC_PER_SEC * 60)), SILENT);
-        guest_expect_done(alice, set_access(alice, "/d", ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0))));
+        cr_assert_eq(guest_ask(bob, MESSAGE_WAIT, REQUEST(Wait, wait, .path = BYTES("/d/x"),
+                                                          .timeout_ns = NSEC_PER_SEC * 60)), SILENT);
+        guest_expect_done(alice, set_access(alice, "/d",
+                                            ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 0), E(OTHER, 0, 0))));
         guest_expect_done(alice, ask_create(alice, "/d/x", 1, 0600));
         cr_assert_eq(guest_receive(bob), SILENT);
         guest_expect_done(alice, set_access(alice, "/d", ENTRIES(E(USER_OBJ, 0, 7), E(USER, BOB, 1), E(GROUP_OBJ, 0, 0),
@@ -415,7 +440,8 @@ TEST(request_acl, a_refusal_says_who_decided) {
                        "its ACL's uid %u has r--, after its mask r--", ALICE, ALICE, BOB);
         expect_sentence(bob, expected);
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0705));
-        guest_expect_done(alice, set_access(alice, "/d", ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 5), E(GROUP, BOB, 4),
+        guest_expect_done(alice, set_access(alice, "/d",
+                                            ENTRIES(E(USER_OBJ, 0, 7), E(GROUP_OBJ, 0, 5), E(GROUP, BOB, 4),
                                                                 E(MASK, 0, 7), E(OTHER, 0, 5))));
         guest_expect(bob, DENIED, SEARCH, ask_stat(bob, "/d/x"));
         (void)snprintf(expected, sizeof(expected), "no search permission on the directory (mode 0775, uid %u, gid %u): "
