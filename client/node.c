@@ -32,6 +32,7 @@ int node_decode(const Shmd__Node *node, Block *block, struct shmd_node *ret) {
                 .uid = node->uid,
                 .gid = node->gid,
                 .mode = node->mode,
+                .acl = node->acl,
         };
 
         switch (node->kind) {

@@ -400,6 +400,92 @@ SHMD_PUBLIC int shmd_chown_start(shmd *client, const char *path, uid_t uid, gid_
                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_chown_finish(shmd_call *call);
 
+/* -- access control lists ------------------------------------------------------------ */
+
+#define SHMD_ACL_MAX 32                 /* entries of an ACL */
+
+/* Whom an entry is about. */
+enum {
+        SHMD_ACL_USER_OBJ  = 1,         /* the owner */
+        SHMD_ACL_USER      = 2,         /* the user `id` */
+        SHMD_ACL_GROUP_OBJ = 3,         /* the owning group */
+        SHMD_ACL_GROUP     = 4,         /* the group `id` */
+        SHMD_ACL_MASK      = 5,         /* the most that the owning group, and all by number, can get */
+        SHMD_ACL_OTHER     = 6,         /* everybody else */
+};
+
+struct shmd_acl_entry {
+        uint32_t tag;                   /* SHMD_ACL_USER_OBJ, ... */
+        uint32_t id;                    /* uid or gid for SHMD_ACL_USER and SHMD_ACL_GROUP, else 0 */
+        uint32_t perms;                 /* 4 read, 2 write, 1 search */
+};
+
+/* What shmd_acl_get() returns; one block, owned by the caller, ended by shmd_acl_free(). */
+struct shmd_acl_result {
+        uint32_t kind;                  /* SHMD_NODE_* */
+        uid_t uid;
+        gid_t gid;
+        mode_t mode;                    /* with an ACL, the group's bits are the mask */
+        size_t n_access;
+        struct shmd_acl_entry *access;  /* three entries if there is no more than the mode */
+        size_t n_defaults;
+        struct shmd_acl_entry *defaults;        /* of a directory; none if it has no default ACL */
+};
+
+/* The ACL of a region or directory, in the order of tags and ids. Whoever may search the directories
+ * on the way may ask. Source: acl(5). Errors: -ENOENT, -ENOTDIR, -EACCES, -EINVAL. */
+SHMD_PUBLIC int shmd_acl_get(shmd *client, const char *path, struct shmd_acl_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_acl_get_start(shmd *client, const char *path,
+                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_acl_get_finish(shmd_call *call, struct shmd_acl_result **ret);
+SHMD_PUBLIC struct shmd_acl_result *shmd_acl_free(struct shmd_acl_result *result);
+
+enum {
+        SHMD_ACL_ACCESS  = 1,           /* set the ACL */
+        SHMD_ACL_DEFAULT = 2,           /* set the default ACL of a directory; no entries: remove it */
+};
+
+/* Sets the ACL, or the default ACL, or both, as flags say; both or neither. The entries may come in
+ * any order. Each list needs an entry for the owner, the owning group and others, and with entries for
+ * users or groups a mask. What was opened before stays open. For owners and administrators.
+ * Errors: -EINVAL (not an ACL: shmd_refusal() says why; a region has no default ACL), -ENOENT,
+ * -ENOTDIR, -EACCES, -ENOMEM. */
+SHMD_PUBLIC int shmd_acl_set(shmd *client, const char *path, uint32_t flags,
+                             const struct shmd_acl_entry *access, size_t n_access,
+                             const struct shmd_acl_entry *defaults, size_t n_defaults, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_acl_set_start(shmd *client, const char *path, uint32_t flags,
+                                   const struct shmd_acl_entry *access, size_t n_access,
+                                   const struct shmd_acl_entry *defaults, size_t n_defaults,
+                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_acl_set_finish(shmd_call *call);
+
+enum {
+        SHMD_ACL_TEXT_BARE    = 1,      /* read: entries without permissions, as for setfacl -x */
+        SHMD_ACL_TEXT_SHORT   = 2,      /* write: u:alice:rw- instead of user:alice:rw- */
+        SHMD_ACL_TEXT_NUMERIC = 4,      /* write: numbers of users and groups instead of names */
+        SHMD_ACL_TEXT_DEFAULT = 8,      /* write: with default: (or d:) in front */
+};
+
+/* Two lists of entries, as text has them. */
+struct shmd_acl_lists {
+        size_t n_access;
+        struct shmd_acl_entry access[SHMD_ACL_MAX];
+        size_t n_defaults;
+        struct shmd_acl_entry defaults[SHMD_ACL_MAX];
+};
+
+/* Reads entries in the forms of setfacl(1), between commas or on lines of their own; those with
+ * default: or d: in front go to the second list. Users and groups are looked up by name (getpwnam_r(3),
+ * getgrnam_r(3)), else they are numbers. The lists are sorted; whether they are complete is not asked.
+ * Return: 0, or -EINVAL; then *ret_at (may be NULL) is where in the text the entry begins that is
+ * wrong, and *ret_sentence (may be NULL) a static sentence that says why. */
+SHMD_PUBLIC int shmd_acl_from_text(const char *text, uint32_t flags, struct shmd_acl_lists *ret,
+                                   size_t *ret_at, const char **ret_sentence);
+
+/* Writes an entry into text, with a NUL, as snprintf(3) does: what is beyond size bytes is left out.
+ * Return: the length it needs without the NUL; -EINVAL: not an entry. */
+SHMD_PUBLIC int shmd_acl_to_text(const struct shmd_acl_entry *entry, uint32_t flags, char *text, size_t size);
+
 /* -- looking ------------------------------------------------------------------------- */
 
 enum {
@@ -413,6 +499,7 @@ struct shmd_node {
         uid_t uid;
         gid_t gid;
         mode_t mode;
+        bool acl;                       /* it has an ACL, or a default ACL */
         /* regions */
         uint64_t region;                /* id */
         uint64_t size;                  /* bytes */

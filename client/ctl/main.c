@@ -37,6 +37,7 @@ const Command ctl_commands[] = {
         { "rmdir",   command_rmdir,   "Remove empty directories",                     &command_rmdir_argp },
         { "chmod",   command_chmod,   "Change who may do what",                       &command_chmod_argp },
         { "chown",   command_chown,   "Change owner and group",                       &command_chown_argp },
+        { "acl",     command_acl,     "Show or change who else may do what",          &command_acl_argp },
         { "wait",    command_wait,    "Wait for a name, or until a region is let go", &command_wait_argp },
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },

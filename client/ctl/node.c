@@ -48,7 +48,8 @@ const char *node_mode(char buffer[static NODE_TEXT_MAX], const struct shmd_node 
                 buffer[1 + i] = node->mode & (0400U >> i) ? letters[i] : '-';
         if (sticky)
                 buffer[9] = node->mode & 01 ? 't' : 'T';
-        buffer[10] = 0;
+        buffer[10] = node->acl ? '+' : 0;
+        buffer[11] = 0;
         return buffer;
 }
 
@@ -122,6 +123,7 @@ json_t *node_json(const struct shmd_node *node) {
         output_set(o, "group", output_string(output_group(name, node->gid)));
         (void)snprintf(text, sizeof(text), "%04o", (unsigned int)node->mode);
         output_set(o, "mode", output_string(text));
+        output_set(o, "acl", json_boolean(node->acl));
         if (node->kind == SHMD_NODE_DIRECTORY)
                 output_set(o, "entries", output_number(node->entries));
         else

@@ -155,14 +155,8 @@ static int take_list(Request *request, const Spot *spot, const char *which, Shmd
 
         if (n > ACL_ENTRIES_MAX)
                 return refuse_acl(request, spot, which, acl_error_sentence(ACL_TOO_MANY));
-        for (size_t i = 0; i < n; ++i) {
-                /* What does not fit is wrong as well, and must not become right by being cut. */
-                list.entries[i] = (AclEntry){
-                        .tag = from[i]->tag <= ACL_OTHER ? (uint8_t)from[i]->tag : 0,
-                        .id = from[i]->id,
-                        .perms = from[i]->perms <= ACL_ALL ? (uint8_t)from[i]->perms : ACL_ALL + 1,
-                };
-        }
+        for (size_t i = 0; i < n; ++i)
+                list.entries[i] = acl_entry(from[i]->tag, from[i]->id, from[i]->perms);
         error = acl_check(list.entries, n);
         if (error)
                 return refuse_acl(request, spot, which, acl_error_sentence(error));

@@ -126,9 +126,12 @@ static int check_rights(Request *request, const Region *region, ProtobufCBinaryD
         if (!access_allows(who, &region->permissions, ACCESS_READ))
                 return request_refuse_access(request, SHMD__REASON__REASON_REGION_READ, path.data, path.len,
                                              &region->permissions, ACCESS_READ, "no read permission on the region");
-        if (rights == SHMD__RIGHTS__RIGHTS_READ_WRITE && !access_allows(who, &region->permissions, ACCESS_WRITE))
+        /* Both at once: an ACL may give one to one group and the other to another, and that is not enough. */
+        if (rights == SHMD__RIGHTS__RIGHTS_READ_WRITE &&
+            !access_allows(who, &region->permissions, ACCESS_READ | ACCESS_WRITE))
                 return request_refuse_access(request, SHMD__REASON__REASON_REGION_WRITE, path.data, path.len,
-                                             &region->permissions, ACCESS_WRITE, "no write permission on the region");
+                                             &region->permissions, ACCESS_READ | ACCESS_WRITE,
+                                             "no read and write permission on the region");
         return 0;
 }
 

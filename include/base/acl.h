@@ -80,6 +80,16 @@ static inline const char *acl_error_sentence(AclError error) {
         }
 }
 
+/* An entry of numbers from elsewhere. One that does not fit is wrong, and does not become right by
+ * being cut. */
+static inline AclEntry acl_entry(uint32_t tag, uint32_t id, uint32_t perms) {
+        return (AclEntry){
+                .id = id,
+                .tag = tag <= ACL_OTHER ? (uint8_t)tag : 0,
+                .perms = perms <= ACL_ALL ? (uint8_t)perms : ACL_ALL + 1,
+        };
+}
+
 static inline bool acl_tag_is_named(unsigned int tag) {
         return tag == ACL_USER || tag == ACL_GROUP;
 }

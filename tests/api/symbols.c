@@ -80,6 +80,15 @@ static const struct {
         SYMBOL(shmd_chown),
         SYMBOL(shmd_chown_start),
         SYMBOL(shmd_chown_finish),
+        SYMBOL(shmd_acl_get),
+        SYMBOL(shmd_acl_get_start),
+        SYMBOL(shmd_acl_get_finish),
+        SYMBOL(shmd_acl_free),
+        SYMBOL(shmd_acl_set),
+        SYMBOL(shmd_acl_set_start),
+        SYMBOL(shmd_acl_set_finish),
+        SYMBOL(shmd_acl_from_text),
+        SYMBOL(shmd_acl_to_text),
         SYMBOL(shmd_stat),
         SYMBOL(shmd_stat_start),
         SYMBOL(shmd_stat_finish),
@@ -185,6 +194,11 @@ static void check_numbers(void) {
         CHECK(SHMD_NODE_DIRECTORY == 0 && SHMD_NODE_REGION == 1);
         CHECK(SHMD_SLOT_BYTES == 1 && SHMD_SLOT_INFLIGHT == 7 && SHMD_SLOT_MAX == 7);
         CHECK(SHMD_DF_ACCOUNT == 0 && SHMD_DF_DIRECTORY == 1 && SHMD_DF_TOTAL == 2 && SHMD_DF_ACCOUNTS == 3);
+        CHECK(SHMD_ACL_MAX == 32 && SHMD_ACL_USER_OBJ == 1 && SHMD_ACL_USER == 2 && SHMD_ACL_GROUP_OBJ == 3);
+        CHECK(SHMD_ACL_GROUP == 4 && SHMD_ACL_MASK == 5 && SHMD_ACL_OTHER == 6);
+        CHECK(SHMD_ACL_ACCESS == 1 && SHMD_ACL_DEFAULT == 2);
+        CHECK(SHMD_ACL_TEXT_BARE == 1 && SHMD_ACL_TEXT_SHORT == 2 && SHMD_ACL_TEXT_NUMERIC == 4);
+        CHECK(SHMD_ACL_TEXT_DEFAULT == 8);
         CHECK(SHMD_BUCKETS == 20);
         CHECK(SHMD_REVOKE_NUMBER == 0 && SHMD_REVOKE_TICKET == 1 && SHMD_REVOKE_ALL == 2);
 }

@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -339,6 +339,14 @@ chmod 2000 /a
 chown 0
 chown : /a
 chown 4294967295 /a
+acl
+acl a
+acl -m
+acl -m u:root:rwz /a
+acl -m u:no-such-user-here:r /a
+acl -m , /a
+acl -x u:root:r /a
+acl --set u::8 /a
 wait
 wait a
 df extra
@@ -1137,6 +1145,79 @@ test_users() {
         check 'alice has her account back' eventually uses_bytes "$alice" 0
 }
 
+# entries SENTENCE NAME LINE...: acl shows exactly these entries.
+entries() {
+        local sentence=$1 name=$2
+
+        shift 2
+        run_as "$me" acl --numeric "$name"
+        if [ "$status" -eq 0 ] && [ "$(grep -v '^#' "$out")" = "$(printf '%s\n' "$@")" ]; then
+                ok "$sentence"
+        else
+                not_ok "$sentence" "wanted:" "$@"
+        fi
+}
+
+test_acl() {
+        expect 'mkdir for ACLs' 0 mkdir /acl -m 1750
+        expect 'create for ACLs' 0 create /acl/x 1 -m 0640
+        entries 'an ACL that is no more than the mode' /acl/x user::rw- group::r-- other::---
+        expect 'acl shows a heading' 0 acl /acl
+        says 'with the name' '^# name: /acl$'
+        says 'with the owner' '^# owner: '
+        says 'with the sticky bit' '^# flags: --t$'
+        json 'ls says that there is none' 'not d[0]["acl"]' ls /acl
+
+        expect 'acl -m adds entries' 0 acl -m "u:$alice:rw,g:$bob:r" /acl/x
+        entries 'and the mask is their union' /acl/x user::rw- "user:$alice:rw-" group::r-- "group:$bob:r--" mask::rw- other::---
+        json 'ls --json says that there is one' 'd[0]["acl"] and d[0]["mode"] == "0660"' ls /acl
+        expect 'ls -l marks it' 0 ls -l /acl
+        says 'with a plus' '^-rw-rw----\+ '
+        expect 'stat as well' 0 stat /acl/x
+        says 'with a plus, too' 'mode +-rw-rw----\+$'
+        expect 'chmod changes the mask' 0 chmod 0600 /acl/x
+        entries 'and what is left is shown' /acl/x user::rw- "user:$alice:rw-"$'\t#effective:---' group::r--$'\t#effective:---' \
+                "group:$bob:r--"$'\t#effective:---' mask::--- other::---
+        expect 'acl -n leaves the mask' 0 acl -n -m "u:$bob:7" /acl/x
+        entries 'as it was' /acl/x user::rw- "user:$alice:rw-"$'\t#effective:---' "user:$bob:rwx"$'\t#effective:---' \
+                group::r--$'\t#effective:---' "group:$bob:r--"$'\t#effective:---' mask::--- other::---
+        expect 'acl -m with a mask takes that' 0 acl -m "m::r" /acl/x
+        json 'acl --json' '[e["effective"] for e in d[0]["access"]] == ["rw-", "r--", "r--", "r--", "r--", "r--", "---"]' acl /acl/x
+        json 'with ids' '[e["id"] for e in d[0]["access"] if "id" in e] == ['"$alice, $bob, $bob"']' acl /acl/x
+        expect 'acl -x removes' 0 acl -x "u:$alice,g:$bob" /acl/x
+        entries 'those entries' /acl/x user::rw- "user:$bob:rwx" group::r-- mask::rwx other::---
+        expect 'acl -x of what is not there' 0 acl -x "u:12345" /acl/x
+        expect 'the owner stays' 2 acl -x u /acl/x
+        expect 'acl -b removes all that is more than a mode' 0 acl -b /acl/x
+        entries 'and leaves the mode' /acl/x user::rw- group::r-- other::---
+        expect 'acl --set replaces' 0 acl --set "u::rw,g::-,o::r,u:$bob:r" /acl/x
+        entries 'everything' /acl/x user::rw- "user:$bob:r--" group::--- mask::r-- other::r--
+        expect 'a list that is not complete is refused' 1 acl --set "u::rw,o::r" /acl/x
+        complains 'with a reason' 'an ACL has an entry each for the owner, the owning group and others'
+
+        expect 'acl -d makes a default ACL' 0 acl -d -m "u:$alice:rw" /acl
+        entries 'that has what it lacked from the ACL' /acl user::rwx group::r-x other::--- default:user::rwx \
+                "default:user:$alice:rw-" default:group::r-x default:mask::rwx default:other::---
+        expect 'create below it' 0 create /acl/y 1 -m 0660
+        entries 'inherits' /acl/y user::rw- "user:$alice:rw-" group::r-x$'\t#effective:r--' mask::rw- other::---
+        expect 'mkdir below it' 0 mkdir /acl/d -m 0700
+        entries 'inherits both' /acl/d user::rwx "user:$alice:rw-"$'\t#effective:---' group::r-x$'\t#effective:---' mask::--- \
+                other::--- default:user::rwx "default:user:$alice:rw-" default:group::r-x default:mask::rwx default:other::---
+        expect 'd: in front is the same as -d' 0 acl -m "d:u:$alice:r,d:m::r,u:$bob:x" /acl
+        entries 'both lists at once' /acl user::rwx "user:$bob:--x" group::r-x mask::r-x other::--- default:user::rwx \
+                "default:user:$alice:r--" default:group::r-x$'\t#effective:r--' default:mask::r-- default:other::---
+        run_as "$me" acl /acl
+        check 'what is shown can be set' shmdctl --socket="$socket" acl --set "$(cat "$out")" /acl/d
+        json 'with --json it says what there is then' 'd[0]["default"] == [] and d[0]["path"] == "/acl"' acl -k /acl
+        expect 'a region has no default ACL' 1 acl -d -m "u:$alice:r" /acl/x
+        complains 'the refusal says so' 'a region has no default ACL'
+        json 'several names' '[a["path"] for a in d] == ["/acl/x", "/acl/y"]' acl /acl/x /acl/y
+        expect 'of which one is missing' 3 acl -b /acl/z /acl/y
+        entries 'the others are done' /acl/y user::rw- group::r-x other::---
+        expect 'rm for ACLs' 0 rm /acl/x /acl/y
+        expect 'rmdir for ACLs' 0 rmdir /acl/d /acl
+}
+
 # -- completion -----------------------------------------------------------------------------------------
 
 # complete_bash WORD...: what bash offers for the last word.
@@ -1221,6 +1302,7 @@ test_put_interrupted
 test_progress
 test_names
 test_move
+test_acl
 test_wait
 test_figures
 test_tickets

@@ -436,7 +436,7 @@ TEST(request_acl, a_refusal_says_who_decided) {
         guest_expect_done(alice, set_access(alice, "/x", FOR_BOB));
         guest_expect_done(alice, ask_chmod(alice, "/x", 0640));
         guest_expect(bob, DENIED, REGION_WRITE, ask_open(bob, "/x", WRITE));
-        (void)snprintf(expected, sizeof(expected), "no write permission on the region (mode 0640, uid %u, gid %u): "
+        (void)snprintf(expected, sizeof(expected), "no read and write permission on the region (mode 0640, uid %u, gid %u): "
                        "its ACL's uid %u has r--, after its mask r--", ALICE, ALICE, BOB);
         expect_sentence(bob, expected);
         guest_expect_done(alice, ask_mkdir(alice, "/d", 0705));

@@ -18,6 +18,7 @@ _shmdctl_options() {
         mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
         wait)    echo "--unheld --frozen $global" ;;
+        acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
         ping)    echo "--count= --interval= $global" ;;
         *)       echo "$global" ;;
@@ -51,7 +52,7 @@ _shmdctl_value() {
         --user | -u)             _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --directory | -d)        _shmdctl_names "$2" ;;
         --timeout | --interval | --ttl) _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
-        --mode | -m)             _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$2" ;;
+        --mode | -m)             [[ $command == acl ]] || _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$2" ;;
         esac
 }
 
@@ -77,11 +78,11 @@ _shmdctl_operand() {
         stat,0 | holders,0 | map,0)         _shmdctl_names "$3" ;;
         wait,0 | publish,1)                _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
-        chmod,* | chown,*)                 _shmdctl_names "$3" ;;
+        chmod,* | chown,* | acl,*)         _shmdctl_names "$3" ;;
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -97,10 +98,12 @@ _shmdctl() {
                 *)
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
-                        --user | --count | --interval | --uses | --ttl)
+                        --user | --count | --interval | --modify | --remove | --set | --uses | --ttl)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=
                                 continue ;;
+                        -d) [[ $command == acl ]] && word=- ;;          # without a value there,
+                        -x) [[ $command == acl ]] && word=--remove= ;;  # and with one
                         -*) ;;
                         *)
                                 if [[ -z $command ]]; then command=$word; else ((++operands)); fi ;;

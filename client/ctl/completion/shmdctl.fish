@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait df ping stats metrics version help
+set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -51,6 +51,7 @@ complete -c shmdctl -n $none -a rmdir -d 'Remove empty directories'
 complete -c shmdctl -n $none -a chmod -d 'Change who may do what'
 complete -c shmdctl -n $none -a chown -d 'Change owner and group'
 complete -c shmdctl -n $none -a wait -d 'Wait for a name, or until a region is let go'
+complete -c shmdctl -n $none -a acl -d 'Show or change who else may do what'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
@@ -58,7 +59,7 @@ complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics tex
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -91,6 +92,14 @@ complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s x -l exchange -d 'Let
 complete -c shmdctl -n '__fish_seen_subcommand_from mkdir' -s p -l parents -d 'Make missing directories above it'
 complete -c shmdctl -n '__fish_seen_subcommand_from wait' -s u -l unheld -d 'Until nobody holds the region'
 complete -c shmdctl -n '__fish_seen_subcommand_from wait' -s f -l frozen -d 'Until the region is frozen'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s m -l modify -x -d 'Add or change entries'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s x -l remove -x -d 'Remove entries'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l set -x -d 'Replace all entries'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s b -l remove-all -d 'Remove all but owner, group and others'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s k -l remove-default -d 'Remove the default ACL'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s d -l default -d 'The entries are of the default ACL'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s n -l no-mask -d 'Leave the mask as it is'
+complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l numeric -d 'Show numbers instead of names'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s d -l directory -x -a '(__shmdctl_names)' -d 'Limits of a directory'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__fish_complete_users)' -d 'Account of another user'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every account'
