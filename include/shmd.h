@@ -192,7 +192,7 @@ enum {
 
 enum {
         SHMD_CREATE_OPEN      = 1,      /* if the name is taken, open that region instead */
-        SHMD_CREATE_FREEZABLE = 2,      /* allow seals to be added later */
+        SHMD_CREATE_FREEZABLE = 2,      /* shmd_freeze() may follow */
         SHMD_CREATE_RESERVE   = 4,      /* allocate every page before returning */
 };
 
@@ -277,6 +277,29 @@ SHMD_PUBLIC bool shmd_region_created(const shmd_region *region);        /* false
 /* Allocates every page of the region now (see SHMD_CREATE_RESERVE). Needs a read-write grant.
  * Errors: -ENOMEM (what was taken by this call has been given back), -EACCES, -EBADF. */
 SHMD_PUBLIC int shmd_reserve(shmd_region *region);
+
+enum {
+        SHMD_FREEZE_IMMUTABLE     = 0,  /* nobody writes to it any more: F_SEAL_WRITE */
+        SHMD_FREEZE_SINGLE_WRITER = 1,  /* who has it mapped for writing goes on, nobody else: F_SEAL_FUTURE_WRITE */
+};
+
+/* Freezes a region that was made SHMD_CREATE_FREEZABLE, for good. The caller needs a read-write grant
+ * of it, through which the library adds the seal (fcntl(2)), and must be its owner or an administrator;
+ * then the broker has it sealed against further seals. When this returns 0, nobody can add or remove
+ * any. From the first seal on the grant is good for reading alone: shmd_region_rights() says so, and
+ * shmd_map() maps it read-only. To freeze it in the same way again is nothing.
+ *
+ * SHMD_FREEZE_IMMUTABLE is refused while anybody, the caller included, has it mapped from a read-write
+ * grant: unmap it first. SHMD_FREEZE_SINGLE_WRITER keeps such mappings. A process that writes to the
+ * region can delay the call, and timeout_ns does not cover the library's own part.
+ * Errors: -EBUSY (mapped for writing, a page is in use, or a holder keeps the kernel from sealing it),
+ * -EACCES (a read-only grant), -ENOENT (not the caller's region), -EINVAL (not freezable, or sealed
+ * otherwise by a writer), -EEXIST (frozen the other way), -EOPNOTSUPP (kernel before 5.1, or no helper
+ * process), -EBADF, -EDQUOT. */
+SHMD_PUBLIC int shmd_freeze(shmd *client, shmd_region *region, uint32_t how, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_freeze_start(shmd *client, shmd_region *region, uint32_t how,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_freeze_finish(shmd_call *call);
 
 /* -- mapping ------------------------------------------------------------------------- */
 

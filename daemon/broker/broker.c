@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "broker/peer.h"
+#include "broker/request.h"
 #include "util/error.h"
 #include "util/log.h"
 
@@ -160,6 +161,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         broker->stats.started = time_now();
         RB_INIT(&broker->peers);
         list_init(&broker->held);
+        list_init(&broker->freezes);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
@@ -220,6 +222,7 @@ bool broker_free(Broker *broker) {
         deadline_disarm(&broker->retry);
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);
+        freezes_free(broker);
         helpers_deinit(&broker->helpers);
         if (broker->tree.root)
                 empty_tree(&broker->tree);

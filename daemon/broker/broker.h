@@ -28,6 +28,7 @@
 typedef struct Broker Broker;
 typedef struct BrokerOptions BrokerOptions;
 typedef struct BrokerDirectory BrokerDirectory;
+typedef struct Freeze Freeze;
 typedef struct Peer Peer;
 
 /* A directory to make at start. */
@@ -82,6 +83,7 @@ struct Broker {
         uint64_t n_peers;
         uint64_t last_peer;
         List held;              /* peers in line for a turn, in order */
+        List freezes;
         Deadline retry;
         Stats stats;
         Arena *arena;

@@ -115,6 +115,7 @@ Peer *peer_free(Peer *peer) {
         staging_drop(&peer->staging);
         while ((waiter = list_first(&peer->waiters, Waiter, link)))
                 (void)waiter_free(waiter);
+        peer_leave_freezes(peer);
         peer->connection = connection_retire(peer->connection);
         (void)end_sessions(peer, SIZE_MAX);
         peer->account = account_unref(peer->account);
@@ -346,6 +347,7 @@ static void peer_finish(Peer *peer) {
                 refuse_stopping(peer, MESSAGE_WAIT, waiter->serial, waiter->path, waiter->n_path, &waiter->charge);
                 (void)waiter_free(waiter);
         }
+        peer_finish_freezes(peer);
 }
 
 void peers_finish(Broker *broker) {
@@ -378,6 +380,7 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
                                    .n_groups = peer->cred.n_groups, .admin = is_admin(broker, &peer->cred) };
         list_init(&peer->sessions);
         list_init(&peer->waiters);
+        list_init(&peer->freezes);
         list_init(&peer->held.link);
         (void)RB_INSERT(PeerTree, &broker->peers, peer);
         ++broker->n_peers;

@@ -62,6 +62,7 @@ struct Peer {
         uint8_t session[MESSAGE_SESSION_BYTES];
         List sessions;          /* regions that end with it */
         List waiters;
+        List freezes;           /* that it waits for */
         HeldRequest held;
         Staging staging;
         bool pipelines;         /* had more than one request ready the last time */

@@ -87,6 +87,9 @@ static int refuse_grant(Request *request, int r, ProtobufCBinaryData path, const
         case GRANT_E_FAILED:
                 return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_KERNEL,
                                       path.data, path.len, "the kernel would not open the region now");
+        case GRANT_E_FROZEN:
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_FROZEN,
+                                      path.data, path.len, "the region is frozen: it can be opened read-only");
         default:
                 return error_fold(r);
         }

@@ -50,7 +50,7 @@ static const struct {
         [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WHY]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false },
-        [MESSAGE_FREEZE]  = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WATCH]   = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_UNWATCH] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true },

@@ -89,8 +89,13 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
  * negative errno: then nothing was granted. */
 int request_grant_by_ticket(Request *request, Region *region, bool writable);
 
-/* The handlers: request-acl.c, request-grant.c, request-look.c, request-name.c, request-ticket.c,
- * request-watch.c. */
+/* What waits to be frozen: for its peer when it ends, and for both when the broker does. */
+void peer_leave_freezes(Peer *peer);
+void peer_finish_freezes(Peer *peer);
+void freezes_free(Broker *broker);
+
+/* The handlers: request-acl.c, request-freeze.c, request-grant.c, request-look.c, request-name.c,
+ * request-ticket.c, request-watch.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -115,5 +120,6 @@ int request_ticket(Request *request);
 int request_redeem(Request *request);
 int request_revoke(Request *request);
 int request_tickets(Request *request);
+int request_freeze(Request *request);
 
 #endif

@@ -244,6 +244,8 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         CLEANUP(close_fdp) int fd = -1;
         int r;
 
+        if (writable && region_is_frozen(region))
+                return GRANT_E_FROZEN;
         if (region->grants.n >= region->grants.reap_at)
                 (void)region_grants_reap(region);
 

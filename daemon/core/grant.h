@@ -32,6 +32,7 @@ enum {
         GRANT_E_QUOTA,
         GRANT_E_NO_MEMORY,              /* no descriptor or memory left */
         GRANT_E_FAILED,                 /* the region could not be opened now */
+        GRANT_E_FROZEN,                 /* nobody writes to it any more */
 };
 
 typedef struct Grant Grant;
@@ -104,7 +105,8 @@ bool grants_swept(const Grants *grants, uint64_t ticket);
 
 /* Makes a grant: charges the asker, opens the description, marks it. *ret_fd is the caller's,
  * *ret the region's.
- * Return: 0, GRANT_E_QUOTA (*shortage says where), GRANT_E_NO_MEMORY, GRANT_E_FAILED, -ENOMEM. */
+ * Return: 0, GRANT_E_QUOTA (*shortage says where), GRANT_E_NO_MEMORY, GRANT_E_FAILED, GRANT_E_FROZEN
+ * (a writable one of a frozen region), -ENOMEM. */
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage);
 

@@ -622,7 +622,7 @@ void region_return(Region *region) {
 }
 
 uint32_t region_seals(Region *region) {
-        if (region->freezable || !region->seals)
+        if (!(region->seals & F_SEAL_SEAL))
                 region->seals = memfd_seals(region->fd);
         return region->seals;
 }

@@ -59,6 +59,9 @@ static const struct {
         SYMBOL(shmd_publish),
         SYMBOL(shmd_publish_start),
         SYMBOL(shmd_publish_finish),
+        SYMBOL(shmd_freeze),
+        SYMBOL(shmd_freeze_start),
+        SYMBOL(shmd_freeze_finish),
         SYMBOL(shmd_link),
         SYMBOL(shmd_link_start),
         SYMBOL(shmd_link_finish),
@@ -182,6 +185,7 @@ static void check_numbers(void) {
         CHECK(SHMD_RIGHTS_NONE == 0 && SHMD_RIGHTS_READ_ONLY == 1 && SHMD_RIGHTS_READ_WRITE == 2);
         CHECK(SHMD_LIFETIME_NAMED == 0 && SHMD_LIFETIME_SESSION == 1);
         CHECK(SHMD_CREATE_OPEN == 1 && SHMD_CREATE_FREEZABLE == 2 && SHMD_CREATE_RESERVE == 4);
+        CHECK(SHMD_FREEZE_IMMUTABLE == 0 && SHMD_FREEZE_SINGLE_WRITER == 1);
         CHECK(SHMD_BATCH_MAX == 128);
         CHECK(SHMD_MAP_POPULATE == 1 && SHMD_MAP_HUGE == 2 && SHMD_MAP_DONTDUMP == 4);
         CHECK(SHMD_MAP_READ_ONLY == 8 && SHMD_MAP_PRIVATE == 16);

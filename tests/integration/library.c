@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "shmd.h"
@@ -98,6 +99,100 @@ TEST(library, who_waits_gets_what_another_user_publishes) {
         child_spawn(&consumer, consume_as_bob, broker->socket);
         cr_assert_eq(run_as(ALICE, ALICE, produce, broker->socket), 0);
         child_release(&consumer);
+        broker_stop(broker);
+}
+
+/* -- freezing ----------------------------------------------------------------------------- */
+
+static shmd_region *make_freezable(shmd *client, const char *path) {
+        struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
+        shmd_region *region;
+
+        options.size = 8192;
+        options.flags = SHMD_CREATE_FREEZABLE;
+        EXPECT(client, shmd_create(client, path, &options, &region, PATIENCE));
+        return region;
+}
+
+TEST(library, a_region_is_frozen_when_nobody_has_it_mapped_for_writing) {
+        Broker *broker = broker_spawn(NULL);
+        shmd *client = connect_to(broker->socket);
+        shmd_region *region = make_freezable(client, "/r");
+        size_t length;
+        void *address;
+        int r;
+
+        EXPECT(client, shmd_map(region, NULL, &address, &length));
+        memcpy(address, TEXT, sizeof(TEXT));
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE), -EBUSY);
+        cr_assert(strstr(shmd_refusal(client)->sentence, "mapped for writing"), "%s", shmd_refusal(client)->sentence);
+        cr_assert_eq(shmd_region_rights(region), SHMD_RIGHTS_READ_WRITE);
+        EXPECT(client, shmd_unmap(address, length));
+        EXPECT(client, shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE));
+        EXPECT(client, shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE));
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_SINGLE_WRITER, PATIENCE), -EEXIST);
+        cr_assert_eq(shmd_region_rights(region), SHMD_RIGHTS_READ_ONLY);
+
+        /* Before Linux 6.7 no shared mapping can be made of a read-write grant any more. */
+        r = shmd_map(region, NULL, &address, &length);
+        cr_assert(r == 0 || r == -EACCES, "%d", r);
+        if (r == 0) {
+                cr_assert_eq(memcmp(address, TEXT, sizeof(TEXT)), 0);
+                EXPECT(client, shmd_unmap(address, length));
+        }
+        region = shmd_region_free(region);
+        cr_assert_eq(shmd_open(client, "/r", SHMD_RIGHTS_READ_WRITE, &region, PATIENCE), -EACCES);
+        EXPECT(client, shmd_open(client, "/r", SHMD_RIGHTS_READ_ONLY, &region, PATIENCE));
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE), -EACCES, "a read-only grant");
+        EXPECT(client, shmd_map(region, NULL, &address, &length));
+        cr_assert_eq(memcmp(address, TEXT, sizeof(TEXT)), 0);
+        EXPECT(client, shmd_unmap(address, length));
+        shmd_region_free(region);
+        shmd_close(client);
+        broker_stop(broker);
+}
+
+static void on_frozen(shmd *client, shmd_call *call, void *userdata) {
+        REQUIRE(shmd_freeze_finish(call) == 0, "%s", shmd_call_refusal(call)->sentence);
+        *(bool *)userdata = true;
+}
+
+TEST(library, the_single_writer_keeps_its_mapping_and_can_map_only_to_read) {
+        Broker *broker = broker_spawn(NULL);
+        shmd *client = connect_to(broker->socket);
+        shmd_region *region = make_freezable(client, "/r");
+        size_t length, read_length;
+        void *address, *again;
+        bool done = false;
+
+        EXPECT(client, shmd_map(region, NULL, &address, &length));
+        EXPECT(client, shmd_freeze_start(client, region, SHMD_FREEZE_SINGLE_WRITER, PATIENCE, on_frozen, &done, NULL));
+        while (!done)
+                REQUIRE(shmd_process(client, PATIENCE) >= 0);
+        memcpy(address, TEXT, sizeof(TEXT));
+        EXPECT(client, shmd_map(region, NULL, &again, &read_length));
+        cr_assert_eq(memcmp(again, TEXT, sizeof(TEXT)), 0);
+        cr_assert(mprotect(again, read_length, PROT_READ | PROT_WRITE) < 0, "a second writer");
+        EXPECT(client, shmd_unmap(again, read_length));
+        EXPECT(client, shmd_unmap(address, length));
+        shmd_region_free(region);
+        shmd_close(client);
+        broker_stop(broker);
+}
+
+TEST(library, what_was_not_made_freezable_is_not_frozen) {
+        struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
+        Broker *broker = broker_spawn(NULL);
+        shmd *client = connect_to(broker->socket);
+        shmd_region *region;
+
+        options.size = 4096;
+        EXPECT(client, shmd_create(client, "/r", &options, &region, PATIENCE));
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE), -EINVAL);
+        cr_assert_str_eq(shmd_reason_name(shmd_refusal(client)->reason), "not-freezable");
+        cr_assert_eq(shmd_region_rights(region), SHMD_RIGHTS_READ_WRITE);
+        shmd_region_free(region);
+        shmd_close(client);
         broker_stop(broker);
 }
 

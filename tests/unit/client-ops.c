@@ -310,6 +310,55 @@ static void check_batch(void) {
                 batch_got[i] = shmd_region_free(batch_got[i]);
 }
 
+static void script_freeze(Peer *peer) {
+        (void)peer_expect(peer, MESSAGE_OPEN);
+        peer_grant(peer, 77, 4096, SHMD_RIGHTS_READ_WRITE);
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                const Shmd__Freeze *freeze = peer_expect(peer, MESSAGE_FREEZE);
+
+                REQUIRE(freeze->path.len == 0 && freeze->region == 77 && freeze->how == SHMD_FREEZE_SINGLE_WRITER);
+                peer_reply(peer, MESSAGE(FreezeReply, freeze_reply, .seals = 0x17), NULL, 0);
+        }
+        peer_expect_end(peer);
+}
+
+FINISH(finish_freeze, shmd_freeze_finish(call));
+
+TEST(client_ops, a_freeze_names_the_region_by_its_number) {
+        shmd *client = peer_start_and_connect(script_freeze);
+        shmd_region *region;
+
+        cr_assert_eq(shmd_open(client, "/a", SHMD_RIGHTS_READ_WRITE, &region, 0), 0);
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_SINGLE_WRITER, 0), 0);
+        dispatch(client, shmd_freeze_start(client, region, SHMD_FREEZE_SINGLE_WRITER, 0, finish_freeze, NULL, NULL));
+        region = shmd_region_free(region);
+        peer_join(client);
+}
+
+static void script_no_freeze(Peer *peer) {
+        (void)peer_expect(peer, MESSAGE_OPEN);
+        peer_grant(peer, 77, 4096, SHMD_RIGHTS_READ_ONLY);
+        peer_expect_end(peer);
+}
+
+TEST(client_ops, what_cannot_be_frozen_from_here_is_not_asked_for) {
+        shmd *client = peer_start_and_connect(script_no_freeze);
+        shmd_region *region;
+        int fd;
+
+        cr_assert_eq(shmd_open(client, "/a", SHMD_RIGHTS_READ_ONLY, &region, 0), 0);
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, 0), -EACCES);
+        cr_assert(*shmd_refusal(client)->sentence);
+        cr_assert_eq(shmd_freeze(client, region, 2, 0), -EINVAL);
+        cr_assert_eq(shmd_freeze(client, NULL, SHMD_FREEZE_IMMUTABLE, 0), -EINVAL);
+        fd = shmd_region_steal_fd(region);
+        cr_assert_eq(shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, 0), -EBADF);
+        cr_assert_eq(shmd_freeze_start(client, region, SHMD_FREEZE_IMMUTABLE, 0, NULL, NULL, NULL), -EBADF);
+        REQUIRE(close(fd) == 0);
+        region = shmd_region_free(region);
+        peer_join(client);
+}
+
 TEST(client_ops, a_batch_has_each_descriptor_with_its_item) {
         struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
         struct shmd_create_options none = SHMD_CREATE_OPTIONS_INIT;
