@@ -221,7 +221,7 @@ int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *d
         if (reply && kind == MESSAGE_REFUSAL)
                 descriptor = &shmd__refusal__descriptor;
         else if (reply && kind == MESSAGE_EVENT)
-                descriptor = &shmd__event__descriptor;
+                descriptor = &shmd__events__descriptor;
         else if (message_name(kind))
                 descriptor = reply ? kinds[kind].reply : kinds[kind].request;
         else

@@ -113,6 +113,9 @@ static int make_core(Broker *broker) {
         r = tree_init(&broker->tree, &root);
         if (r)
                 return error_fold(r);
+        r = events_init(&broker->events, &broker->tree, &broker->deadlines, feed_ready);
+        if (r)
+                return error_fold(r);
         r = regions_init(&broker->regions, &broker->deadlines, &broker->grants);
         if (r)
                 return error_fold(r);
@@ -168,6 +171,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
         tickets_init(&broker->tickets, &broker->deadlines);
         waiters_init(&broker->waiters, &broker->tree, &broker->deadlines);
+        feed_init(&broker->feed, broker);
         helpers_init(&broker->helpers, &broker->deadlines, options->helper_ns);
 
         r = make_core(broker);
@@ -223,6 +227,8 @@ bool broker_free(Broker *broker) {
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);
         freezes_free(broker);
+        feed_deinit(&broker->feed);
+        events_deinit(&broker->events);
         helpers_deinit(&broker->helpers);
         if (broker->tree.root)
                 empty_tree(&broker->tree);

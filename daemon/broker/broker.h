@@ -12,7 +12,9 @@
 #include "acct/account.h"
 #include "base/tree.h"
 #include "broker/helpers.h"
+#include "broker/feed.h"
 #include "broker/stats.h"
+#include "core/event.h"
 #include "core/grant.h"
 #include "core/policy.h"
 #include "core/region.h"
@@ -74,6 +76,8 @@ struct Broker {
         Regions regions;
         Tickets tickets;
         Waiters waiters;
+        Events events;
+        Feed feed;
         Helpers helpers;
         Listener *listener;
         Source *inotify;

@@ -116,6 +116,7 @@ Peer *peer_free(Peer *peer) {
         while ((waiter = list_first(&peer->waiters, Waiter, link)))
                 (void)waiter_free(waiter);
         peer_leave_freezes(peer);
+        feed_peer_deinit(&peer->feed);
         peer->connection = connection_retire(peer->connection);
         (void)end_sessions(peer, SIZE_MAX);
         peer->account = account_unref(peer->account);
@@ -381,6 +382,7 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
         list_init(&peer->sessions);
         list_init(&peer->waiters);
         list_init(&peer->freezes);
+        feed_peer_init(&peer->feed);
         list_init(&peer->held.link);
         (void)RB_INSERT(PeerTree, &broker->peers, peer);
         ++broker->n_peers;

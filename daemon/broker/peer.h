@@ -63,6 +63,7 @@ struct Peer {
         List sessions;          /* regions that end with it */
         List waiters;
         List freezes;           /* that it waits for */
+        FeedPeer feed;
         HeldRequest held;
         Staging staging;
         bool pipelines;         /* had more than one request ready the last time */

@@ -205,7 +205,7 @@ static int create_region(Request *request, Made *made, const Shmd__Create *creat
                 return refuse_region(request, r, create, &shortage);
         made->created = true;
         if (spot) {
-                r = region_link(made->region, spot, &shortage);
+                r = region_link_silently(made->region, spot, &shortage);
                 if (r)
                         return refuse_region(request, r, create, &shortage);
         }
@@ -276,6 +276,11 @@ static void describe(const Made *made, Shmd__Granted *ret) {
         ret->marker = grant->marked;
 }
 
+static void announce(Request *request, Node *name, const Shmd__Create *create) {
+        tree_announce(name);
+        waiters_notify(&request->broker->waiters, create->path.data, create->path.len);
+}
+
 /* Lets what was made take effect: nothing can fail any more. */
 static void work_commit(Request *request, Work *work, const Item *items) {
         for (size_t i = 0; i < work->n; ++i) {
@@ -287,8 +292,7 @@ static void work_commit(Request *request, Work *work, const Item *items) {
                         if (made->region->n_names == 0)
                                 region_orphan(made->region);
                         else
-                                waiters_notify(&request->broker->waiters,
-                                               items[i].create->path.data, items[i].create->path.len);
+                                announce(request, region_name(made->region), items[i].create);
                 }
                 made->fd = close_fd(made->fd);
         }

@@ -230,6 +230,7 @@ static int list_page(Request *request, const Shmd__List *list, Directory *base, 
         if (!paths)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_PACKET, NULL, 0,
                                       "the request leaves no room for its answer");
+        reply.sequence = request->broker->events.sequence;
         reply.nodes = pointers;
         while (node && reply.n_nodes < most && room >= LIST_NODE_BYTES + PATH_BYTES_MAX) {
                 Shmd__Node *at = &nodes[reply.n_nodes];

@@ -1,4 +1,4 @@
-/* Requests that are answered later: wait. */
+/* Requests that hear of what happens later: wait, watch, unwatch. */
 
 #include "broker/request.h"
 
@@ -169,4 +169,57 @@ int request_wait(Request *request) {
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
                                       "nothing to wait for has the number %u", wait->until);
         }
+}
+
+/* -- watch ------------------------------------------------------------------------------ */
+
+static int check_watch(Request *request, const Shmd__Watch *watch, const Spot *spot) {
+        const Node *node = spot->node;
+
+        if (watch->mask == 0 || watch->mask & ~(uint32_t)EVENT_ALL)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_EVENTS,
+                                      spot->path, spot->n_path, "there are no events 0x%x to watch for", watch->mask);
+        if (node_is_directory(node) &&
+            !access_allows(&request->peer->who, node_permissions(node), ACCESS_READ | ACCESS_SEARCH))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_READ,
+                                      spot->path, spot->n_path, "no read and search permission on the directory");
+        return 0;
+}
+
+int request_watch(Request *request) {
+        const Shmd__Watch *watch = (const Shmd__Watch *)request->message;
+        Shmd__WatchReply reply = SHMD__WATCH_REPLY__INIT;
+        Peer *peer = request->peer;
+        Shortage shortage;
+        Watch *made;
+        Spot spot;
+        int r;
+
+        r = request_find(request, watch->path, &spot);
+        if (!r)
+                r = check_watch(request, watch, &spot);
+        if (r)
+                return r;
+        r = watch_new(&made, &request->broker->events, peer->account, &peer->who, spot.node, watch->mask,
+                      watch->sequence, peer, &shortage);
+        if (r == EVENT_E_QUOTA)
+                return request_shortage(request, &shortage, spot.path, spot.n_path);
+        if (r)
+                return error_fold(r);
+        made->serial = request->serial;
+        list_append(&peer->feed.watches, &made->link);
+        reply.watch = made->id;
+        reply.sequence = made->since;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+int request_unwatch(Request *request) {
+        const Shmd__Unwatch *unwatch = (const Shmd__Unwatch *)request->message;
+        Watch *watch = events_find_watch(&request->broker->events, unwatch->watch);
+
+        if (!watch || watch->userdata != request->peer)
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_EVENTS, NULL, 0,
+                                      "no watch of that number is this connection's");
+        (void)watch_free(watch);
+        return request_done(request);
 }

@@ -51,8 +51,8 @@ static const struct {
         [MESSAGE_WHY]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false },
         [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_WATCH]   = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_UNWATCH] = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true },
         [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true },
         [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true },
@@ -106,6 +106,10 @@ void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *
         audit_log(refusal, peer->account, peer->id, peer->cred.pid, name ? name : "unknown");
         audit_message(refusal, &message);
         send_message(peer, MESSAGE_REFUSAL, serial, &message.base, NULL, 0, charge);
+}
+
+void peer_tell(Peer *peer, uint64_t serial, const ProtobufCMessage *message) {
+        send_message(peer, MESSAGE_EVENT, serial, message, NULL, 0, NULL);
 }
 
 /* -- the dispatcher ------------------------------------------------------------------- */

@@ -60,6 +60,9 @@ int request_done(Request *request);
 void peer_answer(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message, Charge *charge);
 void peer_refuse(Peer *peer, unsigned int kind, uint64_t serial, const Refusal *refusal, Charge *charge);
 
+/* Sends events, which nobody asked for just now; serial: of the request that began the watch. */
+void peer_tell(Peer *peer, uint64_t serial, const ProtobufCMessage *message);
+
 /* A charge was refused: whether to ask again because something may come free, or to refuse.
  * Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED. */
 int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path);
@@ -110,6 +113,8 @@ int request_chown(Request *request);
 int request_get_acl(Request *request);
 int request_set_acl(Request *request);
 int request_wait(Request *request);
+int request_watch(Request *request);
+int request_unwatch(Request *request);
 int request_stat(Request *request);
 int request_list(Request *request);
 int request_df(Request *request);

@@ -114,6 +114,8 @@ static void step_take(Tree *tree, Step *step) {
                 charge_move_anyway(&directory->charge, step->owner);
         limit(directory, &step->wanted->limits);
         list_append(&tree->ruled, &directory->ruled);
+        if (step->made)
+                tree_announce(&directory->node);
 }
 
 static void steps_take(Steps *steps) {

@@ -568,7 +568,7 @@ static Cost place_cost(const Region *region) {
         return cost;
 }
 
-int region_link(Region *region, const Spot *spot, Shortage *shortage) {
+static int link_at(Region *region, const Spot *spot, bool announce, Shortage *shortage) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
         Region *other = spot->node ? spot->node->region : NULL;
         Cost cost = place_cost(region);
@@ -596,9 +596,20 @@ int region_link(Region *region, const Spot *spot, Shortage *shortage) {
         list_append(&region->names, &node->in_region);
         if (region->n_names++ == 0)
                 ++region->regions->n_named;
+        if (announce)
+                tree_announce(node);
         if (other)
                 region_lost_name(other);
         return 0;
+}
+
+int region_link(Region *region, const Spot *spot, Shortage *shortage) {
+        return link_at(region, spot, true, shortage);
+}
+
+int region_link_silently(Region *region, const Spot *spot, Shortage *shortage) {
+        ASSERT(!spot->node);
+        return link_at(region, spot, false, shortage);
 }
 
 int region_chown(Region *region, Account *owner, Shortage *shortage) {

@@ -70,6 +70,7 @@ typedef enum RegionNews {
         REGION_IS_GONE,         /* nobody holds it, and nobody can get it any more; the interest is over */
 } RegionNews;
 
+typedef struct Notice Notice;
 typedef struct RegionInterest RegionInterest;
 /* May drop this interest and others, and take the region's names away. */
 typedef void (*RegionNewsFn)(RegionInterest *interest, RegionNews news);
@@ -117,6 +118,7 @@ struct Region {
         List link;              /* asked, or condemned */
         List session;           /* in its creator's list, for REGION_SESSION */
         Deadline probe;
+        Notice *notice;         /* core/event: its own interest, NULL: none */
         List interests;
         uint32_t n_wanting;     /* of them, in its holders */
         uint64_t punched;       /* bytes */
@@ -201,6 +203,9 @@ Region *regions_after(Regions *regions, uint64_t id);
  * the directory.
  * Return: 0, REGION_E_QUOTA, -ENOMEM. */
 int region_link(Region *region, const Spot *spot, Shortage *shortage);
+/* The same at a free spot, for a region that may be discarded still: nobody is told of the name before
+ * tree_announce(). */
+int region_link_silently(Region *region, const Spot *spot, Shortage *shortage);
 
 /* Its first name, NULL without. */
 Node *region_name(const Region *region);

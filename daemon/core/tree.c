@@ -67,14 +67,52 @@ const Permissions *node_permissions(const Node *node) {
 static void node_init(Node *node, Region *region, char *room, const char *name, size_t n) {
         *node = (Node){ .region = region, .place = CHARGE_NULL, .name = room, .n_name = (uint16_t)n };
         list_init(&node->in_region);
+        list_init(&node->watches);
         memcpy(room, name, n);
 }
 
 static void node_deinit(Node *node) {
+        ASSERT(list_is_empty(&node->watches));
         list_unlink(&node->in_region);
         charge_release(&node->place);
         if (node->own_name)
                 free(node->name);
+}
+
+/* -- telling -------------------------------------------------------------------------- */
+
+static const TreeObserver *observer_of(const Directory *directory) {
+        return directory->tree->observer;
+}
+
+void tree_announce(Node *node) {
+        const TreeObserver *observer = observer_of(node->parent);
+        bool again = node->announced;
+
+        node->announced = true;
+        if (observer)
+                (again ? observer->replaced : observer->made)(node, observer->userdata);
+}
+
+static void tell_removed(Node *node) {
+        const TreeObserver *observer = observer_of(node->parent);
+
+        if (observer && node->announced)
+                observer->removed(node, observer->userdata);
+}
+
+static void tell_overwritten(Node *node) {
+        const TreeObserver *observer = observer_of(node->parent);
+
+        if (observer)
+                observer->overwritten(node, observer->userdata);
+}
+
+static void tell_moved(const TreeMove *move) {
+        const TreeObserver *observer = observer_of(move->from);
+
+        if (observer)
+                observer->moved(move, observer->userdata);
 }
 
 /* -- directories ---------------------------------------------------------------------- */
@@ -99,7 +137,7 @@ static Directory *directory_free(Directory *directory) {
 
 DEFINE_CLEANUP(Directory, directory_free);
 
-static int directory_new(Directory **ret, Directory *parent, const char *name, size_t n,
+static int directory_new(Directory **ret, Tree *tree, Directory *parent, const char *name, size_t n,
                          const Permissions *permissions) {
         CLEANUP(directory_freep) Directory *directory = NULL;
         int r;
@@ -109,6 +147,7 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
                 return error_origin(-ENOMEM);
 
         *directory = (Directory){
+                .tree = tree,
                 .permissions = permissions_copy(permissions),
                 .created_ns = time_wall(),
                 .charge = CHARGE_NULL,
@@ -129,7 +168,7 @@ static int directory_new(Directory **ret, Directory *parent, const char *name, s
 int tree_init(Tree *tree, const Permissions *root) {
         *tree = (Tree){ .n_directories = 1 };
         list_init(&tree->ruled);
-        return directory_new(&tree->root, NULL, "", 0, root);
+        return directory_new(&tree->root, tree, NULL, "", 0, root);
 }
 
 void tree_deinit(Tree *tree) {
@@ -149,7 +188,7 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
 
         ASSERT(spot->parent && !spot->node);
 
-        r = directory_new(&directory, spot->parent, spot->name, spot->n_name, permissions);
+        r = directory_new(&directory, tree, spot->parent, spot->name, spot->n_name, permissions);
         if (r)
                 return error_fold(r);
         r = account_charge(owner, &directory_cost, &directory->charge, shortage);
@@ -159,6 +198,7 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 
         directory_insert(tree, spot, directory);
+        tree_announce(&directory->node);
         *ret = directory;
         directory = NULL;
         return 0;
@@ -169,7 +209,7 @@ int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permis
 
         ASSERT(spot->parent && !spot->node);
 
-        r = directory_new(ret, spot->parent, spot->name, spot->n_name, permissions);
+        r = directory_new(ret, tree, spot->parent, spot->name, spot->n_name, permissions);
         if (r)
                 return error_fold(r);
         account_charge_anyway(owner, &directory_cost, &(*ret)->charge);
@@ -197,6 +237,7 @@ int tree_rmdir(Tree *tree, Directory *directory) {
                 return TREE_E_ROOT;
         if (directory->n_children)
                 return TREE_E_NOT_EMPTY;
+        tell_removed(&directory->node);
         (void)directory_free(directory);
         --tree->n_directories;
         return 0;
@@ -239,11 +280,16 @@ int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortag
         return 0;
 }
 
-void tree_unlink(Node *node) {
-        ASSERT(node->region);
+static void name_free(Node *node) {
         child_remove(node);
         node_deinit(node);
         free(node);
+}
+
+void tree_unlink(Node *node) {
+        ASSERT(node->region);
+        tell_removed(node);
+        name_free(node);
 }
 
 int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret) {
@@ -443,8 +489,23 @@ static void put_at(Node *node, Directory *directory, char *name, size_t n) {
         child_insert(directory, node);
 }
 
+/* Frees what another node is moved over. Return: its region, NULL for a directory. */
+static Region *overwrite(Tree *tree, Node *node) {
+        Region *region = node->region;
+
+        tell_overwritten(node);
+        if (region) {
+                name_free(node);
+        } else {
+                (void)directory_free(node_directory(node));
+                --tree->n_directories;
+        }
+        return region;
+}
+
 static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *shortage, Region **ret_replaced) {
         Load load = node_load(from->node);
+        bool replaced = to->node;
         char *name;
         int r;
 
@@ -455,14 +516,12 @@ static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *sho
                 free(name);
                 return TREE_E_QUOTA;
         }
-        if (to->node && node_is_directory(to->node)) {
-                (void)tree_rmdir(tree, node_directory(to->node));
-        } else if (to->node) {
-                *ret_replaced = to->node->region;
-                tree_unlink(to->node);
-        }
+        if (replaced)
+                *ret_replaced = overwrite(tree, to->node);
         child_remove(from->node);
         put_at(from->node, to->parent, name, to->n_name);
+        tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
+                                .n_name = from->n_name, .replaced = replaced });
         return 0;
 }
 
@@ -483,6 +542,8 @@ static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
         put_at(from->node, to->parent, to_name, to->n_name);
         put_at(to->node, from->parent, from_name, from->n_name);
         from_name = to_name = NULL;
+        tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
+                                .n_name = from->n_name, .other = to->node });
         return 0;
 }
 

@@ -10,6 +10,10 @@
  * not search one gets the same answer for names that exist and names that do not. It does not
  * decide who may change: tree_may_change() and the callers do.
  *
+ * An observer is told of every change, so that names which go by themselves are told of like those
+ * that somebody takes away. A name that was made and may have to be undone is announced only when
+ * that is certain (tree_announce()); what was never announced goes in silence.
+ *
  * A node does not own its region and is not owned by it: core/region.h ties the two.
  */
 #ifndef CORE_TREE_H
@@ -50,6 +54,8 @@ typedef struct Node Node;
 typedef struct Region Region;
 typedef struct Spot Spot;
 typedef struct Tree Tree;
+typedef struct TreeMove TreeMove;
+typedef struct TreeObserver TreeObserver;
 
 struct Node {
         RB_ENTRY(Node) entry;
@@ -57,8 +63,10 @@ struct Node {
         Region *region;         /* NULL for a directory */
         List in_region;         /* its region's names */
         Charge place;           /* in its parent's account */
+        List watches;           /* core/event: who watches it */
         uint16_t n_name;
         bool own_name;          /* renamed: the name is a block of its own */
+        bool announced;         /* the observer knows of it */
         char *name;             /* else it is in the same block */
 };
 
@@ -69,6 +77,7 @@ RB_HEAD(NodeTree, Node);
 
 struct Directory {
         Node node;
+        Tree *tree;
         Permissions permissions;
         DefaultAcl default_acl;
         struct NodeTree children;
@@ -76,6 +85,7 @@ struct Directory {
         uint64_t created_ns;    /* CLOCK_REALTIME */
         Account *account;       /* of what is named below it */
         Charge charge;          /* its owner's, for itself */
+        uint64_t changed;       /* core/event: the event that made, moved or opened it last */
         /* Levels and bytes that the deepest and the longest path below it add; never too low. */
         uint8_t levels;
         uint16_t bytes;
@@ -83,7 +93,28 @@ struct Directory {
         uint64_t own_max[DIRECTORY_SLOTS];      /* its account's limits but for the policy's */
 };
 
+/* A rename that was done: what it did to `node`, and with an exchange to `other` as well. */
+struct TreeMove {
+        Node *node;
+        Directory *from;        /* where it was ... */
+        const char *name;       /* ... and under which name */
+        size_t n_name;
+        Node *other;            /* NULL: no exchange */
+        bool replaced;          /* something had the new name */
+};
+
+/* Who is told of every change: of what goes, while it is still there, of everything else afterwards. */
+struct TreeObserver {
+        void (*made)(Node *node, void *userdata);
+        void (*removed)(Node *node, void *userdata);
+        void (*replaced)(Node *node, void *userdata);           /* it stands for another region */
+        void (*moved)(const TreeMove *move, void *userdata);
+        void (*overwritten)(Node *node, void *userdata);        /* it goes because another is moved over it */
+        void *userdata;
+};
+
 struct Tree {
+        const TreeObserver *observer;   /* NULL: none */
         Directory *root;
         uint64_t n_directories; /* with the root */
         List ruled;             /* directories that the policy names: core/enact */
@@ -132,7 +163,10 @@ int tree_may_change(const Spot *spot, const Credentials *who, bool *ret_sticky);
 /* Owner, group and mode of a node, a region's being the region's. */
 const Permissions *node_permissions(const Node *node);
 
-/* Makes a directory at a free spot, charged to owner and to the directories above it, with a copy of
+/* Tells the observer of a name: that it was made, or once it is known that its region is another one. */
+void tree_announce(Node *node);
+
+/* Makes a directory at a free spot and announces it, charged to owner and to the directories above it, with a copy of
  * those permissions; that a default ACL has its say is directory_inherit()'s.
  * Return: 0, TREE_E_QUOTA (*shortage says where), -ENOMEM. */
 int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
@@ -141,7 +175,7 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
 /* Was made a moment ago: takes its ACLs from the default ACL of the directory it is in. */
 void directory_inherit(Directory *directory);
 
-/* The same without asking any limit, for what a policy names. Return: 0, -ENOMEM. */
+/* The same without asking any limit, for what a policy names; not announced. Return: 0, -ENOMEM. */
 int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions, Directory **ret);
 
 /* Moves what the directory costs its owner to another account. Return: 0, TREE_E_QUOTA. */
@@ -150,11 +184,11 @@ int directory_chown(Directory *directory, Account *owner, Shortage *shortage);
 /* Removes an empty directory that is not the root. Return: 0, TREE_E_ROOT, TREE_E_NOT_EMPTY. */
 int tree_rmdir(Tree *tree, Directory *directory);
 
-/* Makes a name for a region at a free spot, and charges its place.
+/* Makes a name for a region at a free spot, which is not announced, and charges its place.
  * Return: 0, TREE_E_QUOTA, -ENOMEM. */
 int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret);
 
-/* Lets a region take a name over from another, which may have none left then.
+/* Lets a region take a name over from another, which may have none left then; not announced.
  * Return: 0, TREE_E_QUOTA. */
 int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage);
 

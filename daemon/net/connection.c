@@ -224,6 +224,12 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
         return error_fold(r);
 }
 
+bool connection_has_room(Connection *connection) {
+        if (!has_room(connection))
+                (void)ask_kernel(connection);
+        return flush(connection) && has_room(connection);
+}
+
 static int charge_inflight(Connection *connection, size_t n_fds) {
         Cost cost = inflight_cost(n_fds);
         int r;

@@ -95,6 +95,10 @@ int connection_read(Connection *connection, bool enable);
  * Return: 0, CONNECTION_E_BUSY, CONNECTION_E_QUOTA (*shortage says where). */
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage);
 
+/* Whether a packet of any size that nobody waits for can be sent now. Who has no room for one owes
+ * nothing by that. */
+bool connection_has_room(Connection *connection);
+
 /* Sends a packet and n_fds descriptors (which stay the caller's), or queues copies of both. A packet
  * for which no room was asked comes with the charge (may be NULL) of what it ends: if it has to queue,
  * *charge moves to it, so that a queue is never longer than its user may have things pending.

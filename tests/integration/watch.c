@@ -1,9 +1,14 @@
-/* Waiting for what becomes of regions. */
+/* Hearing of what happens: waits for regions, and watches of names.
+ *
+ * What a watch told is kept as one line of text, "created /x, removed /x", so that a test reads as what
+ * was done and what was heard of it.
+ */
 
 #include "lib/client.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -155,5 +160,346 @@ TEST(watch, who_waits_may_leave_and_the_broker_may_stop) {
         begin_wait(scene.bob, "/r", 0, WAIT_FROZEN);
         grant_deinit(&grant);
         expect_waited(scene.bob, "/r", grant.region);
+        scene_end(&scene);
+}
+
+/* -- watches ------------------------------------------------------------------------------ */
+
+#define ALL 511u
+#define REPLACE SHMD__RENAME_FLAGS__RENAME_REPLACE
+#define EXCHANGE SHMD__RENAME_FLAGS__RENAME_EXCHANGE
+
+static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
+        return client_call(client, MESSAGE_RENAME,
+                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
+}
+
+/* Return: the wire's error; *ret is the watch's number, *ret_sequence (may be NULL) where it begins. */
+static uint32_t call_watch(Client *client, const char *path, uint32_t mask, uint64_t since, uint64_t *ret,
+                           uint64_t *ret_sequence) {
+        uint32_t error = client_call(client, MESSAGE_WATCH,
+                                     REQUEST(Watch, watch, .path = BYTES(path), .mask = mask, .sequence = since));
+
+        if (!error) {
+                *ret = ((Shmd__WatchReply *)client->reply)->watch;
+                if (ret_sequence)
+                        *ret_sequence = ((Shmd__WatchReply *)client->reply)->sequence;
+        }
+        return error;
+}
+
+static uint32_t call_unwatch(Client *client, uint64_t watch) {
+        return client_call(client, MESSAGE_UNWATCH, REQUEST(Unwatch, unwatch, .watch = watch));
+}
+
+typedef struct Heard {
+        char text[65536];
+        size_t n;
+        size_t n_events;
+        size_t n_overflows;
+        uint64_t sequence;      /* of the latest event */
+        uint64_t watch;         /* the only one that is listened to; 0: all */
+} Heard;
+
+static const char *event_word(uint32_t event) {
+        static const char *const words[] = { "created", "removed", "renamed", "replaced", "frozen", "holders", "limits",
+                                             "overflow", "changed" };
+
+        REQUIRE(event && (event & (event - 1)) == 0 && event < 512, "event %u", event);
+        return words[__builtin_ctz(event)];
+}
+
+static void hear(Client *client, const Shmd__Event *event, void *userdata) {
+        Heard *heard = userdata;
+        size_t left = sizeof(heard->text) - heard->n;
+
+        (void)client;
+        if (heard->watch && event->watch != heard->watch)
+                return;
+        REQUIRE(event->sequence >= heard->sequence, "events come in their order");
+        heard->sequence = event->sequence;
+        ++heard->n_events;
+        heard->n_overflows += event->event == SHMD__EVENT_MASK__EVENT_OVERFLOW;
+        if (left < 4096)
+                return;
+        heard->n += (size_t)snprintf(heard->text + heard->n, left, "%s%s %.*s", heard->n ? ", " : "",
+                                     event_word(event->event), (int)event->path.len, (char *)event->path.data);
+        if (event->to.len)
+                heard->n += (size_t)snprintf(heard->text + heard->n, left - 2048, " > %.*s", (int)event->to.len,
+                                             (char *)event->to.data);
+        if (event->event == SHMD__EVENT_MASK__EVENT_HOLDERS)
+                heard->n += (size_t)snprintf(heard->text + heard->n, 64, " %s %" PRIu64, event->held ? "held" : "free",
+                                             event->grants);
+}
+
+static void listen_to(Client *client, Heard *heard) {
+        client->on_event = hear;
+        client->event_userdata = heard;
+}
+
+static void forget(Heard *heard) {
+        heard->n = 0;
+        heard->text[0] = '\0';
+}
+
+/* What was to come has come: the events of a turn are sent when it is over, so two turns are enough. */
+static const char *hear_all(Client *client) {
+        Heard *heard = client->event_userdata;
+
+        client_expect_done(client, call_ping(client));
+        client_expect_done(client, call_ping(client));
+        return heard->text;
+}
+
+#define EXPECT_HEARD(client, expected)                                                  \
+        do {                                                                            \
+                const char *was_heard = hear_all(client);                               \
+                                                                                        \
+                REQUIRE(strcmp(was_heard, (expected)) == 0, "heard \"%s\"", was_heard);  \
+                forget((client)->event_userdata);                                       \
+        } while (0)
+
+/* Waits until something is heard that contains the text. */
+static void expect_to_hear(Client *client, const char *text) {
+        Heard *heard = client->event_userdata;
+        int64_t until = test_now_ms() + TEST_PATIENCE_MS;
+
+        while (!strstr(hear_all(client), text)) {
+                REQUIRE(test_now_ms() < until, "never heard \"%s\", but \"%s\"", text, heard->text);
+                test_sleep_ms(2);
+        }
+        forget(heard);
+}
+
+TEST(watch, who_watches_hears_what_others_do_below_and_nothing_else) {
+        static Heard heard;
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        Grant grant = GRANT_NULL;
+        uint64_t watch;
+
+        client_expect_done(alice, call_mkdir(alice, "/d", 0755));
+        client_expect_done(alice, call_mkdir(alice, "/beside", 0755));
+        client_expect_done(alice, call_create(alice, "/beside/in", 1, NULL));
+        listen_to(bob, &heard);
+        client_expect_done(bob, call_watch(bob, "/d", ALL, 0, &watch, NULL));
+        client_expect_done(alice, call_create(alice, "/d/a", 1, NULL));
+        client_expect_done(alice, call_mkdir(alice, "/d/e", 0755));
+        client_expect_done(alice, call_rename(alice, "/d/a", "/d/e/b", 0));
+        EXPECT_HEARD(bob, "created /a, created /e, renamed /a > /e/b");
+        client_expect_done(alice, call_create(alice, "/beside/a", 1, NULL));
+        client_expect_done(alice, call_rename(alice, "/d/e/b", "/beside/b", 0));
+        client_expect_done(alice, call_rename(alice, "/beside/b", "/d/c", 0));
+        client_expect_done(alice, call_rename(alice, "/beside/in", "/d/c", REPLACE));
+        client_expect_done(alice, call_rename(alice, "/d/c", "/beside/a", EXCHANGE));
+        EXPECT_HEARD(bob, "removed /e/b, created /c, replaced /c, replaced /c");
+        client_expect_done(alice, call_create(alice, NULL, 1, &grant));
+        client_expect_done(alice, call_publish(alice, grant.region, "/d/c", SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE));
+        client_expect_done(alice, call_chmod(alice, "/d/c", 0644));
+        client_expect_done(alice, call_unlink(alice, "/d/c"));
+        client_expect_done(alice, call_rmdir(alice, "/d/e"));
+        EXPECT_HEARD(bob, "replaced /c, changed /c, removed /c, removed /e");
+        client_expect_done(alice, call_rmdir(alice, "/d"));
+        EXPECT_HEARD(bob, "removed ");
+        client_expect_error(bob, NOT_FOUND, EVENTS, call_unwatch(bob, watch));
+        REQUIRE(client_used(bob, WATCHES_SLOT) == 0, "a watch that is over costs nothing");
+        grant_deinit(&grant);
+        scene_end(&scene);
+}
+
+TEST(watch, what_is_undone_is_never_heard_of_and_what_goes_by_itself_is) {
+        static Heard heard;
+        Scene scene = scene_begin("[account]\ngrants = 2");
+        Client *alice = scene.alice, *bob = scene.bob;
+        Client *session = client_connect_as(scene.broker, CAROL, CAROL);
+        Shmd__BatchItem items[3], *pointers[] = { &items[0], &items[1], &items[2] };
+        Shmd__Create creates[3];
+        uint64_t watch;
+
+        for (int i = 0; i < 3; ++i) {
+                static const char *const names[] = { "/one", "/two", "/three" };
+
+                creates[i] = (Shmd__Create)SHMD__CREATE__INIT;
+                creates[i].path = BYTES(names[i]);
+                creates[i].size = 1;
+                creates[i].rights = READ_WRITE;
+                items[i] = (Shmd__BatchItem)SHMD__BATCH_ITEM__INIT;
+                items[i].create = &creates[i];
+        }
+        listen_to(bob, &heard);
+        client_expect_done(bob, call_watch(bob, "/", ALL & ~(uint32_t)SHMD__EVENT_MASK__EVENT_HOLDERS, 0, &watch, NULL));
+        client_expect_error(alice, QUOTA, LIMIT, client_call(alice, MESSAGE_BATCH,
+                                                             REQUEST(Batch, batch, .n_items = 3, .items = pointers)));
+        EXPECT_HEARD(bob, "");
+        client_expect_done(alice, client_call(alice, MESSAGE_BATCH,
+                                              REQUEST(Batch, batch, .n_items = 2, .items = pointers)));
+        EXPECT_HEARD(bob, "created /one, created /two");
+        client_expect_done(session, call_create_with(session, REQUEST(Create, create, .path = BYTES("/s"), .size = 1,
+                                                     .lifetime = SHMD__LIFETIME__LIFETIME_SESSION), NULL));
+        session = client_free(session);
+        expect_to_hear(bob, "created /s, removed /s");
+        scene_end(&scene);
+}
+
+TEST(watch, who_may_not_look_hears_nothing_until_it_may) {
+        static Heard heard;
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        uint64_t watch;
+
+        client_expect_done(alice, call_mkdir(alice, "/d", 0755));
+        client_expect_done(alice, call_mkdir(alice, "/d/p", 0711));
+        listen_to(bob, &heard);
+        client_expect_error(bob, DENIED, DIRECTORY_READ, call_watch(bob, "/d/p", ALL, 0, &watch, NULL));
+        client_expect_error(bob, NOT_FOUND, MISSING, call_watch(bob, "/none", ALL, 0, &watch, NULL));
+        client_expect_error(bob, INVALID, EVENTS, call_watch(bob, "/d", 0, 0, &watch, NULL));
+        client_expect_error(bob, INVALID, EVENTS, call_watch(bob, "/d", 512, 0, &watch, NULL));
+        client_expect_done(bob, call_watch(bob, "/d", ALL, 0, &watch, NULL));
+        client_expect_error(alice, NOT_FOUND, EVENTS, call_unwatch(alice, watch));
+        client_expect_done(alice, call_create(alice, "/d/p/secret", 1, NULL));
+        client_expect_done(alice, call_rename(alice, "/d/p/secret", "/d/known", 0));
+        client_expect_done(alice, call_rename(alice, "/d/known", "/d/p/secret", 0));
+        EXPECT_HEARD(bob, "created /known, removed /known");
+        client_expect_done(alice, call_chmod(alice, "/d/p", 0755));
+        client_expect_done(alice, call_create(alice, "/d/p/seen", 1, NULL));
+        client_expect_done(alice, call_chmod(alice, "/d/p", 0700));
+        client_expect_done(alice, call_unlink(alice, "/d/p/seen"));
+        EXPECT_HEARD(bob, "changed /p, created /p/seen, changed /p");
+        client_expect_done(alice, call_chmod(alice, "/d", 0711));
+        client_expect_done(alice, call_create(alice, "/d/hidden", 1, NULL));
+        EXPECT_HEARD(bob, "changed ");
+        client_expect_done(bob, call_unwatch(bob, watch));
+        client_expect_done(alice, call_chmod(alice, "/d", 0755));
+        EXPECT_HEARD(bob, "");
+        scene_end(&scene);
+}
+
+TEST(watch, a_watch_that_begins_in_the_past_misses_nothing_or_says_so) {
+        static Heard heard;
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        uint64_t watch, since, begun;
+
+        client_expect_done(alice, call_mkdir(alice, "/d", 0755));
+        client_expect_done(bob, call_list(bob, "/d", 0));
+        since = ((Shmd__ListReply *)bob->reply)->sequence;
+        REQUIRE(since != 0);
+        client_expect_done(alice, call_create(alice, "/d/x", 1, NULL));
+        client_expect_done(alice, call_rename(alice, "/d/x", "/d/y", 0));
+        listen_to(bob, &heard);
+        client_expect_done(bob, call_watch(bob, "/d", ALL, since, &watch, &begun));
+        REQUIRE(begun == since);
+        client_expect_done(alice, call_unlink(alice, "/d/y"));
+        EXPECT_HEARD(bob, "created /x, renamed /x > /y, removed /y");
+        client_expect_done(bob, call_unwatch(bob, watch));
+
+        client_expect_done(bob, call_watch(bob, "/d", ALL, since + 1000, &watch, &begun));
+        REQUIRE(begun == since + 3);
+        EXPECT_HEARD(bob, "overflow ");
+        REQUIRE(heard.sequence == since + 3);
+        client_expect_done(bob, call_unwatch(bob, watch));
+        client_expect_done(bob, call_watch(bob, "/d", ALL, 7, &watch, &begun));
+        EXPECT_HEARD(bob, "overflow ");
+        client_expect_done(bob, call_unwatch(bob, watch));
+        client_expect_done(bob, call_watch(bob, "/d", ALL, UINT64_MAX, &watch, &begun));
+        EXPECT_HEARD(bob, "overflow ");
+        scene_end(&scene);
+}
+
+TEST(watch, holders_are_heard_of_when_they_come_and_when_the_kernel_says_they_went) {
+        static Heard heard;
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        Grant grant = GRANT_NULL, second = GRANT_NULL, later = GRANT_NULL;
+        uint64_t watch;
+
+        client_expect_done(alice, call_mkdir(alice, "/d", 0755));
+        client_expect_done(alice, call_create_mode(alice, "/d/old", 1, 0644, &grant));
+        listen_to(bob, &heard);
+        client_expect_done(bob, call_watch(bob, "/", SHMD__EVENT_MASK__EVENT_HOLDERS, 0, &watch, NULL));
+        EXPECT_HEARD(bob, "");
+        client_expect_done(alice, call_open(alice, "/d/old", READ_ONLY, &second));
+        expect_to_hear(bob, "holders /d/old held 2");
+        grant_deinit(&grant);
+        expect_to_hear(bob, "holders /d/old held 1");
+        grant_deinit(&second);
+        expect_to_hear(bob, "holders /d/old free 0");
+        client_expect_done(alice, call_create(alice, "/new", 1, &later));
+        grant_deinit(&later);
+        expect_to_hear(bob, "holders /new free 0");
+        client_expect_done(bob, call_unwatch(bob, watch));
+        client_expect_done(alice, call_open(alice, "/d/old", READ_ONLY, &second));
+        EXPECT_HEARD(bob, "");
+        grant_deinit(&second);
+        scene_end(&scene);
+}
+
+/* -- those who do not read ---------------------------------------------------------------- */
+
+TEST(watch, who_reads_late_is_told_that_it_lost_something_and_how_far) {
+        static Heard heard, quiet;
+        Scene scene = scene_begin("[time]\nstall = 1s");
+        Client *alice = scene.alice, *bob = scene.bob;
+        Client *calm = client_connect_as(scene.broker, CAROL, CAROL);
+        uint64_t watch;
+
+        client_expect_done(alice, call_mkdir(alice, "/noise", 0755));
+        client_expect_done(alice, call_mkdir(alice, "/quiet", 0755));
+        listen_to(calm, &quiet);
+        client_expect_done(calm, call_watch(calm, "/quiet", ALL, 0, &watch, NULL));
+        client_expect_done(bob, call_watch(bob, "/noise", ALL, 0, &watch, NULL));
+        client_expect_done(alice, call_create(alice, "/quiet/x", 1, NULL));
+        for (unsigned int i = 0; i < 20000; ++i)
+                client_expect_done(alice, i % 2 ? call_unlink(alice, "/noise/x") :
+                                                  call_create(alice, "/noise/x", 1, NULL));
+        /* It has taken nothing for longer than anybody may leave an answer unread. */
+        test_sleep_ms(2500);
+        client_expect_done(alice, call_create(alice, "/quiet/y", 1, NULL));
+        EXPECT_HEARD(calm, "created /x, created /y");
+
+        listen_to(bob, &heard);
+        expect_to_hear(bob, "created /x");
+        for (int64_t until = test_now_ms() + TEST_PATIENCE_MS; heard.n_overflows == 0; (void)hear_all(bob))
+                REQUIRE(test_now_ms() < until, "never told");
+        REQUIRE(heard.n_overflows == 1 && heard.n_events > 100 && heard.n_events < 20000);
+        forget(&heard);
+        client_expect_done(alice, call_create(alice, "/noise/after", 1, NULL));
+        EXPECT_HEARD(bob, "created /after");
+        calm = client_free(calm);
+        scene_end(&scene);
+}
+
+TEST(watch, a_thousand_watches_that_nobody_reads_cost_others_little) {
+        enum { N = 1000 };
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        size_t before;
+        uint64_t watch;
+
+        client_expect_done(alice, call_ping(alice));
+        before = broker_rss(scene.broker);
+        for (int i = 0; i < N; ++i)
+                client_expect_done(bob, call_watch(bob, "/", ALL, 0, &watch, NULL));
+        for (unsigned int i = 0; i < 2000; ++i)
+                client_expect_done(alice, i % 2 ? call_unlink(alice, "/x") : call_create(alice, "/x", 1, NULL));
+        (void)fprintf(stderr, "%d watches nobody reads: %zu KiB more\n", N, (broker_rss(scene.broker) - before) / 1024);
+        REQUIRE(broker_rss(scene.broker) - before < (16u << 20));
+        scene.bob = client_free(bob);
+        scene.bob = client_connect_as(scene.broker, BOB, BOB);
+        client_expect_used(scene.bob, WATCHES_SLOT, 0);
+        scene_end(&scene);
+}
+
+TEST(watch, the_limit_of_watches_is_exact_and_comes_back) {
+        Scene scene = scene_begin("[account]\nwatches = 3");
+        uint64_t watches[3], watch;
+        Client *bob = scene.bob;
+
+        for (int i = 0; i < 3; ++i)
+                client_expect_done(bob, call_watch(bob, "/", ALL, 0, &watches[i], NULL));
+        client_expect_error(bob, QUOTA, LIMIT, call_watch(bob, "/", ALL, 0, &watch, NULL));
+        REQUIRE(bob->refusal->slot == WATCHES_SLOT);
+        client_expect_done(bob, call_unwatch(bob, watches[1]));
+        client_expect_done(bob, call_watch(bob, "/", ALL, 0, &watch, NULL));
         scene_end(&scene);
 }

@@ -54,6 +54,7 @@ static void forget_answer(Client *client) {
         arena_reset(client->arena);
         client->reply = NULL;
         client->refusal = NULL;
+        client->events = NULL;
 }
 
 Client *client_free(Client *client) {
@@ -155,21 +156,23 @@ uint64_t client_send(Client *client, MessageKind kind, const ProtobufCMessage *r
 
 static void decode_answer(Client *client) {
         uint32_t kind = client->header.kind;
-        bool refused = kind == MESSAGE_REFUSAL;
+        bool refused = kind == MESSAGE_REFUSAL, events = kind == MESSAGE_EVENT;
         ProtobufCMessage *message;
         int r;
 
         REQUIRE(kind & MESSAGE_REPLY, "a packet of kind %u", kind);
-        r = message_unpack(client->arena, refused ? kind : kind & ~MESSAGE_REPLY, true,
+        r = message_unpack(client->arena, refused || events ? kind : kind & ~MESSAGE_REPLY, true,
                            client->packet + sizeof(WireHeader), client->header.length - sizeof(WireHeader), &message);
         REQUIRE(r == 0, "an answer of kind %#x does not decode: %d", kind, r);
         if (refused)
                 client->refusal = (Shmd__Refusal *)message;
+        else if (events)
+                client->events = (Shmd__Events *)message;
         else
                 client->reply = message;
 }
 
-int client_receive(Client *client, int timeout_ms) {
+static int receive_packet(Client *client, int timeout_ms) {
         struct pollfd p = { .fd = client->fd, .events = POLLIN };
         int r;
 
@@ -185,7 +188,18 @@ int client_receive(Client *client, int timeout_ms) {
                 return CLIENT_CLOSED;
         REQUIRE(r == 0, "what came is no packet: %d", r);
         decode_answer(client);
-        return client->refusal ? CLIENT_REFUSED : CLIENT_REPLY;
+        return client->refusal ? CLIENT_REFUSED : client->events ? CLIENT_EVENTS : CLIENT_REPLY;
+}
+
+int client_receive(Client *client, int timeout_ms) {
+        for (;;) {
+                int r = receive_packet(client, timeout_ms);
+
+                if (r != CLIENT_EVENTS || !client->on_event)
+                        return r;
+                for (size_t i = 0; i < client->events->n_events; ++i)
+                        client->on_event(client, client->events->events[i], client->event_userdata);
+        }
 }
 
 size_t client_drain(Client *client) {

@@ -32,7 +32,12 @@ typedef struct Client {
         WireHeader header;
         ProtobufCMessage *reply;        /* or NULL */
         Shmd__Refusal *refusal;         /* or NULL */
+        Shmd__Events *events;           /* or NULL */
         FdList fds;
+
+        /* Called for each event that comes; NULL: client_receive() returns CLIENT_EVENTS. */
+        void (*on_event)(struct Client *client, const Shmd__Event *event, void *userdata);
+        void *event_userdata;
 
         Shmd__HelloReply hello;         /* the answer to hello; its bytes are not kept */
         uint8_t session[MESSAGE_SESSION_BYTES];
@@ -86,6 +91,7 @@ enum {
         CLIENT_REFUSED,         /* client->refusal */
         CLIENT_CLOSED,          /* the connection is over */
         CLIENT_SILENT,          /* nothing came in that time */
+        CLIENT_EVENTS,          /* client->events */
 };
 
 /* Receives the next packet. */
