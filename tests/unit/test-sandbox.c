@@ -219,8 +219,10 @@ static long do_dup(void) { return fcntl(0, F_DUPFD_CLOEXEC, 0); }
 static long do_socketpair(void) { int ends[2]; return socketpair(AF_UNIX, SOCK_STREAM, 0, ends); }
 static long do_inet_pair(void) { int ends[2]; return socketpair(AF_INET, SOCK_STREAM, 0, ends); }
 static long do_seccomp(void) { return syscall(SYS_seccomp, 0, 0, NULL); }
+#ifndef SHMD_SANITIZERS
 static long do_mmap(void) { return (long)mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
 static long do_dumpable(void) { return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); }
+#endif
 static long do_epoll(void) { return syscall(SYS_epoll_create1, 0); }
 static long do_inotify(void) { return syscall(SYS_inotify_init1, 0); }
 
