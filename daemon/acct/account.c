@@ -135,12 +135,17 @@ void accounts_set_policy(Accounts *accounts, const Rules *policy) {
         choose(order, 2, accounts->pool.max);
 }
 
-uint32_t accounts_settle(Accounts *accounts) {
+uint32_t accounts_settle(Accounts *accounts, void (*fn)(uid_t uid, void *userdata), void *userdata) {
         uint32_t n = 0;
         Account *account;
 
-        RB_FOREACH(account, AccountTree, &accounts->users)
-                n += account_settle(account);
+        RB_FOREACH(account, AccountTree, &accounts->users) {
+                if (!account_settle(account))
+                        continue;
+                ++n;
+                if (fn)
+                        fn(account->uid, userdata);
+        }
         return n;
 }
 

@@ -185,9 +185,10 @@ void account_forget_groups(Account *account);
 void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_t n);
 /* Gives an account the limits its rules say. Return: whether they are other than before. */
 bool account_settle(Account *account);
-/* The same for each account. Walks over all accounts, of which there are at most as
- * many as connections, regions and directories. Return: how many have other limits than before. */
-uint32_t accounts_settle(Accounts *accounts);
+/* The same for each account, and calls fn (may be NULL) for each that has other limits than before. Walks
+ * over all accounts, of which there are at most as many as connections, regions and directories.
+ * Return: how many have other limits. */
+uint32_t accounts_settle(Accounts *accounts, void (*fn)(uid_t uid, void *userdata), void *userdata);
 
 /* Makes a directory's account without limits under `parent` (NULL at the top).
  * Return: 0, -ENOMEM. */

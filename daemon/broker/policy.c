@@ -71,13 +71,19 @@ int broker_check_policy(const BrokerOptions *options, const uint8_t *blob, size_
         return decode(options, blob, n, &policy, sentence);
 }
 
+static void tell_limits(uid_t uid, void *userdata) {
+        Broker *broker = userdata;
+
+        events_limits_user(&broker->events, uid);
+}
+
 /* Every account has its limits by the new rules: of who is connected, by the groups it connected with. */
 static uint32_t settle_accounts(Broker *broker) {
         for (Peer *peer = peers_first(broker); peer; peer = peers_next(peer))
                 account_forget_groups(peer->account);
         for (Peer *peer = peers_first(broker); peer; peer = peers_next(peer))
                 account_meet_groups(peer->account, peer->cred.gid, peer->cred.groups, peer->cred.n_groups);
-        return accounts_settle(&broker->accounts);
+        return accounts_settle(&broker->accounts, tell_limits, broker);
 }
 
 /* Whoever waits for a name may find it now, or be allowed to. */

@@ -9,7 +9,7 @@ static Permissions *permissions_of(Node *node) {
 
 /* The owner, group, mode or ACL of what the spot names has changed. */
 static void permissions_changed(Request *request, const Spot *spot) {
-        events_changed(&request->broker->events, spot->node);
+        tree_tell_changed(spot->node);
         if (node_is_directory(spot->node))
                 waiters_notify_below(&request->broker->waiters, spot->path, spot->n_path);
 }

@@ -113,13 +113,16 @@ static void tell_peer(Freeze *freeze, HelpersOutcome outcome, uint32_t seals) {
 
 static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
         Freeze *freeze = job->userdata;
-        Region *region = regions_find(&freeze->broker->regions, freeze->region);
+        Broker *broker = freeze->broker;
+        Region *region = regions_find(&broker->regions, freeze->region);
 
         /* One that nobody holds any more, and nobody can get, is as good as frozen. */
         tell_peer(freeze, outcome, region ? region_seals(region) : job->packet.seals);
         (void)freeze_free(freeze);
-        if (region && outcome == HELPERS_DONE)
+        if (region && outcome == HELPERS_DONE) {
+                events_frozen(&broker->events, region);
                 region_tell(region, REGION_WAS_FROZEN);
+        }
 }
 
 /* -- the request ------------------------------------------------------------------------- */

@@ -103,30 +103,77 @@ static void unlimit(Directory *directory) {
                 directory->account->max[i] = directory->own_max[i];
 }
 
+static bool same_acl(mode_t mode, const Acl *acl, mode_t other_mode, const Acl *other) {
+        AclList a, b;
+
+        acl_join(mode, acl, &a);
+        acl_join(other_mode, other, &b);
+        for (size_t i = 0; i < a.n && a.n == b.n; ++i)
+                if (a.entries[i].tag != b.entries[i].tag || a.entries[i].id != b.entries[i].id ||
+                    a.entries[i].perms != b.entries[i].perms)
+                        return false;
+        return a.n == b.n;
+}
+
+/* Whether the directory's owner, group, mode and ACLs are those of the step. */
+static bool is_as_wanted(const Directory *directory, const Step *step) {
+        const Permissions *a = &directory->permissions, *b = &step->permissions;
+        const DefaultAcl *c = &directory->default_acl, *d = &step->default_acl;
+
+        return a->uid == b->uid && a->gid == b->gid && a->mode == b->mode &&
+               same_acl(a->mode, a->acl, b->mode, b->acl) && c->set == d->set &&
+               (!c->set || same_acl(c->mode, c->acl, d->mode, d->acl));
+}
+
+/* Who watches hears of what is other than before, and of nothing else. */
+static void tell(Directory *directory, const Step *step, bool changed, const uint64_t before[DIRECTORY_SLOTS]) {
+        if (step->made)
+                tree_announce(&directory->node);
+        else if (changed)
+                tree_tell_changed(&directory->node);
+        if (memcmp(before, directory->account->max, DIRECTORY_SLOTS * sizeof(*before)))
+                tree_tell_limited(directory);
+}
+
 static void step_take(Tree *tree, Step *step) {
         Directory *directory = step->directory;
+        bool changed = !is_as_wanted(directory, step);
+        uint64_t before[DIRECTORY_SLOTS];
 
+        memcpy(before, directory->account->max, sizeof(before));
         permissions_deinit(&directory->permissions);
         default_acl_deinit(&directory->default_acl);
         directory->permissions = permissions_copy(&step->permissions);
         directory->default_acl = default_acl_copy(&step->default_acl);
         if (directory->charge.account)
                 charge_move_anyway(&directory->charge, step->owner);
+        if (!list_is_empty(&directory->ruled))
+                unlimit(directory);
         limit(directory, &step->wanted->limits);
-        list_append(&tree->ruled, &directory->ruled);
-        if (step->made)
-                tree_announce(&directory->node);
+        list_move(&tree->ruled, &directory->ruled);
+        tell(directory, step, changed, before);
+}
+
+/* The policy does not name it any more. */
+static void step_off(Directory *directory) {
+        uint64_t before[DIRECTORY_SLOTS];
+
+        memcpy(before, directory->account->max, sizeof(before));
+        unlimit(directory);
+        list_unlink(&directory->ruled);
+        if (memcmp(before, directory->account->max, sizeof(before)))
+                tree_tell_limited(directory);
 }
 
 static void steps_take(Steps *steps) {
+        List old = LIST_INIT(old);
         Directory *directory;
 
-        while ((directory = list_first(&steps->tree->ruled, Directory, ruled))) {
-                unlimit(directory);
-                list_unlink(&directory->ruled);
-        }
+        list_splice(&old, &steps->tree->ruled);
         for (size_t i = 0; i < steps->n; ++i)
                 step_take(steps->tree, &steps->steps[i]);
+        while ((directory = list_first(&old, Directory, ruled)))
+                step_off(directory);
 }
 
 int enact_directories(Tree *tree, Accounts *accounts, const Policy *policy, uint32_t *ret_made, const char **ret_path) {

@@ -369,9 +369,15 @@ static void tell_at_names(Events *events, const RecordHeader *header, Node *node
         }
 }
 
-void events_changed(Events *events, Node *node) {
+static void tree_changed(Node *node, void *userdata) {
+        Events *events = userdata;
+
         tell_at_names(events, &(RecordHeader){ .what = EVENT_CHANGED }, node);
         mark_changed(events, node);
+}
+
+static void tree_limited(Directory *directory, void *userdata) {
+        tell_at_names(userdata, &(RecordHeader){ .what = EVENT_LIMITS }, &directory->node);
 }
 
 void events_frozen(Events *events, Region *region) {
@@ -379,10 +385,6 @@ void events_frozen(Events *events, Region *region) {
 
         if (name)
                 tell_at_names(events, &(RecordHeader){ .what = EVENT_FROZEN, .seals = region_seals(region) }, name);
-}
-
-void events_limits_directory(Events *events, Directory *directory) {
-        tell_at_names(events, &(RecordHeader){ .what = EVENT_LIMITS }, &directory->node);
 }
 
 static bool hears_of_user(const Watch *watch, uid_t uid) {
@@ -835,7 +837,8 @@ int events_init(Events *events, Tree *names, Deadlines *deadlines, WatchReadyFn 
 
         *events = (Events){ .names = names, .deadlines = deadlines, .ready = ready };
         events->observer = (TreeObserver){ .made = tree_made, .removed = tree_removed, .replaced = tree_replaced,
-                                           .moved = tree_moved, .overwritten = tree_overwritten, .userdata = events };
+                                           .moved = tree_moved, .overwritten = tree_overwritten,
+                                           .changed = tree_changed, .limited = tree_limited, .userdata = events };
         /* No two brokers have numbers in common, unless one has a million events a second. */
         events->sequence = time_wall() / NSEC_PER_USEC;
         events->oldest = events->sequence + 1;

@@ -136,11 +136,8 @@ WatchTake watch_take(Watch *watch, Record *ret);
 /* Whether what it was of is gone and that was told. */
 bool watch_is_over(const Watch *watch);
 
-/* For what is not the tree's: owner, group, mode or an ACL of a node have changed; a region was frozen;
- * the limits of a directory, or of a user, have changed. */
-void events_changed(Events *events, Node *node);
+/* For what is not the tree's: a region was frozen; the limits of a user have changed. */
 void events_frozen(Events *events, Region *region);
-void events_limits_directory(Events *events, Directory *directory);
 void events_limits_user(Events *events, uid_t uid);
 
 #endif

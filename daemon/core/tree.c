@@ -85,6 +85,20 @@ static const TreeObserver *observer_of(const Directory *directory) {
         return directory->tree->observer;
 }
 
+void tree_tell_changed(Node *node) {
+        const TreeObserver *observer = observer_of(node->parent ? node->parent : node_directory(node));
+
+        if (observer)
+                observer->changed(node, observer->userdata);
+}
+
+void tree_tell_limited(Directory *directory) {
+        const TreeObserver *observer = observer_of(directory);
+
+        if (observer)
+                observer->limited(directory, observer->userdata);
+}
+
 void tree_announce(Node *node) {
         const TreeObserver *observer = observer_of(node->parent);
         bool again = node->announced;

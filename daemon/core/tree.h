@@ -110,6 +110,8 @@ struct TreeObserver {
         void (*replaced)(Node *node, void *userdata);           /* it stands for another region */
         void (*moved)(const TreeMove *move, void *userdata);
         void (*overwritten)(Node *node, void *userdata);        /* it goes because another is moved over it */
+        void (*changed)(Node *node, void *userdata);            /* owner, group, mode or an ACL */
+        void (*limited)(Directory *directory, void *userdata);
         void *userdata;
 };
 
@@ -165,6 +167,10 @@ const Permissions *node_permissions(const Node *node);
 
 /* Tells the observer of a name: that it was made, or once it is known that its region is another one. */
 void tree_announce(Node *node);
+
+/* Tells the observer that owner, group, mode or an ACL of a node have changed, or a directory's limits. */
+void tree_tell_changed(Node *node);
+void tree_tell_limited(Directory *directory);
 
 /* Makes a directory at a free spot and announces it, charged to owner and to the directories above it, with a copy of
  * those permissions; that a default ACL has its say is directory_inherit()'s.

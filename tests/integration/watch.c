@@ -6,6 +6,8 @@
 
 #include "lib/client.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -431,6 +433,28 @@ TEST(watch, holders_are_heard_of_when_they_come_and_when_the_kernel_says_they_we
         client_expect_done(alice, call_open(alice, "/d/old", READ_ONLY, &second));
         EXPECT_HEARD(bob, "");
         grant_deinit(&second);
+        scene_end(&scene);
+}
+
+TEST(watch, that_a_region_was_frozen_is_heard_by_who_watches_and_who_waits) {
+        static Heard heard;
+        Scene scene = scene_begin(NULL);
+        Client *alice = scene.alice, *bob = scene.bob;
+        Grant grant = GRANT_NULL;
+        uint64_t watch;
+
+        client_expect_done(alice, call_create_with(alice, REQUEST(Create, create, .path = BYTES("/r"), .size = PAGE,
+                                                   .mode = 0644, .rights = READ_WRITE,
+                                                   .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE), &grant));
+        listen_to(bob, &heard);
+        client_expect_done(bob, call_watch(bob, "/", SHMD__EVENT_MASK__EVENT_FROZEN, 0, &watch, NULL));
+        begin_wait(scene.root, "/r", 0, WAIT_FROZEN);
+        REQUIRE(fcntl(grant.fd, F_ADD_SEALS, F_SEAL_WRITE) == 0, "%s", strerror(errno));
+        client_expect_done(alice, client_call(alice, MESSAGE_FREEZE, REQUEST(Freeze, freeze, .path = BYTES("/r"))));
+        expect_waited(scene.root, "/r", grant.region);
+        EXPECT_HEARD(bob, "frozen /r");
+        client_expect_done(bob, call_wait_for(bob, "/r", 0, WAIT_FROZEN, 0));
+        grant_deinit(&grant);
         scene_end(&scene);
 }
 

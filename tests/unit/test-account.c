@@ -426,7 +426,7 @@ static uint64_t bytes_of(uid_t uid) {
 /* What must follow a swap when nobody is connected. */
 static uint32_t swap(const Rules *policy) {
         accounts_set_policy(&accounts, policy);
-        return accounts_settle(&accounts);
+        return accounts_settle(&accounts, NULL, NULL);
 }
 
 static void meet(Account *account, gid_t gid, const gid_t *groups, size_t n) {
@@ -508,7 +508,7 @@ TEST(account, a_group_is_remembered_over_policies_that_do_not_name_it) {
 
         account_forget_groups(alice);
         account_meet_groups(alice, 9, NULL, 0);
-        cr_assert_eq(accounts_settle(&accounts), 1);
+        cr_assert_eq(accounts_settle(&accounts, NULL, NULL), 1);
         cr_assert_eq(alice->max[ACCOUNT_BYTES], 100, "who is connected is asked again");
         (void)account_unref(alice);
         accounts_deinit(&accounts);

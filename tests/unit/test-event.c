@@ -112,7 +112,7 @@ static void change_mode(const char *path, mode_t mode) {
                 node->region->permissions.mode = mode;
         else
                 node_directory(node)->permissions.mode = mode;
-        events_changed(&events, node);
+        tree_tell_changed(node);
 }
 
 /* -- records ------------------------------------------------------------------------------ */
@@ -366,7 +366,7 @@ TEST(event, limits_are_told_to_their_user_and_administrators) {
         EXPECT(theirs, "");
         EXPECT(admins, "limits ");
         (void)house_mkdir(&house, alice, "/d", 0700);
-        events_limits_directory(&events, node_directory(house_spot(&house, "/d").node));
+        tree_tell_limited(node_directory(house_spot(&house, "/d").node));
         EXPECT(theirs, "limits /d");
         EXPECT(mine, "created /d, limits /d");
         (void)watch_free(mine);
