@@ -45,6 +45,8 @@ static int do_job(const HelperPacket *job, int fd) {
                 return add_seals(fd, job->seals);
         case HELPER_POKE:
                 return poke(fd, job->offset, (uint8_t)job->byte);
+        case HELPER_BURY:
+                return helperlink_close_enclosed(fd);
         default:
                 return -EINVAL;
         }

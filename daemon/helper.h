@@ -1,10 +1,11 @@
 /* The helper: calls that another process can hold up, made where nobody waits for them.
  *
  * Some calls take a region's inode lock (adding seals, writing), and whoever has the region open
- * for writing can keep that lock for seconds. The broker makes none of them; it lends the region's
- * descriptor to a worker process, which makes the one call it was asked for and answers. A worker
- * that does not answer in time is killed and not waited for: it may be where even SIGKILL has to
- * wait, and another takes its place.
+ * for writing can keep that lock for seconds; and to close a large region that is frozen takes as
+ * long as to give all of its memory back (broker/burial.h). The broker makes none of these calls; it
+ * lends the region's descriptor to a worker process, which makes the one call it was asked for and
+ * answers. A worker that does not answer in time is killed and not waited for: it may be where even
+ * SIGKILL has to wait, and another takes its place.
  *
  * The broker may not fork. So before its door is closed one process is forked that may: the
  * supervisor, which does nothing but fork workers and kill them when the broker says so. Neither

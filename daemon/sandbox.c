@@ -101,7 +101,7 @@ static const Rule broker_rules[] = {
         { SCMP_SYS(sendmsg), 0, {} },           /* answers and descriptors */
         { SCMP_SYS(sendto), 0, {} },            /* the log, when it is a socket, and the service manager */
         { SCMP_SYS(shutdown), 0, {} },          /* end a connection whose other side has not read */
-        { SCMP_SYS(socket), 1, { ARG(0, SCMP_CMP_EQ, AF_UNIX) } },      /* make one and close it: memfd_collect() */
+        { SCMP_SYS(socketpair), 1, { ARG(0, SCMP_CMP_EQ, AF_UNIX) } },  /* memfd_collect(), helperlink_enclose() */
         { SCMP_SYS(ioctl), 1, { ARG(1, SCMP_CMP_EQ, SIOCOUTQ) } },              /* what the other side has not read */
 
         /* Regions. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "broker/burial.h"
 #include "broker/peer.h"
 #include "broker/request.h"
 #include "util/error.h"
@@ -119,6 +120,8 @@ static int make_core(Broker *broker) {
         r = regions_init(&broker->regions, &broker->deadlines, &broker->grants);
         if (r)
                 return error_fold(r);
+        broker->regions.bury = burial_begin;
+        broker->regions.bury_userdata = broker;
         return arena_new(&broker->arena, ARENA_BYTES);
 }
 
@@ -165,6 +168,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         RB_INIT(&broker->peers);
         list_init(&broker->held);
         list_init(&broker->freezes);
+        list_init(&broker->burials);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
@@ -227,6 +231,7 @@ bool broker_free(Broker *broker) {
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);
         freezes_free(broker);
+        burials_free(broker);
         feed_deinit(&broker->feed);
         events_deinit(&broker->events);
         helpers_deinit(&broker->helpers);

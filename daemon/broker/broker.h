@@ -88,6 +88,7 @@ struct Broker {
         uint64_t last_peer;
         List held;              /* peers in line for a turn, in order */
         List freezes;
+        List burials;
         Deadline retry;
         Stats stats;
         Arena *arena;

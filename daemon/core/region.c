@@ -27,6 +27,8 @@
 #define SWEEP_NS (100 * NSEC_PER_MSEC)
 /* How long a shortage waits for orphans that had an event and were still held: two retries. */
 #define ASKING_NS (24 * NSEC_PER_MSEC)
+/* ... and for regions that another process closes. */
+#define BURYING_NS (250 * NSEC_PER_MSEC)
 /* What a peer left in sockets that nobody can reach is looked for when it goes and then at these
  * times, because its process may end a little after its connection. */
 static const uint64_t collects[] = { 250 * NSEC_PER_MSEC, 750 * NSEC_PER_MSEC };
@@ -285,13 +287,21 @@ static bool punch_step(Region *region) {
         return step == left;
 }
 
+/* Has it closed elsewhere if that would take longer than a turn may. Return: whether it will be. */
+static bool bury(Region *region) {
+        Regions *regions = region->regions;
+
+        return regions->bury && !region->buried && region_charged(region) > PUNCH_STEP &&
+               memfd_allocated(region->fd) > PUNCH_STEP && regions->bury(region, regions->bury_userdata);
+}
+
 /* Empties condemned regions until the turn is over. */
 static void punch_turn(Regions *regions) {
         uint64_t until = time_now() + PUNCH_TURN_NS;
         Region *region;
 
         while ((region = list_first(&regions->condemned, Region, link))) {
-                if (punch_step(region)) {
+                if (punch_step(region) && !bury(region)) {
                         (void)region_free(region);
                         ++regions->n_released;
                 }
@@ -453,8 +463,10 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
                 regions_dispatch(regions);
         if (regions->sweep == 0 && regions->n_asked > 0 && time_now() - regions->swept_at >= SWEEP_NS)
                 sweep_begin(NULL, regions);
-        if (regions->sweep > 0 || regions->n_condemned > 0)
+        if (regions->sweep > 0 || regions->n_condemned > regions->n_buried)
                 return REGIONS_SOON;
+        if (regions->n_buried > 0 && waited < BURYING_NS)
+                return REGIONS_LATER;
         return regions->n_asking > 0 && waited < ASKING_NS ? REGIONS_LATER : REGIONS_SPENT;
 }
 
@@ -622,13 +634,23 @@ int region_chown(Region *region, Account *owner, Shortage *shortage) {
 }
 
 void region_lend(Region *region) {
-        ASSERT(!region->lent && region->state != REGION_STATE_CONDEMNED);
+        ASSERT(!region->lent);
         region->lent = true;
+        if (region->state == REGION_STATE_CONDEMNED) {
+                list_unlink(&region->link);
+                ++region->regions->n_buried;
+        }
 }
 
 void region_return(Region *region) {
         ASSERT(region->lent);
         region->lent = false;
+        if (region->state == REGION_STATE_CONDEMNED) {
+                --region->regions->n_buried;
+                list_append(&region->regions->condemned, &region->link);
+                work_arm(region->regions);
+                return;
+        }
         region_event(region);
 }
 

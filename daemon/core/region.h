@@ -16,7 +16,8 @@
  * other, and nobody holds them, is let go when the kernel collects them; we make it do so whenever
  * a peer has left. A condemned region is emptied in steps,
  * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
- * descriptors may still refer to. Memory of one owner is never handed to another.
+ * descriptors may still refer to. A frozen one cannot be emptied; if it is large, another process
+ * closes it (RegionsBury). Memory of one owner is never handed to another.
  *
  * Somebody may take an interest in a region that has a name, and be told when the kernel was asked
  * who holds it: then it is watched and asked in the same way as an orphan, for as long as the
@@ -109,6 +110,7 @@ struct Region {
         bool published;         /* has or had a name */
         bool proven;            /* the latest lease said that nobody holds it */
         bool lent;              /* another process has our descriptor, and may be stuck with it */
+        bool buried;            /* fd is not its own any more, but something that encloses it */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */
         uint32_t n_names;
@@ -124,6 +126,10 @@ struct Region {
         uint64_t punched;       /* bytes */
 };
 
+/* Lets a region that was condemned, and cannot be emptied in steps, be closed where nobody waits for
+ * it; it is lent until that is over. Return: whether it will be. */
+typedef bool (*RegionsBury)(Region *region, void *userdata);
+
 RB_HEAD(RegionTree, Region);
 RB_HEAD(RegionWatchTree, Region);
 
@@ -138,6 +144,9 @@ struct Regions {
         uint64_t n_orphans;
         uint64_t n_condemned;
         uint64_t n_released;
+        uint64_t n_buried;      /* of the condemned: lent to be closed elsewhere */
+        RegionsBury bury;       /* NULL: nobody does that */
+        void *bury_userdata;
         List asked;             /* orphans, and those with an interest in their holders: they are
                                  * asked in turn, first is the one not asked for longest */
         uint64_t n_asked;
@@ -235,7 +244,8 @@ void region_tell(Region *region, RegionNews news);
 int region_chown(Region *region, Account *owner, Shortage *shortage);
 
 /* A process of ours has a copy of its descriptor, and has given it back. The lease cannot tell: the
- * copy is the same description. A region that is lent counts as held. */
+ * copy is the same description. A region that is lent counts as held, and one that was condemned
+ * goes when it comes back. */
 void region_lend(Region *region);
 void region_return(Region *region);
 

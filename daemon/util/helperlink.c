@@ -81,3 +81,31 @@ int helperlink_receive(int link, bool wait, HelperPacket *ret, int *ret_fd) {
         *ret_fd = steal_fd(&fd);
         return 0;
 }
+
+int helperlink_enclose(int *fd) {
+        static const HelperPacket packet = { .op = HELPER_BURY };
+        CLEANUP(close_fdp) int in = -1, out = -1;
+        int pair[2], r;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return error_origin(-errno);
+        in = pair[0];
+        out = pair[1];
+        r = helperlink_send(in, &packet, *fd);
+        if (r)
+                return r < 0 ? r : error_origin(-EAGAIN);
+        (void)close_fd(*fd);
+        *fd = steal_fd(&out);
+        return 0;
+}
+
+int helperlink_close_enclosed(int socket) {
+        HelperPacket packet;
+        int fd, r;
+
+        r = helperlink_receive(socket, false, &packet, &fd);
+        if (r)
+                return r < 0 ? r : error_origin(-EBADF);
+        (void)close_fd(fd);
+        return 0;
+}

@@ -33,6 +33,7 @@ typedef enum HelperOp {
         /* To a worker, with a region. */
         HELPER_SEAL,            /* add `seals` */
         HELPER_POKE,            /* write `byte` at `offset` */
+        HELPER_BURY,            /* close what is enclosed: helperlink_enclose() */
         /* From a worker. */
         HELPER_DONE,            /* `result` of the job `serial` */
 } HelperOp;
@@ -55,5 +56,12 @@ int helperlink_send(int link, const HelperPacket *packet, int fd);
  * there is none.
  * Return: 0, HELPERLINK_E_AGAIN, HELPERLINK_E_GONE, HELPERLINK_E_VIOLATION, or a negative errno. */
 int helperlink_receive(int link, bool wait, HelperPacket *ret, int *ret_fd);
+
+/* Puts a descriptor where its caller has it no more and nobody else has it yet: into a message to a
+ * socket, which takes its place in *fd. Whoever takes it out and closes it is the last who has it.
+ * Return: 0, or a negative errno; then nothing has changed. */
+int helperlink_enclose(int *fd);
+/* Closes what is enclosed in `socket`. Return: 0, or a negative errno. */
+int helperlink_close_enclosed(int socket);
 
 #endif

@@ -155,9 +155,12 @@ int memfd_probe(int fd) {
 }
 
 void memfd_collect(void) {
-        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        int pair[2];
 
-        (void)close_fd(fd);
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return;
+        (void)close_fd(pair[0]);
+        (void)close_fd(pair[1]);
 }
 
 /* Grants are counted from 1 in 64 bits; they will not reach 2^60. */

@@ -344,3 +344,32 @@ TEST(flood, attack_067_large_regions_are_emptied_in_small_steps) {
         client = client_free(client);
         scene_end(&scene, "regions of 128 MiB given back");
 }
+
+/* Seals keep the broker from emptying it: closing it is the only way, and that is long. How long the
+ * broker was busy is its own processor time; all of it is far more than a turn may take. */
+TEST(flood, attack_067_large_frozen_regions_are_closed_where_nobody_waits_for_it) {
+        enum { REGIONS = 6 };
+        const uint64_t size = UINT64_C(512) << 20;
+        const ProtobufCMessage *freezable = REQUEST(Create, create, .size = size, .mode = 0600, .rights = READ_WRITE,
+                                                    .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE);
+        Scene scene = scene_begin("[account]\nbytes = 1G\n[global]\nbytes = 4G");
+        Client *client = client_connect_as(scene.broker, ALICE, ALICE);
+        int64_t cpu, all = 0;
+
+        for (int i = 0; i < REGIONS; ++i) {
+                Grant grant = GRANT_NULL;
+
+                client_expect_done(client, call_create_with(client, freezable, &grant));
+                REQUIRE(fallocate(grant.fd, 0, 0, (off_t)size) == 0, "%s", strerror(errno));
+                REQUIRE(fcntl(grant.fd, F_ADD_SEALS, i % 2 ? F_SEAL_WRITE : F_SEAL_FUTURE_WRITE) == 0);
+                cpu = broker_cpu_ms(scene.broker);
+                grant_deinit(&grant);
+                while (client_used(client, SHMD__SLOT__SLOT_BYTES) != 0)
+                        test_sleep_ms(2);
+                all += broker_cpu_ms(scene.broker) - cpu;
+        }
+        fprintf(stderr, "%d regions of 512 MiB frozen and released: the broker worked for %d ms\n", REGIONS, (int)all);
+        REQUIRE(all < REGIONS * 30, "giving 512 MiB back takes about 60 ms");
+        client = client_free(client);
+        scene_end(&scene, "large frozen regions given back");
+}

@@ -149,6 +149,25 @@ TEST(helper, a_worker_writes_one_byte) {
         end();
 }
 
+TEST(helper, a_worker_closes_what_is_enclosed) {
+        HelperPacket job = { .op = HELPER_BURY, .serial = 1 };
+        int region = make_region(false), own, link;
+        int64_t pid;
+
+        begin();
+        REQUIRE(spawn(&pid, &link) == 0 && memfd_reopen(region, true, &own) == 0);
+        REQUIRE(helperlink_enclose(&own) == 0);
+        cr_assert_eq(memfd_probe(region), MEMFD_E_HELD);
+        cr_assert_eq(do_job(link, &job, own), 0);
+        cr_assert_eq(memfd_probe(region), 0);
+        cr_assert_lt(do_job(link, &job, own), 0, "there is nothing in it any more");
+        cr_assert_lt(do_job(link, &job, region), 0, "nor in a region");
+        link = close_fd(link);
+        own = close_fd(own);
+        region = close_fd(region);
+        end();
+}
+
 TEST(helper, what_is_no_job_is_refused) {
         static const uint32_t ops[] = { 0, HELPER_SPAWN, HELPER_KILL, HELPER_DONE, 99, UINT32_MAX };
         int link;

@@ -143,3 +143,33 @@ TEST(helperlink, of_several_descriptors_none_is_left_behind) {
         }
         end();
 }
+
+TEST(helperlink, what_is_enclosed_is_nowhere_else_and_is_closed_by_whoever_takes_it_out) {
+        int pair[2], fd;
+        char byte;
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        fd = pair[0];
+        cr_assert_eq(helperlink_enclose(&fd), 0);
+        cr_assert_eq(recv(pair[1], &byte, 1, MSG_DONTWAIT), -1);
+        cr_assert_eq(errno, EAGAIN, "it is open");
+        cr_assert_eq(helperlink_close_enclosed(fd), 0);
+        cr_assert_eq(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0, "it is closed");
+        cr_assert_lt(helperlink_close_enclosed(fd), 0, "there is nothing any more");
+        close_fd(fd);
+        close_fd(pair[1]);
+        fd = -1;
+        cr_assert_eq(helperlink_close_enclosed(fd), -EBADF);
+}
+
+TEST(helperlink, what_is_enclosed_ends_with_what_encloses_it) {
+        int pair[2], fd;
+        char byte;
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        fd = pair[0];
+        cr_assert_eq(helperlink_enclose(&fd), 0);
+        close_fd(fd);
+        cr_assert_eq(recv(pair[1], &byte, 1, MSG_DONTWAIT), 0);
+        close_fd(pair[1]);
+}

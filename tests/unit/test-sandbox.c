@@ -136,7 +136,7 @@ TEST(sandbox, a_failed_assertion_ends_it_as_one_and_not_as_a_forbidden_call) {
 
 /* -- what does not --------------------------------------------------------------------------------- */
 
-static long do_socket(void) { return socket(AF_INET, SOCK_STREAM, 0); }
+static long do_socket(void) { return socket(AF_UNIX, SOCK_STREAM, 0); }
 static long do_connect(void) { return syscall(SYS_connect, 0, NULL, 0); }
 static long do_bind(void) { return syscall(SYS_bind, 0, NULL, 0); }
 static long do_fork(void) { return syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0); }
