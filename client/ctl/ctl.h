@@ -87,6 +87,7 @@ DEFINE_CLEANUP(struct shmd_stat_result, shmd_stat_free);
 DEFINE_CLEANUP(struct shmd_list_result, shmd_list_free);
 DEFINE_CLEANUP(struct shmd_df_result, shmd_df_free);
 DEFINE_CLEANUP(struct shmd_stats_result, shmd_stats_free);
+DEFINE_CLEANUP(struct shmd_doctor_result, shmd_doctor_free);
 
 #define CLEANUP_REGION CLEANUP(shmd_region_freep)
 
@@ -119,6 +120,8 @@ COMMAND_PROTOTYPE(df);
 COMMAND_PROTOTYPE(ping);
 COMMAND_PROTOTYPE(stats);
 COMMAND_PROTOTYPE(metrics);
+COMMAND_PROTOTYPE(top);
+COMMAND_PROTOTYPE(doctor);
 COMMAND_PROTOTYPE(version);
 COMMAND_PROTOTYPE(help);
 

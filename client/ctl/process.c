@@ -101,6 +101,14 @@ void process_read_cgroup(const char *text, Process *ret) {
         find_unit(ret);
 }
 
+void process_read_own_cgroup(Process *ret) {
+        char text[4096];
+
+        *ret = (Process){ .state = PROCESS_UNKNOWN };
+        if (read_proc(getpid(), "cgroup", text, sizeof(text)))
+                process_read_cgroup(text, ret);
+}
+
 static void read_names(pid_t pid, Process *ret) {
         char text[4096];
 

@@ -39,5 +39,7 @@ void process_look(pid_t pid, uint64_t pidfd_ino, Process *ret);
 /* The process's control group and unit, from the content of /proc/PID/cgroup. The unit is the last
  * component of the path that is a service or a scope. */
 void process_read_cgroup(const char *text, Process *ret);
+/* The caller's own; nothing else of *ret is filled in. */
+void process_read_own_cgroup(Process *ret);
 
 #endif

@@ -518,5 +518,7 @@ int request_doctor(Request *request) {
         reply.uid = options->uid;
         reply.landlock = options->landlock;
         reply.inotify_overflows = request->broker->regions.n_overflows;
+        reply.helper_replacements = request->broker->helpers.n_replaced;
+        reply.policy_generation = request->broker->generation;
         return request_reply(request, &reply.base, NULL, 0);
 }

@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help'
+commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -358,6 +358,7 @@ ping -i 1x
 ping -c 0 --json
 stats extra
 metrics extra
+doctor extra
 version extra
 help frobnicate
 ls --timeout=0
@@ -1019,6 +1020,29 @@ with open(sys.argv[1], "r+b", 0) as f:
         check 'all is given back' eventually uses_bytes "$me" 0
 }
 
+test_doctor() {
+        run_as "$me" doctor
+        check 'doctor fails only where there is a problem' \
+                eval 'if grep -q "^problem " "$out"; then [ "$status" -eq 1 ]; else [ "$status" -eq 0 ]; fi'
+        says 'doctor finds the broker' '^ok +broker +version [0-9.]+ answers, as uid [0-9]+$'
+        says 'and its socket' "^[a-z]+ +socket +.*$socket"
+        says 'and what its kernel has' '^[a-z]+ +lease +(this kernel has it|missing: .*)$'
+        says 'and looks for udmabuf' '^[a-z]+ +udmabuf '
+        says 'and counts' '^[0-9]+ ok, [0-9]+ warnings, [0-9]+ problems$'
+        run_as "$me" doctor --json
+        check 'doctor --json has the same' python \
+                'd["ok"] + d["warnings"] + d["problems"] == len(d["checks"]) > 10 and all((c["level"] == "ok") == (c["advice"] is None) for c in d["checks"]) and d["broker"]' "$out"
+        run_as "$me" doctor --quiet
+        check 'doctor --quiet leaves out what is fine' eval '! grep -Eq "^ok |, [0-9]+ warnings" "$out"'
+        run_as "$me" doctor --strict
+        check 'doctor --strict fails for warnings too' \
+                eval 'if grep -Eq "^(problem|warning) " "$out"; then [ "$status" -eq 1 ]; else [ "$status" -eq 0 ]; fi'
+        as "$me" shmdctl --socket="$dir/none" doctor --json >"$out" 2>"$err"
+        check 'without a broker that is the problem' [ $? -eq 1 ]
+        check 'and the machine is looked at all the same' python \
+                'd["broker"] is None and [c["check"] for c in d["checks"] if c["level"] == "problem"][0] == "broker" and any(c["check"] == "udmabuf" for c in d["checks"])' "$out"
+}
+
 # -- other users -------------------------------------------------------------------------------------
 
 test_tickets() {
@@ -1308,6 +1332,7 @@ test_figures
 test_tickets
 test_holders
 test_pages
+test_doctor
 test_users
 test_completion
 test_manual

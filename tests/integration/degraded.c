@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <seccomp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -145,6 +146,16 @@ static void expect_doctor_finds(Broker *broker, const char *missing) {
         bob = client_free(bob);
 }
 
+/* And so does the administrator's tool, which takes it for a warning. */
+static void expect_tool_warns(Broker *broker, const char *missing) {
+        char *text = NULL, needle[64];
+
+        REQUIRE(shmdctl_run(&text, "--socket", broker->socket, "doctor", "--strict", "--quiet", NULL) == 1);
+        (void)snprintf(needle, sizeof(needle), "warning %s ", missing);
+        REQUIRE(strstr(text, needle) && strstr(text, "missing: ") && strstr(text, "to do"), "%s", text);
+        free(text);
+}
+
 static void expect_degraded(unsigned int what, const char *missing) {
         Broker *broker = spawn_without(what);
         char needle[64];
@@ -155,6 +166,8 @@ static void expect_degraded(unsigned int what, const char *missing) {
                 REQUIRE(broker_log_count(broker, needle) == 1, "it is said once");
         }
         expect_doctor_finds(broker, missing);
+        if (missing)
+                expect_tool_warns(broker, missing);
         for (int i = 0; i < 3; ++i)
                 live_a_life(broker);
         broker = broker_stop(broker);
@@ -353,6 +366,7 @@ TEST(degraded, attack_118_without_landlock) {
         broker_expect_log(broker, "event=ready", "landlock=no");
         REQUIRE(strcmp(broker_status(broker, "Seccomp"), "2") == 0);
         expect_doctor_finds(broker, NULL);
+        expect_tool_warns(broker, "landlock");
         live_a_life(broker);
         broker = broker_stop(broker);
 }

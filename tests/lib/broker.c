@@ -19,11 +19,12 @@
 
 #include "base/cleanup.h"
 
-static const char *shmd_path(void) {
+/* A program of the build directory. */
+static const char *program_path(const char *name) {
         static char path[512];
         const char *dir = getenv("SHMD_TEST_BUILDDIR");
 
-        (void)snprintf(path, sizeof(path), "%s/shmd", dir ? dir : ".");
+        (void)snprintf(path, sizeof(path), "%s/%s", dir ? dir : ".", name);
         return path;
 }
 
@@ -140,11 +141,11 @@ static void become_daemon(Broker *broker, const BrokerOptions *options, const ch
                 REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
 
         if (options->no_socket)
-                (void)execl(shmd_path(), "shmd", "--config", config, "--policy-root", broker->dir, NULL);
+                (void)execl(program_path("shmd"), "shmd", "--config", config, "--policy-root", broker->dir, NULL);
         else
-                (void)execl(shmd_path(), "shmd", "--config", config, "--policy-root", broker->dir,
+                (void)execl(program_path("shmd"), "shmd", "--config", config, "--policy-root", broker->dir,
                             "--socket", broker->socket, NULL);
-        fprintf(stderr, "cannot run %s: %s\n", shmd_path(), strerror(errno));
+        fprintf(stderr, "cannot run %s: %s\n", program_path("shmd"), strerror(errno));
         _exit(127);
 }
 
@@ -261,17 +262,15 @@ bool broker_is_alive(Broker *broker) {
         return waitid(P_PID, (id_t)broker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
 }
 
-int shmd_run(char **ret, ...) {
-        char *argv[16] = { (char *)"shmd" };
+#define ARGUMENTS_MAX 16
+
+static int program_run(char **ret, char *argv[ARGUMENTS_MAX], va_list args) {
         char path[] = "/tmp/shmd-test-output-XXXXXX";
         int fd, status, n = 1;
-        va_list args;
         pid_t pid;
 
-        va_start(args, ret);
         while ((argv[n] = va_arg(args, char *)))
-                REQUIRE(++n < 15);
-        va_end(args);
+                REQUIRE(++n < ARGUMENTS_MAX - 1);
 
         fd = mkostemp(path, O_CLOEXEC);
         REQUIRE(fd >= 0);
@@ -282,7 +281,7 @@ int shmd_run(char **ret, ...) {
                 (void)close(0);
                 REQUIRE(open("/dev/null", O_RDONLY) == 0 && dup2(fd, 1) == 1 && dup2(fd, 2) == 2);
                 (void)unsetenv("NOTIFY_SOCKET");
-                (void)execv(shmd_path(), argv);
+                (void)execv(program_path(argv[0]), argv);
                 _exit(127);
         }
         status = test_wait_pid(pid);
@@ -290,6 +289,28 @@ int shmd_run(char **ret, ...) {
         (void)unlink(path);
         close_fd(fd);
         return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+int shmd_run(char **ret, ...) {
+        char *argv[ARGUMENTS_MAX] = { (char *)"shmd" };
+        va_list args;
+        int r;
+
+        va_start(args, ret);
+        r = program_run(ret, argv, args);
+        va_end(args);
+        return r;
+}
+
+int shmdctl_run(char **ret, ...) {
+        char *argv[ARGUMENTS_MAX] = { (char *)"shmdctl" };
+        va_list args;
+        int r;
+
+        va_start(args, ret);
+        r = program_run(ret, argv, args);
+        va_end(args);
+        return r;
 }
 
 static bool line_has(const char *line, size_t n, va_list args) {

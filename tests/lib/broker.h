@@ -47,6 +47,8 @@ int broker_wait(Broker *broker);
 /* Runs `shmd ARG...` (NULL at the end) to its end with nothing on standard input. *ret is
  * everything it printed, to be freed. Return: its exit status, or 128 + the signal. */
 int shmd_run(char **ret, ...);
+/* The same for shmdctl. */
+int shmdctl_run(char **ret, ...);
 
 /* A file of that content in the broker's directory; the path is valid until the next call. */
 const char *broker_write_file(Broker *broker, const char *name, const char *content);

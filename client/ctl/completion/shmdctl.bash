@@ -20,6 +20,7 @@ _shmdctl_options() {
         wait)    echo "--unheld --frozen $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
+        doctor)  echo "--strict $global" ;;
         ping)    echo "--count= --interval= $global" ;;
         *)       echo "$global" ;;
         esac
@@ -82,7 +83,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

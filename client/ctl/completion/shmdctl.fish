@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics version help
+set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -56,6 +56,7 @@ complete -c shmdctl -n $none -a df -d 'Show limits and use'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
 complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
+complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what to do'
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
@@ -106,3 +107,4 @@ complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every ac
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l total -d 'All accounts together'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s c -l count -x -d 'How many times'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s i -l interval -x -a '100ms 1s 10s' -d 'Pause between two'
+complete -c shmdctl -n '__fish_seen_subcommand_from doctor' -s s -l strict -d 'Let warnings fail as well'
