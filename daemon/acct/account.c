@@ -244,35 +244,39 @@ Account *account_unref(Account *account) {
         return NULL;
 }
 
-/* Whether `account` itself can give `want`, on behalf of the user who pays (NULL for directories). */
-static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
-                        Shortage *shortage) {
-        uint64_t left = quota_left(account->max[slot], account->used[slot]);
-        uint64_t limit = account->max[slot];
-        bool share = false;
+bool account_can_give(const Account *account, const Account *payer, AccountSlot slot, uint64_t want, Shortage *ret) {
+        uint64_t left = quota_left(account->max[slot], account->used[slot]), limit = account->max[slot];
+        bool fits = want == 0 || quota_fits(limit, account->used[slot], want);
 
-        if (want == 0)
-                return true;
-        if (quota_fits(account->max[slot], account->used[slot], want)) {
+        /* Of what is left of the pool, a share. */
+        if (fits && account->kind == ACCOUNT_POOL && limit != QUOTA_UNLIMITED) {
                 uint64_t held = payer->used[slot];
 
-                if (account->kind != ACCOUNT_POOL || account->max[slot] == QUOTA_UNLIMITED ||
-                    quota_allows(left, account->accounts->n_users, held, want))
-                        return true;
-                share = true;
+                fits = want == 0 || quota_allows(left, account->accounts->n_users, held, want);
                 limit = quota_share(left, account->accounts->n_users, held);
                 left = quota_left(limit, held);
         }
+        *ret = (Shortage){
+                .kind = account->kind,
+                .uid = payer->uid,
+                .slot = slot,
+                .share = account->kind == ACCOUNT_POOL,
+                .asked = want,
+                .left = left,
+                .limit = limit,
+        };
+        return fits;
+}
+
+/* Whether `account` itself can give `want`, on behalf of the user who pays. */
+static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
+                        Shortage *shortage) {
+        Shortage figures;
+
+        if (want == 0 || account_can_give(account, payer, slot, want, &figures))
+                return true;
         if (shortage)
-                *shortage = (Shortage){
-                        .kind = account->kind,
-                        .uid = payer->uid,
-                        .slot = slot,
-                        .share = share || account->kind == ACCOUNT_POOL,
-                        .asked = want,
-                        .left = left,
-                        .limit = limit,
-                };
+                *shortage = figures;
         return false;
 }
 
@@ -409,31 +413,37 @@ static void load_attach(const Load *load, Account *payer) {
         (void)account_unref(before);
 }
 
-int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage) {
+int load_may_move(const Load *load, Account *payer, const Charge *instead, Shortage *shortage) {
         Account *before = load->charge->account;
         Relief relief = { .cost = instead ? &instead->cost : NULL, .below = before };
         Cost cost = load_cost(load);
+        bool fits;
 
-        if (before == payer) {
-                if (instead)
-                        charge_release(instead);
+        if (before == payer)
                 return 0;
-        }
         chain_give(before, &cost);
         if (instead)
                 chain_give(instead->account, &instead->cost);
-        if (!chain_allows(payer, &cost, &relief, shortage)) {
-                if (instead)
-                        chain_add(instead->account, &instead->cost);
-                chain_add(before, &cost);
+        fits = chain_allows(payer, &cost, &relief, shortage);
+        if (instead)
+                chain_add(instead->account, &instead->cost);
+        chain_add(before, &cost);
+        return fits ? 0 : ACCOUNT_E_QUOTA;
+}
+
+int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage) {
+        Account *before = load->charge->account;
+        Cost cost = load_cost(load);
+
+        if (load_may_move(load, payer, instead, shortage))
                 return ACCOUNT_E_QUOTA;
+        if (before != payer) {
+                chain_give(before, &cost);
+                chain_take(payer, &cost);
+                load_attach(load, payer);
         }
-        chain_take(payer, &cost);
-        load_attach(load, payer);
-        if (instead) {
-                (void)account_unref(instead->account);
-                *instead = (Charge)CHARGE_NULL;
-        }
+        if (instead)
+                charge_release(instead);
         return 0;
 }
 

@@ -198,6 +198,10 @@ Account *account_ref(Account *account);
 /* Return: NULL. The last one asserts that nothing is charged any more. */
 Account *account_unref(Account *account);
 
+/* What account_charge() asks of one account, for one slot, on behalf of the payer at the foot of the
+ * chain. *ret has the figures in either case. Return: whether it can give that much. */
+bool account_can_give(const Account *account, const Account *payer, AccountSlot slot, uint64_t want, Shortage *ret);
+
 /* Takes `cost` from the account and everything above it, or nothing at all. *charge must be
  * CHARGE_NULL. On refusal *shortage (may be NULL) says where it was short.
  * Return: 0, ACCOUNT_E_QUOTA. */
@@ -235,6 +239,8 @@ typedef struct Load {
  * above them in common does not change. `instead` (may be NULL) is a charge that ends by this: its
  * room is free for the load. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */
 int load_move(const Load *load, Account *payer, Charge *instead, Shortage *shortage);
+/* What load_move() would return; changes nothing. */
+int load_may_move(const Load *load, Account *payer, const Charge *instead, Shortage *shortage);
 
 /* Lets each of two loads be paid for where the other was. Neither is asked for room that the other
  * leaves. Return: 0, ACCOUNT_E_QUOTA: then nothing has changed. */

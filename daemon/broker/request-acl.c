@@ -14,16 +14,11 @@ static void permissions_changed(Request *request, const Spot *spot) {
                 waiters_notify_below(&request->broker->waiters, spot->path, spot->n_path);
 }
 
-/* Finds what the asker wants to change the permissions of. */
-static int find_own(Request *request, ProtobufCBinaryData path, Spot *ret) {
+int request_may_set(Request *request, ProtobufCBinaryData path, Spot *ret) {
         int r = request_find(request, path, ret);
 
-        if (r)
-                return r;
-        if (!access_owns(&request->peer->who, node_permissions(ret->node)))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
-                                      ret->path, ret->n_path, "only its owner or an administrator may change its permissions");
-        return 0;
+        return r ? r : request_need_owner(request, ret->path, ret->n_path, node_permissions(ret->node),
+                                          "only its owner or an administrator may change its permissions");
 }
 
 /* -- chmod and chown ---------------------------------------------------------------------- */
@@ -34,7 +29,7 @@ int request_chmod(Request *request) {
         Spot spot;
         int r;
 
-        r = find_own(request, chmod->path, &spot);
+        r = request_may_set(request, chmod->path, &spot);
         if (r)
                 return r;
         most = node_is_directory(spot.node) ? ACCESS_DIRECTORY_MODES : ACCESS_REGION_MODES;
@@ -174,7 +169,7 @@ static int check_set_acl(Request *request, const Shmd__SetAcl *set, Spot *ret) {
             (set->n_defaults && !(set->flags & SHMD__ACL_FLAGS__ACL_DEFAULT)))
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
                                       set->path.data, set->path.len, "the flags do not say which ACL to set");
-        r = find_own(request, set->path, ret);
+        r = request_may_set(request, set->path, ret);
         if (r)
                 return r;
         if (set->flags & SHMD__ACL_FLAGS__ACL_DEFAULT && !node_is_directory(ret->node))

@@ -127,6 +127,8 @@ static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
 
 /* -- the request ------------------------------------------------------------------------- */
 
+static const char may_freeze[] = "only its owner or an administrator may freeze it";
+
 static int find_region(Request *request, const Shmd__Freeze *wanted, Region **ret) {
         Spot spot;
         int r;
@@ -136,17 +138,24 @@ static int find_region(Request *request, const Shmd__Freeze *wanted, Region **re
                                       "a name or a number, and not both");
         if (wanted->region != 0)
                 return request_own_region(request, wanted->region, ret);
-        r = request_find(request, wanted->path, &spot);
+        r = request_find_own(request, wanted->path, may_freeze, &spot);
         if (r)
                 return r;
-        if (node_is_directory(spot.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "it is a directory");
-        if (!access_owns(&request->peer->who, &spot.node->region->permissions))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
-                                      spot.path, spot.n_path, "only its owner or an administrator may freeze it");
         *ret = spot.node->region;
         return 0;
+}
+
+static int need_freezable(Request *request, const Region *region, ProtobufCBinaryData path) {
+        if (region->freezable)
+                return 0;
+        return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_NOT_FREEZABLE,
+                              path.data, path.len, "the region was not made freezable");
+}
+
+int request_may_freeze(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = request_find_own(request, path, may_freeze, ret);
+
+        return r ? r : need_freezable(request, ret->node->region, path);
 }
 
 static int reply_frozen(Request *request, Region *region) {
@@ -163,9 +172,6 @@ static int check_seals(Request *request, Region *region, const Shmd__Freeze *wan
         const void *path = wanted->path.data;
         size_t n = wanted->path.len;
 
-        if (!region->freezable)
-                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_NOT_FREEZABLE, path, n,
-                                      "the region was not made freezable");
         if (region_seals(region) & seal)
                 return 0;
         if (region_is_frozen(region))
@@ -240,6 +246,8 @@ int request_freeze(Request *request) {
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
                                       "there is no way to freeze of number %u", wanted->how);
         r = find_region(request, wanted, &region);
+        if (!r)
+                r = need_freezable(request, region, wanted->path);
         if (!r)
                 r = check_seals(request, region, wanted);
         if (r)

@@ -120,35 +120,34 @@ static int ticket_item(Request *request, Made *made, Region *region, uint32_t ri
         return grant_to(request, made, &asker, (ProtobufCBinaryData){ .len = 0 }, rights);
 }
 
-/* Whether the asker may have these rights of an existing region. */
-static int check_rights(Request *request, const Region *region, ProtobufCBinaryData path, uint32_t rights) {
-        const Credentials *who = &request->peer->who;
-
-        if (rights == SHMD__RIGHTS__RIGHTS_NONE)
-                return 0;
-        if (!access_allows(who, &region->permissions, ACCESS_READ))
-                return request_refuse_access(request, SHMD__REASON__REASON_REGION_READ, path.data, path.len,
-                                             &region->permissions, ACCESS_READ, "no read permission on the region");
-        /* Both at once: an ACL may give one to one group and the other to another, and that is not enough. */
-        if (rights == SHMD__RIGHTS__RIGHTS_READ_WRITE &&
-            !access_allows(who, &region->permissions, ACCESS_READ | ACCESS_WRITE))
-                return request_refuse_access(request, SHMD__REASON__REASON_REGION_WRITE, path.data, path.len,
-                                             &region->permissions, ACCESS_READ | ACCESS_WRITE,
-                                             "no read and write permission on the region");
-        return 0;
-}
-
-static int open_at(Request *request, Made *made, const Spot *spot, ProtobufCBinaryData path, uint32_t rights) {
-        int r;
+/* Whether the asker may have these rights of what the spot names. */
+static int check_rights(Request *request, const Spot *spot, uint32_t rights) {
+        const Permissions *permissions = node_permissions(spot->node);
+        int r = 0;
 
         if (node_is_directory(spot->node))
                 return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      path.data, path.len, "it is a directory");
-        r = check_rights(request, spot->node->region, path, rights);
-        if (r)
-                return r;
+                                      spot->path, spot->n_path, "it is a directory");
+        if (rights != SHMD__RIGHTS__RIGHTS_NONE)
+                r = request_need_access(request, SHMD__REASON__REASON_REGION_READ, spot->path, spot->n_path,
+                                        permissions, ACCESS_READ, "no read permission on the region");
+        /* Both at once: an ACL may give one to one group and the other to another, and that is not enough. */
+        if (!r && rights == SHMD__RIGHTS__RIGHTS_READ_WRITE)
+                r = request_need_access(request, SHMD__REASON__REASON_REGION_WRITE, spot->path, spot->n_path,
+                                        permissions, ACCESS_READ | ACCESS_WRITE,
+                                        "no read and write permission on the region");
+        return r;
+}
+
+static int open_at(Request *request, Made *made, const Spot *spot, ProtobufCBinaryData path, uint32_t rights) {
         made->region = spot->node->region;
         return grant_item(request, made, path, rights);
+}
+
+int request_may_open(Request *request, ProtobufCBinaryData path, uint32_t rights, Spot *ret) {
+        int r = request_find(request, path, ret);
+
+        return r ? r : check_rights(request, ret, rights);
 }
 
 static int open_item(Request *request, Made *made, const Shmd__Open *open) {
@@ -158,7 +157,7 @@ static int open_item(Request *request, Made *made, const Shmd__Open *open) {
         if (open->rights != SHMD__RIGHTS__RIGHTS_READ_ONLY && open->rights != SHMD__RIGHTS__RIGHTS_READ_WRITE)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
                                       open->path.data, open->path.len, "there are no rights of number %u", open->rights);
-        r = request_find(request, open->path, &spot);
+        r = request_may_open(request, open->path, open->rights, &spot);
         return r ? r : open_at(request, made, &spot, open->path, open->rights);
 }
 
@@ -212,6 +211,20 @@ static int create_region(Request *request, Made *made, const Shmd__Create *creat
         return grant_item(request, made, create->path, create->rights);
 }
 
+/* Whether something may be made at the spot. */
+static int may_make(Request *request, const Spot *spot) {
+        if (spot->node)
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
+                                      spot->path, spot->n_path, "the name is taken");
+        return request_may_change(request, spot);
+}
+
+int request_may_make(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = request_resolve(request, path, ret);
+
+        return r ? r : may_make(request, ret);
+}
+
 static int create_item(Request *request, Made *made, const Shmd__Create *create) {
         Spot spot;
         int r;
@@ -223,14 +236,12 @@ static int create_item(Request *request, Made *made, const Shmd__Create *create)
                 return create_region(request, made, create, NULL);
 
         r = request_resolve(request, create->path, &spot);
-        if (r)
-                return r;
-        if (spot.node && create->flags & SHMD__CREATE_FLAGS__CREATE_OPEN)
-                return open_at(request, made, &spot, create->path, create->rights);
-        if (spot.node)
-                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
-                                      create->path.data, create->path.len, "the name is taken");
-        r = request_may_change(request, &spot);
+        if (!r && spot.node && create->flags & SHMD__CREATE_FLAGS__CREATE_OPEN) {
+                r = check_rights(request, &spot, create->rights);
+                return r ? r : open_at(request, made, &spot, create->path, create->rights);
+        }
+        if (!r)
+                r = may_make(request, &spot);
         return r ? r : create_region(request, made, create, &spot);
 }
 

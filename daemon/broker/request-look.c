@@ -161,14 +161,20 @@ static int stat_reply(Request *request, Node *node, Region *region, uint32_t fla
 }
 
 /* Who works with whom is for those who may work with it. */
-static int may_see_holders(Request *request, const Spot *spot) {
-        const Permissions *permissions = &spot->node->region->permissions;
-        const Credentials *who = &request->peer->who;
+int request_may_see_holders(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        const Permissions *permissions;
+        int r = request_find(request, path, ret);
 
-        if (access_owns(who, permissions) || access_allows(who, permissions, ACCESS_READ))
+        if (r || node_is_directory(ret->node))
+                return r;
+        permissions = node_permissions(ret->node);
+        if (access_owns(request->who, permissions)) {
+                why_owner(request->why, SHMD__REASON__REASON_REGION_READ, ret->path, ret->n_path, permissions,
+                          request->who, true);
                 return 0;
-        return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_REGION_READ,
-                              spot->path, spot->n_path, "only its owner, and who may read it, may see who holds it");
+        }
+        return request_need_access(request, SHMD__REASON__REASON_REGION_READ, ret->path, ret->n_path, permissions,
+                                   ACCESS_READ, "only its owner, and who may read it, may see who holds it");
 }
 
 int request_stat(Request *request) {
@@ -189,9 +195,8 @@ int request_stat(Request *request) {
                 r = request_own_region(request, stat->region, &region);
                 return r ? r : stat_reply(request, region_name(region), region, stat->flags);
         }
-        r = request_find(request, stat->path, &spot);
-        if (!r && stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS && spot.node->region)
-                r = may_see_holders(request, &spot);
+        r = stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS ? request_may_see_holders(request, stat->path, &spot) :
+                                                           request_find(request, stat->path, &spot);
         return r ? r : stat_reply(request, spot.node, spot.node->region, stat->flags);
 }
 
@@ -287,6 +292,19 @@ static int check_list(Request *request, const Shmd__List *list) {
         return 0;
 }
 
+int request_may_list(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = request_find(request, path, ret);
+
+        if (r)
+                return r;
+        if (!node_is_directory(ret->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "it is a region, not a directory");
+        return request_need_access(request, SHMD__REASON__REASON_DIRECTORY_READ, ret->path, ret->n_path,
+                                   node_permissions(ret->node), ACCESS_READ | ACCESS_SEARCH,
+                                   "no read and search permission on the directory");
+}
+
 int request_list(Request *request) {
         const Shmd__List *list = (const Shmd__List *)request->message;
         Directory *base;
@@ -298,17 +316,10 @@ int request_list(Request *request) {
         if (!r && list->flags & SHMD__LIST_FLAGS__LIST_ORPHANS)
                 return list_orphans(request, list);
         if (!r)
-                r = request_find(request, list->path, &spot);
+                r = request_may_list(request, list->path, &spot);
         if (r)
                 return r;
-        if (!node_is_directory(spot.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "it is a region, not a directory");
         base = node_directory(spot.node);
-        if (!access_allows(&request->peer->who, &base->permissions, ACCESS_READ | ACCESS_SEARCH))
-                return request_refuse_access(request, SHMD__REASON__REASON_DIRECTORY_READ, spot.path, spot.n_path,
-                                             &base->permissions, ACCESS_READ | ACCESS_SEARCH,
-                                             "no read and search permission on the directory");
         r = list_begin(request, list, base, &node);
         return r ? r : list_page(request, list, base, node);
 }

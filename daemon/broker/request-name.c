@@ -52,29 +52,35 @@ int request_publish(Request *request) {
 
 /* -- link and rename ---------------------------------------------------------------------- */
 
+int request_may_link(Request *request, ProtobufCBinaryData path, ProtobufCBinaryData to, Spot *ret, Spot *ret_to) {
+        int r;
+
+        r = request_find(request, path, ret);
+        if (!r)
+                r = request_resolve(request, to, ret_to);
+        if (r)
+                return r;
+        if (node_is_directory(ret->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "it is a directory");
+        /* Whoever gives a region one more name keeps it alive at its owner's expense. */
+        r = request_need_owner(request, ret->path, ret->n_path, &ret->node->region->permissions,
+                               "only its owner or an administrator may give it one more name");
+        if (r)
+                return r;
+        if (ret_to->node)
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
+                                      ret_to->path, ret_to->n_path, "the name is taken");
+        return request_may_change(request, ret_to);
+}
+
 int request_link(Request *request) {
         const Shmd__Link *link = (const Shmd__Link *)request->message;
         Spot from, to;
         Shortage shortage;
         int r;
 
-        r = request_find(request, link->path, &from);
-        if (!r)
-                r = request_resolve(request, link->to, &to);
-        if (r)
-                return r;
-        if (node_is_directory(from.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      from.path, from.n_path, "it is a directory");
-        /* Whoever gives a region one more name keeps it alive at its owner's expense. */
-        if (!access_owns(&request->peer->who, &from.node->region->permissions))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
-                                      from.path, from.n_path,
-                                      "only its owner or an administrator may give it one more name");
-        if (to.node)
-                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
-                                      to.path, to.n_path, "the name is taken");
-        r = request_may_change(request, &to);
+        r = request_may_link(request, link->path, link->to, &from, &to);
         if (r)
                 return r;
         r = region_link(from.node->region, &to, &shortage);
@@ -125,6 +131,18 @@ static void notify_moved(Request *request, const Spot *spot, const Node *node) {
                 waiters_notify_below(&request->broker->waiters, spot->path, spot->n_path);
 }
 
+/* Finds both ends of a rename, each of which loses or gets a name. */
+static int find_moved(Request *request, ProtobufCBinaryData path, ProtobufCBinaryData to, Spot *ret, Spot *ret_to) {
+        int r;
+
+        r = request_find(request, path, ret);
+        if (!r)
+                r = request_resolve(request, to, ret_to);
+        if (!r)
+                r = request_may_change(request, ret);
+        return r ? r : request_may_change(request, ret_to);
+}
+
 static int check_rename(Request *request, const Shmd__Rename *rename, Spot *from, Spot *to) {
         int r;
 
@@ -135,12 +153,19 @@ static int check_rename(Request *request, const Shmd__Rename *rename, Spot *from
         if (rename->flags == (SHMD__RENAME_FLAGS__RENAME_REPLACE | SHMD__RENAME_FLAGS__RENAME_EXCHANGE))
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_FLAGS, NULL, 0,
                                       "replace or exchange, not both");
-        r = request_find(request, rename->path, from);
-        if (!r)
-                r = request_resolve(request, rename->to, to);
-        if (!r)
-                r = request_may_change(request, from);
-        return r ? r : request_may_change(request, to);
+        return find_moved(request, rename->path, rename->to, from, to);
+}
+
+int request_may_move(Request *request, ProtobufCBinaryData path, ProtobufCBinaryData to) {
+        Shortage shortage;
+        Spot from, free;
+        int r;
+
+        r = find_moved(request, path, to, &from, &free);
+        if (r)
+                return r;
+        r = tree_may_move(&request->broker->tree, &from, &free, &shortage);
+        return r > 0 ? refuse_rename(request, r, &from, &free, &shortage) : error_fold(r);
 }
 
 int request_rename(Request *request) {
@@ -183,13 +208,7 @@ int request_mkdir(Request *request) {
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MODE,
                                       mkdir->path.data, mkdir->path.len,
                                       "a directory's mode is at most 01777, not 0%o", mkdir->mode);
-        r = request_resolve(request, mkdir->path, &spot);
-        if (r)
-                return r;
-        if (spot.node)
-                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "the name is taken");
-        r = request_may_change(request, &spot);
+        r = request_may_make(request, mkdir->path, &spot);
         if (r)
                 return r;
 
@@ -204,25 +223,44 @@ int request_mkdir(Request *request) {
         return r;
 }
 
+int request_may_rmdir(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r;
+
+        r = request_find(request, path, ret);
+        if (r)
+                return r;
+        if (!node_is_directory(ret->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "it is a region, not a directory");
+        r = request_may_change(request, ret);
+        if (!r && node_directory(ret->node)->n_children)
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_EMPTY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "the directory is not empty");
+        return r;
+}
+
 int request_rmdir(Request *request) {
         const Shmd__Remove *remove = (const Shmd__Remove *)request->message;
         Spot spot;
         int r;
 
-        r = request_find(request, remove->path, &spot);
-        if (r)
-                return r;
-        if (!node_is_directory(spot.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_NOT_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "it is a region, not a directory");
-        r = request_may_change(request, &spot);
+        r = request_may_rmdir(request, remove->path, &spot);
         if (r)
                 return r;
         r = tree_rmdir(&request->broker->tree, node_directory(spot.node));
-        if (r == TREE_E_NOT_EMPTY)
-                return request_refuse(request, SHMD__ERROR__ERROR_NOT_EMPTY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "the directory is not empty");
         return r ? error_fold(r) : request_done(request);
+}
+
+int request_may_unlink(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r;
+
+        r = request_find(request, path, ret);
+        if (r)
+                return r;
+        if (node_is_directory(ret->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "it is a directory");
+        return request_may_change(request, ret);
 }
 
 int request_unlink(Request *request) {
@@ -230,13 +268,7 @@ int request_unlink(Request *request) {
         Spot spot;
         int r;
 
-        r = request_find(request, remove->path, &spot);
-        if (r)
-                return r;
-        if (node_is_directory(spot.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "it is a directory");
-        r = request_may_change(request, &spot);
+        r = request_may_unlink(request, remove->path, &spot);
         if (r)
                 return r;
         region_unlink_name(spot.node);

@@ -25,6 +25,10 @@
 
 /* -- which region -------------------------------------------------------------------------- */
 
+int request_may_ticket(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        return request_find_own(request, path, "its tickets are the business of its owner and of administrators", ret);
+}
+
 /* Finds the region of that name or, without, of that number, for its owner and administrators. */
 static int find_owned(Request *request, ProtobufCBinaryData path, uint64_t id, Region **ret) {
         Spot spot;
@@ -35,16 +39,9 @@ static int find_owned(Request *request, ProtobufCBinaryData path, uint64_t id, R
                                       "a region is meant by its name or by its number");
         if (id != 0)
                 return request_own_region(request, id, ret);
-        r = request_find(request, path, &spot);
+        r = request_may_ticket(request, path, &spot);
         if (r)
                 return r;
-        if (node_is_directory(spot.node))
-                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
-                                      spot.path, spot.n_path, "it is a directory");
-        if (!access_owns(&request->peer->who, &spot.node->region->permissions))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
-                                      spot.path, spot.n_path,
-                                      "its tickets are the business of its owner and of administrators");
         *ret = spot.node->region;
         return 0;
 }

@@ -81,12 +81,10 @@ static int wait_for_name(Request *request, const Shmd__Wait *wait) {
         Spot spot;
         int r;
 
-        r = tree_find(&request->broker->tree, &peer->who, wait->path.data, wait->path.len, &spot);
-        if (r && r != TREE_E_MISSING) {
-                audit_tree(&request->refusal, r, &spot, false);
-                return REQUEST_E_REFUSED;
-        }
-        if (r == 0) {
+        r = request_find_yet(request, wait->path, &spot);
+        if (r)
+                return r;
+        if (spot.node) {
                 answer_wait(peer, request->serial, spot.node, spot.node->region, NULL);
                 return 0;
         }
@@ -174,16 +172,21 @@ int request_wait(Request *request) {
 /* -- watch ------------------------------------------------------------------------------ */
 
 static int check_watch(Request *request, const Shmd__Watch *watch, const Spot *spot) {
-        const Node *node = spot->node;
-
         if (watch->mask == 0 || watch->mask & ~(uint32_t)EVENT_ALL)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_EVENTS,
                                       spot->path, spot->n_path, "there are no events 0x%x to watch for", watch->mask);
-        if (node_is_directory(node) &&
-            !access_allows(&request->peer->who, node_permissions(node), ACCESS_READ | ACCESS_SEARCH))
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_DIRECTORY_READ,
-                                      spot->path, spot->n_path, "no read and search permission on the directory");
         return 0;
+}
+
+/* Of a region alone, whoever may find it may hear. */
+int request_may_watch(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = request_find(request, path, ret);
+
+        if (r || !node_is_directory(ret->node))
+                return r;
+        return request_need_access(request, SHMD__REASON__REASON_DIRECTORY_READ, ret->path, ret->n_path,
+                                   node_permissions(ret->node), ACCESS_READ | ACCESS_SEARCH,
+                                   "no read and search permission on the directory");
 }
 
 int request_watch(Request *request) {
@@ -195,7 +198,7 @@ int request_watch(Request *request) {
         Spot spot;
         int r;
 
-        r = request_find(request, watch->path, &spot);
+        r = request_may_watch(request, watch->path, &spot);
         if (!r)
                 r = check_watch(request, watch, &spot);
         if (r)

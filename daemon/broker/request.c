@@ -169,7 +169,8 @@ static int hold(Peer *peer, size_t n_packet, uint64_t at) {
 }
 
 static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
-        Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial };
+        Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial,
+                            .who = &peer->who, .account = peer->account };
         uint64_t began = peer->held.packet ? peer->held.since : time_now();
         bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
         int r = 0;
@@ -249,7 +250,7 @@ static int grants_shortage(Request *request) {
         if (held->sweep != 0 && grants_swept(grants, held->sweep))
                 return REQUEST_E_REFUSED;
         if (held->sweep == 0)
-                held->sweep = grants_sweep(grants, request->peer->account);
+                held->sweep = grants_sweep(grants, request->account);
         return REQUEST_E_SOON;
 }
 
@@ -282,40 +283,98 @@ int request_shortage(Request *request, const Shortage *shortage, const void *pat
         return r;
 }
 
-int request_refuse_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
-                          const Permissions *what, unsigned int want, const char *sentence) {
-        AccessDecision decision = access_explain(&request->peer->who, what, want);
+int request_need_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
+                        const Permissions *what, unsigned int want, const char *sentence) {
+        AccessDecision decision = access_explain(request->who, what, want);
 
+        why_access(request->why, reason, thing, n_thing, what, want, &decision);
+        if (decision.allowed)
+                return 0;
         audit_access(&request->refusal, reason, thing, n_thing, what, &decision, sentence);
         return REQUEST_E_REFUSED;
 }
 
-static int refuse_tree(Request *request, int r, const Spot *spot) {
-        if (r == TREE_E_DENIED)
-                return request_refuse_access(request, SHMD__REASON__REASON_SEARCH, spot->path, spot->decided,
-                                             node_permissions(spot->node), ACCESS_SEARCH,
-                                             "no search permission on the directory");
-        audit_tree(&request->refusal, r, spot, false);
+int request_need_owner(Request *request, const void *thing, size_t n_thing, const Permissions *what,
+                       const char *sentence) {
+        bool owns = access_owns(request->who, what);
+
+        why_owner(request->why, SHMD__REASON__REASON_OWNER, thing, n_thing, what, request->who, owns);
+        if (owns)
+                return 0;
+        return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER, thing, n_thing,
+                              "%s", sentence);
+}
+
+/* Notes the directories that were searched on the way to a spot, from the root. */
+static void note_way(Request *request, int r, const Spot *spot) {
+        const Directory *way[PATH_DEPTH_MAX + 1];
+        size_t n = 0, length = 0;
+
+        if (!request->why || r == TREE_E_NAME)
+                return;
+        for (const Directory *d = r == TREE_E_DENIED ? node_directory(spot->node) : spot->parent; d; d = d->node.parent)
+                way[n++] = d;
+        while (n > 0) {
+                const Directory *directory = way[--n];
+                AccessDecision decision = access_explain(request->who, &directory->permissions, ACCESS_SEARCH);
+
+                if (directory->node.parent)
+                        length += 1U + directory->node.n_name;
+                why_access(request->why, SHMD__REASON__REASON_SEARCH, spot->path, length ? length : 1,
+                           &directory->permissions, ACCESS_SEARCH, &decision);
+        }
+}
+
+/* What tree_resolve() and tree_find() returned. */
+static int found(Request *request, int r, const Spot *spot) {
+        note_way(request, r, spot);
+        if (r == 0)
+                return 0;
+        if (r == TREE_E_DENIED) {
+                const Permissions *what = node_permissions(spot->node);
+                AccessDecision decision = access_explain(request->who, what, ACCESS_SEARCH);
+
+                audit_access(&request->refusal, SHMD__REASON__REASON_SEARCH, spot->path, spot->decided, what, &decision,
+                             "no search permission on the directory");
+        } else {
+                audit_tree(&request->refusal, r, spot, false);
+        }
         return REQUEST_E_REFUSED;
 }
 
 int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret) {
-        int r = tree_resolve(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
-
-        return r ? refuse_tree(request, r, ret) : 0;
+        return found(request, tree_resolve(&request->broker->tree, request->who, path.data, path.len, ret), ret);
 }
 
 int request_find(Request *request, ProtobufCBinaryData path, Spot *ret) {
-        int r = tree_find(&request->broker->tree, &request->peer->who, path.data, path.len, ret);
+        return found(request, tree_find(&request->broker->tree, request->who, path.data, path.len, ret), ret);
+}
 
-        return r ? refuse_tree(request, r, ret) : 0;
+int request_find_yet(Request *request, ProtobufCBinaryData path, Spot *ret) {
+        int r = tree_find(&request->broker->tree, request->who, path.data, path.len, ret);
+
+        if (r != TREE_E_MISSING)
+                return found(request, r, ret);
+        note_way(request, r, ret);
+        return 0;
+}
+
+int request_find_own(Request *request, ProtobufCBinaryData path, const char *sentence, Spot *ret) {
+        int r = request_find(request, path, ret);
+
+        if (r)
+                return r;
+        if (node_is_directory(ret->node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      ret->path, ret->n_path, "it is a directory");
+        return request_need_owner(request, ret->path, ret->n_path, node_permissions(ret->node), sentence);
 }
 
 /* A region by number is its owner's business: for everybody else there is none of that number. */
 int request_own_region(Request *request, uint64_t id, Region **ret) {
         Region *region = regions_find(&request->broker->regions, id);
 
-        if (!region || !access_owns(&request->peer->who, &region->permissions))
+        if (!region || !access_owns(request->who, &region->permissions))
                 return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING, NULL, 0,
                                       "no region of that number is yours");
         *ret = region;
@@ -324,12 +383,17 @@ int request_own_region(Request *request, uint64_t id, Region **ret) {
 
 int request_may_change(Request *request, const Spot *spot) {
         bool sticky;
-        int r = tree_may_change(spot, &request->peer->who, &sticky);
+        int r = tree_may_change(spot, request->who, &sticky), denied = 0;
 
-        if (r == TREE_E_DENIED && !sticky)
-                return request_refuse_access(request, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
+        if (r != TREE_E_ROOT)
+                denied = request_need_access(request, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
                                              &spot->parent->permissions, ACCESS_WRITE | ACCESS_SEARCH,
                                              "no write and search permission on the directory it is in");
+        if (denied)
+                return denied;
+        if (r != TREE_E_ROOT && spot->node && spot->parent->permissions.mode & ACCESS_STICKY)
+                why_owner(request->why, SHMD__REASON__REASON_STICKY, spot->path, spot->n_path,
+                          node_permissions(spot->node), request->who, !sticky);
         if (r) {
                 audit_tree(&request->refusal, r, spot, sticky);
                 return REQUEST_E_REFUSED;

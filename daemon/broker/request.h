@@ -14,6 +14,7 @@
 #include "broker/audit.h"
 #include "broker/broker.h"
 #include "broker/peer.h"
+#include "broker/why.h"
 #include "proto/message.h"
 #include "proto/wire.h"
 
@@ -34,6 +35,9 @@ typedef struct Request {
         unsigned int kind;
         uint64_t serial;
         const ProtobufCMessage *message;
+        const Credentials *who; /* whose rights count: the peer's, but why may ask for somebody else */
+        Account *account;       /* whose, likewise */
+        Why *why;               /* what is met is noted there; NULL: it is done, not explained */
         uint64_t again;         /* CLOCK_MONOTONIC: for REQUEST_E_AT */
         Refusal refusal;
 } Request;
@@ -67,10 +71,12 @@ void peer_tell(Peer *peer, uint64_t serial, const ProtobufCMessage *message);
  * Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED. */
 int request_shortage(Request *request, const Shortage *shortage, const void *path, size_t n_path);
 
-/* Refuses something that the permissions of a thing do not give; the sentence says whose they are.
- * Return: REQUEST_E_REFUSED. */
-int request_refuse_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
-                          const Permissions *what, unsigned int want, const char *sentence);
+/* Whether the permissions of a thing give all of `want`, or refuses; sentence: what is missing else. */
+int request_need_access(Request *request, uint32_t reason, const void *thing, size_t n_thing,
+                        const Permissions *what, unsigned int want, const char *sentence);
+/* Whether the asker owns the thing, or refuses; sentence: who may. */
+int request_need_owner(Request *request, const void *thing, size_t n_thing, const Permissions *what,
+                       const char *sentence);
 
 /* Refuses. Return: REQUEST_E_REFUSED. */
 #define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)
@@ -78,11 +84,30 @@ int request_refuse_access(Request *request, uint32_t reason, const void *thing, 
 /* Resolves a path, or refuses. Return: 0, REQUEST_E_REFUSED. */
 int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret);
 int request_find(Request *request, ProtobufCBinaryData path, Spot *ret);
+/* The same, but a name that does not exist yet is none to refuse: ret->node is NULL then. */
+int request_find_yet(Request *request, ProtobufCBinaryData path, Spot *ret);
+/* Finds a region by name for its owner, or refuses; sentence: who may. */
+int request_find_own(Request *request, ProtobufCBinaryData path, const char *sentence, Spot *ret);
 /* Finds a region by number for its owner, or refuses. */
 int request_own_region(Request *request, uint64_t id, Region **ret);
 /* Whether the name at the spot may be made or taken away, or refuses. */
 int request_may_change(Request *request, const Spot *spot);
 int request_check_flags(Request *request, uint32_t flags, uint32_t known);
+
+/* All that a handler asks before it does something, and refuses for; what is charged comes after. */
+int request_may_open(Request *request, ProtobufCBinaryData path, uint32_t rights, Spot *ret);
+int request_may_make(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_unlink(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_rmdir(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_link(Request *request, ProtobufCBinaryData path, ProtobufCBinaryData to, Spot *ret, Spot *ret_to);
+/* With the limits, for a rename to a free name: what it then does cannot be refused. */
+int request_may_move(Request *request, ProtobufCBinaryData path, ProtobufCBinaryData to);
+int request_may_list(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_freeze(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_ticket(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_watch(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_see_holders(Request *request, ProtobufCBinaryData path, Spot *ret);
+int request_may_set(Request *request, ProtobufCBinaryData path, Spot *ret);
 
 /* Describes a directory (region NULL) or a region (node NULL if it has no name); path is where the
  * bytes of its path may go (PATH_BYTES_MAX). */

@@ -585,6 +585,21 @@ int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
         return move_over(tree, from, to, shortage, ret_replaced);
 }
 
+int tree_may_move(const Tree *tree, const Spot *from, const Spot *to, Shortage *shortage) {
+        Load load;
+        int r;
+
+        if (!from->parent || !to->parent)
+                return TREE_E_ROOT;
+        if (is_same(from, to, TREE_RENAME_FREE))
+                return 0;
+        r = check_rename(tree, from, to, TREE_RENAME_FREE);
+        if (r)
+                return r;
+        load = node_load(from->node);
+        return load_may_move(&load, to->parent->account, NULL, shortage) ? TREE_E_QUOTA : 0;
+}
+
 /* -- lists ---------------------------------------------------------------------------- */
 
 static bool may_list(const Credentials *who, Node *node) {

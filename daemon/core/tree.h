@@ -211,6 +211,9 @@ void tree_unlink(Node *node);
 int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
                 Shortage *shortage, Region **ret_replaced);
 
+/* What tree_rename() to a free name would return; changes nothing. */
+int tree_may_move(const Tree *tree, const Spot *from, const Spot *to, Shortage *shortage);
+
 /* Writes the path of a node, without a NUL, into a buffer of PATH_BYTES_MAX bytes.
  * Return: its length. */
 size_t tree_path(const Node *node, char path[PATH_BYTES_MAX]);
