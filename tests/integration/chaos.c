@@ -1,5 +1,5 @@
-/* Clients of three users create, open, map, fork, pass on and unlink as they please, and in each round
- * one process is killed at a random instant. After every hundred rounds the broker's books must say
+/* Clients of three users create, link, rename, open, map, fork, pass on and unlink as they please, and
+ * in each round one process is killed at a random instant. After every hundred rounds the broker's books must say
  * what is true, as two sources have it that know nothing of the broker's own way to find out:
  *
  *   - a ledger of names, kept by the clients in memory they share with the test. A client writes
@@ -70,11 +70,12 @@ typedef struct Name {
 
 /* What happened, for the last line and to see that it did. */
 typedef enum Event {
-        CREATED, OPENED, PASSED, RECEIVED, MAPPED, FORKED, UNLINKED, REPLACED, REFUSED, _EVENTS,
+        CREATED, OPENED, PASSED, RECEIVED, MAPPED, FORKED, UNLINKED, REPLACED, LINKED, MOVED, REFUSED, _EVENTS,
 } Event;
 
 static const char *const event_names[_EVENTS] = {
-        "created", "opened", "passed on", "received", "mapped", "forked", "unlinked", "replaced", "refused",
+        "created", "opened", "passed on", "received", "mapped", "forked", "unlinked", "replaced", "linked",
+        "moved", "refused",
 };
 
 /* Shared by all processes. */
@@ -272,13 +273,72 @@ static void unlink_name(Worker *worker, uint64_t slot) {
         count(worker, UNLINKED);
 }
 
-static void change_name(Worker *worker) {
-        uint64_t slot = any(worker, NAMES);
-        int state = atomic_load(&name_of(worker, slot)->state);
+/* What one name leads to the other leads to as well, or instead. */
+static void copy_name(Name *to, const Name *from) {
+        to->session = from->session;
+        to->inode = from->inode;
+        to->size = from->size;
+        atomic_store(&to->state, THERE);
+}
 
-        if (state == DOUBTFUL)
+static void link_name(Worker *worker, uint64_t slot, uint64_t other) {
+        Name *to = name_of(worker, other);
+        uint32_t error;
+        char path[32];
+
+        (void)strcpy(path, path_of(worker->index, slot));
+        atomic_store(&to->state, DOUBTFUL);
+        error = client_call(worker->client, MESSAGE_LINK,
+                            REQUEST(Link, link, .path = BYTES(path), .to = BYTES(path_of(worker->index, other))));
+        if (refused(worker, error)) {
+                atomic_store(&to->state, FREE);
                 return;
-        if (any(worker, 3) == 0)
+        }
+        copy_name(to, name_of(worker, slot));
+        count(worker, LINKED);
+}
+
+/* To a free name, or changes places with another. */
+static void rename_name(Worker *worker, uint64_t slot, uint64_t other) {
+        Name *from = name_of(worker, slot), *to = name_of(worker, other), old_from = { .size = 0 }, old_to = old_from;
+        bool exchange = atomic_load(&to->state) == THERE;
+        char path[32];
+
+        copy_name(&old_from, from);
+        copy_name(&old_to, to);
+        (void)strcpy(path, path_of(worker->index, slot));
+        atomic_store(&from->state, DOUBTFUL);
+        atomic_store(&to->state, DOUBTFUL);
+        if (refused(worker, client_call(worker->client, MESSAGE_RENAME,
+                                        REQUEST(Rename, rename, .path = BYTES(path),
+                                                .to = BYTES(path_of(worker->index, other)),
+                                                .flags = exchange ? SHMD__RENAME_FLAGS__RENAME_EXCHANGE : 0)))) {
+                /* Taken by what a dead predecessor's session leaves in a moment. */
+                copy_name(from, &old_from);
+                atomic_store(&to->state, FREE);
+                return;
+        }
+        copy_name(to, &old_from);
+        if (exchange)
+                copy_name(from, &old_to);
+        else
+                atomic_store(&from->state, FREE);
+        count(worker, MOVED);
+}
+
+static void change_name(Worker *worker) {
+        uint64_t slot = any(worker, NAMES), other = any(worker, NAMES);
+        int state = atomic_load(&name_of(worker, slot)->state);
+        int others = atomic_load(&name_of(worker, other)->state);
+
+        if (state == DOUBTFUL || others == DOUBTFUL)
+                return;
+        if (state == THERE && slot != other && any(worker, 2)) {
+                if (others == FREE && any(worker, 2))
+                        link_name(worker, slot, other);
+                else
+                        rename_name(worker, slot, other);
+        } else if (any(worker, 3) == 0)
                 create_unnamed(worker, slot);
         else if (state == FREE)
                 create_named(worker, slot);
@@ -499,12 +559,23 @@ static void enter(Books *books, uint64_t size) {
         ++books->regions[user];
 }
 
-static bool has_a_name(const Ledger *ledger, uint64_t inode) {
+/* Return: the first name that leads to the inode, NULL without. */
+static const Name *first_name(const Ledger *ledger, uint64_t inode) {
         for (int i = 0; i < WORKERS; ++i)
                 for (int k = 0; k < NAMES; ++k)
                         if (ledger->names[i][k].state == THERE && ledger->names[i][k].inode == inode)
-                                return true;
-        return false;
+                                return &ledger->names[i][k];
+        return NULL;
+}
+
+/* A name beyond the first costs a region, and no bytes. */
+static void enter_name(Books *books, const Ledger *ledger, const Name *name) {
+        if (first_name(ledger, name->inode) != name) {
+                ++books->regions[owner_of(name->size)];
+                return;
+        }
+        enter(books, name->size);
+        ++books->named;
 }
 
 static Books look(Chaos *chaos) {
@@ -516,16 +587,14 @@ static Books look(Chaos *chaos) {
                         const Name *name = &chaos->ledger->names[i][k];
 
                         REQUIRE(name->state != DOUBTFUL);
-                        if (name->state == THERE) {
-                                enter(&books, name->size);
-                                ++books.named;
-                        }
+                        if (name->state == THERE)
+                                enter_name(&books, chaos->ledger, name);
                 }
         census_look_at_group(&census, chaos->group);
         census_look_at(&census, getpid());
         for (size_t i = 0; i < census.n; ++i) {
                 chaos->n_mapped_only += census.seen[i].n_open == 0;
-                if (has_a_name(chaos->ledger, census.seen[i].inode))
+                if (first_name(chaos->ledger, census.seen[i].inode))
                         continue;
                 enter(&books, census.seen[i].size);
                 ++books.orphans;
