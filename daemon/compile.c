@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -56,12 +57,17 @@ static int write_all(int fd, const uint8_t *bytes, size_t n) {
         return 0;
 }
 
-int compile_write(const char *path, const uint8_t *blob, size_t n) {
+/* What a device or a pipe of that name is told. Return: 0, negative errno. */
+static int write_special(const char *path, const uint8_t *blob, size_t n) {
+        CLEANUP(close_fdp) int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+
+        return fd < 0 ? error_origin(-errno) : write_all(fd, blob, n);
+}
+
+static int replace(const char *path, const uint8_t *blob, size_t n) {
         CLEANUP(freep) char *temporary = NULL;
         int fd, r;
 
-        if (!path)
-                return write_all(STDOUT_FILENO, blob, n);
         if (asprintf(&temporary, "%s.XXXXXX", path) < 0) {
                 temporary = NULL;
                 return error_origin(-ENOMEM);
@@ -77,4 +83,14 @@ int compile_write(const char *path, const uint8_t *blob, size_t n) {
         if (r)
                 (void)unlink(temporary);
         return r;
+}
+
+int compile_write(const char *path, const uint8_t *blob, size_t n) {
+        struct stat st;
+
+        if (!path)
+                return write_all(STDOUT_FILENO, blob, n);
+        if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+                return write_special(path, blob, n);
+        return replace(path, blob, n);
 }

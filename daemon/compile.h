@@ -14,7 +14,8 @@
 int compile_policy(const char *root, const char *const *directories, size_t n, uint8_t **ret, size_t *ret_n,
                    char message[INIFILE_MESSAGE_MAX]);
 
-/* Writes it to a file, which is replaced in one moment, or (NULL) to standard output.
+/* Writes it to a file, which is replaced in one moment if it is a regular one, or (NULL) to standard
+ * output.
  * Return: 0, or a negative errno. */
 int compile_write(const char *path, const uint8_t *blob, size_t n);
 

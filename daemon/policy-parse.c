@@ -429,7 +429,8 @@ static int check_directories(Compiler *compiler) {
                 if (!error && directory->defaults.n)
                         error = acl_check(directory->defaults.entries, directory->defaults.n);
                 if (error)
-                        return complain_about(compiler, &compiler->origins[i], directory->path, acl_error_sentence(error));
+                        return complain_about(compiler, &compiler->origins[i], directory->path,
+                                              acl_error_sentence(error));
         }
         return 0;
 }

@@ -814,6 +814,26 @@ SHMD_PUBLIC int shmd_stats_start(shmd *client, uint64_t timeout_ns, shmd_callbac
 SHMD_PUBLIC int shmd_stats_finish(shmd_call *call, struct shmd_stats_result **ret);
 SHMD_PUBLIC struct shmd_stats_result *shmd_stats_free(struct shmd_stats_result *result);
 
+/* The most that a compiled policy can have, in bytes. */
+#define SHMD_POLICY_MAX (1U << 20)
+
+struct shmd_reload_result {
+        uint64_t generation;            /* of the policy in force: it counts up from 1 at the broker's start */
+        uint32_t directories;           /* made */
+        uint32_t accounts;              /* whose limits are other than before */
+};
+
+/* Puts a policy in force that `shmd --compile-policy` has made: for everybody in the same moment, or,
+ * on every error, not at all. Administrators only. Its n bytes are not needed any more when the call
+ * was started. ret may be NULL.
+ * Errors: -EACCES (no administrator), -EINVAL (it is none, or something is in its way: the sentence of
+ * shmd_refusal() says what), -EDQUOT, -ENOMEM. */
+SHMD_PUBLIC int shmd_reload(shmd *client, const void *policy, size_t n, struct shmd_reload_result *ret,
+                            uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_reload_start(shmd *client, const void *policy, size_t n,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_reload_finish(shmd_call *call, struct shmd_reload_result *ret);
+
 /* Something a kernel may lack. */
 struct shmd_feature {
         const char *name;               /* "lease" */

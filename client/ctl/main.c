@@ -40,6 +40,7 @@ const Command ctl_commands[] = {
         { "acl",     command_acl,     "Show or change who else may do what",          &command_acl_argp },
         { "wait",    command_wait,    "Wait for a name, or until a region is let go", &command_wait_argp },
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
+        { "reload",  command_reload,  "Compile the policy files and put them in force", &command_reload_argp },
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },
         { "stats",   command_stats,   "Show the broker's figures since its start",    &command_stats_argp },
         { "metrics", command_metrics, "Print the figures as OpenMetrics text",        &command_metrics_argp },

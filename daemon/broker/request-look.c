@@ -526,6 +526,7 @@ int request_doctor(Request *request) {
         reply.descriptors = options->descriptors;
         reply.regions = request->broker->accounts.pool.max[ACCOUNT_REGIONS];
         reply.broker = text(options->version);
+        reply.policy_generation = request->broker->generation;
         reply.uid = options->uid;
         reply.landlock = options->landlock;
         reply.inotify_overflows = request->broker->regions.n_overflows;

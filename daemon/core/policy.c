@@ -393,8 +393,12 @@ int policy_encode(Policy *policy, uint8_t **ret, size_t *ret_n) {
 
         memcpy(at, MAGIC, MAGIC_BYTES);
         at += MAGIC_BYTES;
-        for (size_t i = 0; i < 6; ++i)
-                put(&at, (const uint64_t[]){ VERSION, n, rules->n_users, rules->n_groups, policy->n_directories, 0 }[i], 4);
+        put(&at, VERSION, 4);
+        put(&at, n, 4);
+        put(&at, rules->n_users, 4);
+        put(&at, rules->n_groups, 4);
+        put(&at, policy->n_directories, 4);
+        put(&at, 0, 4);
         put_limits(&at, &rules->global);
         put_limits(&at, &rules->everybody);
         for (size_t i = 0; i < rules->n_users; ++i) {

@@ -221,7 +221,7 @@ END
         } >"$dir/shmd.conf"
         chmod 0644 "$dir/shmd.conf"
 
-        "$build/shmd" --socket "$socket" --config "$dir/shmd.conf" 2>"$dir/log" &
+        "$build/shmd" --socket "$socket" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/log" &
         broker=$!
         if ! eventually grep -q 'event=ready' "$dir/log"; then
                 echo "not ok - the broker starts"
@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help'
+commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
 
 test_usage() {
         local command pattern
@@ -1043,6 +1043,57 @@ test_doctor() {
                 'd["broker"] is None and [c["check"] for c in d["checks"] if c["level"] == "problem"][0] == "broker" and any(c["check"] == "udmabuf" for c in d["checks"])' "$out"
 }
 
+# -- policies -----------------------------------------------------------------------------------------
+
+test_reload() {
+        local policies=$dir/run/shmd/policy.d
+
+        export SHMD_DAEMON=$build/shmd
+        mkdir -p "$policies"
+        if [ "$me" -ne 0 ]; then
+                expect 'reload is for administrators' 4 reload --policy-root="$dir"
+                skip 'reload' 'it takes root'
+                return
+        fi
+        printf '[account]\nregions = 4000\n[directory /policy]\nmode = 1777\nbytes = 1M\n' >"$policies/10.conf"
+        expect 'reload' 0 reload --policy-root="$dir"
+        says 'it says what it did' '^policy 2 is in force: 1 directory made, limits of 1 account changed$'
+        expect 'df' 0 df
+        says 'the limit is the policy'"'"'s' ' regions +4000 '
+        expect 'df of the directory' 0 df --bytes --directory=/policy
+        says 'has its limit' '^bytes +1048576 +0 +1048576 '
+        json 'reload --json' 'd == {"generation": 3, "directories": 0, "accounts": 0}' reload --policy-root="$dir"
+        expect 'reload --quiet' 0 reload --quiet --daemon="$build/shmd" --policy-root="$dir"
+        check 'says nothing' [ ! -s "$out" ]
+
+        printf '# nothing\n[account]\nregions = many\n' >"$policies/20.conf"
+        expect 'a mistake' 1 reload --policy-root="$dir"
+        complains 'has file and line' "policy.d/20.conf:3: regions=many: must be a number"
+        json_error 'in JSON too' 1 '"policy.d/20.conf:3: " in d["sentence"]' reload --policy-root="$dir"
+        expect 'df' 0 df
+        says 'and the limit is the one before' ' regions +4000 '
+        ln -sf /dev/null "$policies/20.conf"
+        expect 'a link to /dev/null is nothing' 0 reload --policy-root="$dir"
+
+        check 'a policy can be compiled before' "$build/shmd" --compile-policy --policy-root "$dir" -o "$dir/tmp/policy"
+        expect 'and put in force' 0 reload "$dir/tmp/policy"
+        chmod 0644 "$dir/tmp/policy"
+        head -c 100 "$dir/tmp/policy" >"$dir/tmp/cut"
+        expect 'half of one is none' 1 reload "$dir/tmp/cut"
+        complains 'and the broker says why' 'the compiled policy is not valid: it is not as long as it says'
+        expect 'nor is an empty one' 1 reload /dev/null
+        expect 'or one that does not exist' 1 reload "$dir/tmp/none"
+        expect 'without the compiler there is none' 1 reload --daemon=/nonexistent/shmd
+        complains 'and it says so' '/nonexistent/shmd: No such file'
+        expect_as "$alice" 'reload is for administrators' 4 reload "$dir/tmp/policy"
+
+        rm -r "$dir/run/shmd"
+        expect 'without any file' 0 reload --policy-root="$dir"
+        expect 'df' 0 df
+        says 'the limit is the configuration'"'"'s' ' regions +4096 '
+        expect 'rmdir of what it made' 0 rmdir /policy
+}
+
 # -- other users -------------------------------------------------------------------------------------
 
 test_tickets() {
@@ -1329,6 +1380,7 @@ test_move
 test_acl
 test_wait
 test_figures
+test_reload
 test_tickets
 test_holders
 test_pages

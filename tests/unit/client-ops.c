@@ -969,6 +969,77 @@ TEST(client_ops, df_of_every_scope) {
         peer_join(client);
 }
 
+/* -- reload ----------------------------------------------------------------------------- */
+
+#define POLICY_BYTES 70000
+static uint8_t policy[POLICY_BYTES];
+
+/* Takes the parts of a policy and answers each. Return: how many there were. */
+static size_t take_parts(Peer *peer, size_t total) {
+        Shmd__ReloadReply reply = SHMD__RELOAD_REPLY__INIT;
+        size_t at = 0, n = 0;
+
+        while (at < total) {
+                const Shmd__Reload *part = peer_expect(peer, MESSAGE_RELOAD);
+
+                REQUIRE(part->total == total && part->offset == at && part->data.len > 0);
+                REQUIRE(!memcmp(part->data.data, policy + at, part->data.len));
+                at += part->data.len;
+                ++n;
+                reply.done = at == total;
+                reply.generation = 7;
+                reply.directories = reply.done ? 8 : 0;
+                reply.accounts = reply.done ? 9 : 0;
+                peer_reply(peer, &reply.base, NULL, 0);
+        }
+        return n;
+}
+
+static void script_reload(Peer *peer) {
+        Shmd__ReloadReply reply = SHMD__RELOAD_REPLY__INIT;
+
+        REQUIRE(take_parts(peer, 10) == 1);
+        REQUIRE(take_parts(peer, POLICY_BYTES) == 3);
+        REQUIRE(take_parts(peer, POLICY_BYTES) == 3);
+        (void)peer_expect(peer, MESSAGE_RELOAD);
+        peer_refuse(peer, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_POLICY, "not one");
+        (void)peer_expect(peer, MESSAGE_RELOAD);
+        peer_reply(peer, &reply.base, NULL, 0);
+        peer_expect_end(peer);
+}
+
+static struct shmd_reload_result reload_got;
+
+FINISH(finish_reload, shmd_reload_finish(call, &reload_got));
+
+static void check_reload(void) {
+        cr_assert(reload_got.generation == 7 && reload_got.directories == 8 && reload_got.accounts == 9);
+        reload_got = (struct shmd_reload_result){ 0 };
+}
+
+TEST(client_ops, reload_sends_as_many_parts_as_it_needs) {
+        shmd *client;
+
+        for (size_t i = 0; i < POLICY_BYTES; ++i)
+                policy[i] = (uint8_t)(i * 31 >> 3);
+        client = peer_start_and_connect(script_reload);
+        cr_assert_eq(shmd_reload(client, policy, 10, &reload_got, 0), 0, "%s", shmd_refusal(client)->sentence);
+        check_reload();
+        cr_assert_eq(shmd_reload(client, policy, POLICY_BYTES, &reload_got, 0), 0);
+        check_reload();
+        dispatch(client, shmd_reload_start(client, policy, POLICY_BYTES, 0, finish_reload, NULL, NULL));
+        check_reload();
+        cr_assert_eq(shmd_reload(client, policy, 10, NULL, 0), -EINVAL);
+        cr_assert_str_eq(shmd_refusal(client)->sentence, "not one");
+        cr_assert_eq(shmd_reload(client, policy, 10, NULL, 0), -EPROTO, "the last part and not done");
+        cr_assert_eq(shmd_reload(client, policy, 0, NULL, 0), -EINVAL);
+        cr_assert_eq(shmd_reload(client, NULL, 1, NULL, 0), -EINVAL);
+        cr_assert_eq(shmd_reload(client, policy, SHMD_POLICY_MAX + 1, NULL, 0), -EINVAL);
+        cr_assert_str_eq(shmd_refusal(client)->sentence, "a compiled policy has 1 byte to 1 MiB");
+        cr_assert_eq(shmd_reload(NULL, policy, 1, NULL, 0), -EINVAL);
+        peer_join(client);
+}
+
 static void script_stats(Peer *peer) {
         uint64_t buckets[MESSAGE_BUCKETS + 1];
         Shmd__RequestStat request = SHMD__REQUEST_STAT__INIT;

@@ -200,6 +200,8 @@ TEST(policy_parse, a_compiled_policy_replaces_a_file_as_a_whole) {
         cr_assert_eq(compile_write(file(0, "out"), (const uint8_t *)"blob", 4), 0);
         REQUIRE(stat(file(0, "out"), &st) == 0);
         cr_assert(st.st_size == 4);
+        cr_assert_eq(compile_write("/dev/null", (const uint8_t *)"blob", 4), 0);
+        cr_assert(stat("/dev/null", &st) == 0 && S_ISCHR(st.st_mode), "what is no file is not replaced");
         cr_assert_eq(compile_write("/nonexistent/out", (const uint8_t *)"blob", 4), -ENOENT);
         cr_assert_eq(compile_write(root, (const uint8_t *)"blob", 4), -EISDIR);
         end();
@@ -219,8 +221,10 @@ TEST(policy_parse, every_slot_can_be_limited_for_all_for_each_for_users_and_for_
         add(0, "a.conf", text);
         expect_valid();
         for (size_t i = 0; i < 4; ++i) {
-                const Limits *limits[] = { &policy->rules.global, &policy->rules.everybody, &policy->rules.users[0].limits,
-                                           &policy->rules.groups[0].limits };
+                const Limits *limits[] = {
+                        &policy->rules.global, &policy->rules.everybody,
+                        &policy->rules.users[0].limits, &policy->rules.groups[0].limits,
+                };
 
                 cr_assert_eq(limits[i]->slots, LIMITS_ALL);
                 cr_assert_eq(limits[i]->max[ACCOUNT_BYTES], 1024 * (i + 1));

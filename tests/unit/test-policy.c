@@ -76,7 +76,8 @@ TEST(policy, what_goes_in_comes_out_in_order) {
         cr_assert_eq(decode(&policy), 0, "%s", sentence);
         cr_assert_eq(policy->rules.global.slots, BIT(BYTES));
         cr_assert_eq(policy->rules.global.max[ACCOUNT_BYTES], UINT64_MAX);
-        cr_assert(policy->rules.everybody.max[ACCOUNT_REGIONS] == 10 && policy->rules.everybody.max[ACCOUNT_INFLIGHT] == 11);
+        cr_assert_eq(policy->rules.everybody.max[ACCOUNT_REGIONS], 10);
+        cr_assert_eq(policy->rules.everybody.max[ACCOUNT_INFLIGHT], 11);
         cr_assert(policy->rules.n_users == 2 && policy->rules.users[0].uid == 7 && policy->rules.users[1].uid == 8);
         cr_assert_eq(policy->rules.users[0].limits.max[ACCOUNT_PEERS], 2);
         cr_assert(policy->rules.n_groups == 2 && policy->rules.groups[0].gid == 9 && policy->rules.groups[1].gid == 3,
@@ -265,8 +266,11 @@ TEST(policy, acls_are_checked_and_agree_with_the_mode) {
         directory.access.n = 4;
         build_with(directory);
         expect_wrong("an ACL has an entry each for the owner, the owning group and others");
-        directory.access = (AclList){ .n = 3, .entries = { { .tag = ACL_USER_OBJ, .perms = 7 },
-                                                           { .tag = ACL_GROUP_OBJ, .perms = 5 }, { .tag = ACL_OTHER } } };
+        directory.access = (AclList){
+                .n = 3,
+                .entries = { { .tag = ACL_USER_OBJ, .perms = 7 }, { .tag = ACL_GROUP_OBJ, .perms = 5 },
+                             { .tag = ACL_OTHER } },
+        };
         build_with(directory);
         expect_wrong("an ACL says no more than a mode");
         directory.access = some_acl;

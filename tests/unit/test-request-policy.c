@@ -158,7 +158,11 @@ TEST(request_policy, every_account_has_its_new_limits_at_once) {
         UserLimits users[] = { { BOB, { BIT(BYTES), { 2 } } } };
         GroupLimits group[] = { { 500, { BIT(BYTES), { 3 } } } };
         Policy policy = {
-                .rules = { .everybody = { BIT(BYTES), { 1 } }, .users = users, .n_users = 1, .groups = group, .n_groups = 1 },
+                .rules = {
+                        .everybody = { BIT(BYTES), { 1 } },
+                        .users = users, .n_users = 1,
+                        .groups = group, .n_groups = 1,
+                },
         };
         Guest *root, *alice, *bob, *carol;
 

@@ -19,6 +19,7 @@ _shmdctl_options() {
         mkdir)   echo "--mode= --parents $global" ;;
         wait)    echo "--unheld --frozen $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
+        reload)  echo "--daemon= --policy-root= $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
         doctor)  echo "--strict $global" ;;
         ping)    echo "--count= --interval= $global" ;;
@@ -70,7 +71,7 @@ _shmdctl_files() {
 _shmdctl_operand() {
         case $1,$2 in
         help,0)                            _shmdctl_words "$_shmdctl_commands" "$3" ;;
-        put,1 | redeem,0)                  _shmdctl_files "$3" ;;
+        put,1 | redeem,0 | reload,0)       _shmdctl_files "$3" ;;
         chmod,0)                           _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$3" ;;
         chown,0)                           _shmdctl_words "$(compgen -u -- "$3")" "$3" ;;
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
@@ -83,7 +84,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -99,7 +100,8 @@ _shmdctl() {
                 *)
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
-                        --user | --count | --interval | --modify | --remove | --set | --uses | --ttl)
+                        --user | --count | --interval | --modify | --remove | --set | --uses | --ttl | \
+                        --daemon | --policy-root)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=
                                 continue ;;

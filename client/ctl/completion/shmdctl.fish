@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -53,6 +53,7 @@ complete -c shmdctl -n $none -a chown -d 'Change owner and group'
 complete -c shmdctl -n $none -a wait -d 'Wait for a name, or until a region is let go'
 complete -c shmdctl -n $none -a acl -d 'Show or change who else may do what'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
+complete -c shmdctl -n $none -a reload -d 'Compile the policy files and put them in force'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
 complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
@@ -101,6 +102,9 @@ complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s k -l remove-default 
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s d -l default -d 'The entries are of the default ACL'
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s n -l no-mask -d 'Leave the mask as it is'
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l numeric -d 'Show numbers instead of names'
+complete -c shmdctl -n '__fish_seen_subcommand_from reload' -F
+complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l daemon -r -F -d 'What compiles the files'
+complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l policy-root -x -a '(__fish_complete_directories)' -d 'Where to look for the files'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s d -l directory -x -a '(__shmdctl_names)' -d 'Limits of a directory'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__fish_complete_users)' -d 'Account of another user'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every account'
