@@ -108,6 +108,7 @@ static const Rule broker_rules[] = {
         { SCMP_SYS(memfd_create), 0, {} },      /* make one */
         { SCMP_SYS(ftruncate), 0, {} },         /* give it its size */
         { SCMP_SYS(fchmod), 1, { ARG(1, SCMP_CMP_EQ, 0600) } },                 /* keep other uids out */
+        { SCMP_SYS(fchmod), 1, { ARG(1, SCMP_CMP_EQ, 0644) } },                 /* or let them watch a doorbell */
         { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_ADD_SEALS) } },           /* seal it */
         { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_GET_SEALS) } },           /* describe it */
         { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_SETLEASE) } },            /* ask whether anybody holds it */

@@ -67,6 +67,12 @@ typedef enum MessageKind {
 #define MESSAGE_BATCH_MAX 128
 #define MESSAGE_PING_MAX 64
 
+/* The page of a doorbell: a counter that is a futex, a flag that is not 0 while ringers are to write,
+ * and the byte they write then. Each has its own cache lines. */
+#define MESSAGE_BELL_COUNTER 0
+#define MESSAGE_BELL_POLLED 128
+#define MESSAGE_BELL_BYTE 256
+
 /* Latencies are counted in buckets: bucket i counts what took less than 2^(10+i) ns, the last
  * one everything else. */
 #define MESSAGE_BUCKETS 20

@@ -169,6 +169,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->held);
         list_init(&broker->freezes);
         list_init(&broker->burials);
+        list_init(&broker->pokes);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
@@ -234,6 +235,7 @@ bool broker_free(Broker *broker) {
         burials_free(broker);
         feed_deinit(&broker->feed);
         events_deinit(&broker->events);
+        bells_free(broker);
         helpers_deinit(&broker->helpers);
         if (broker->tree.root)
                 empty_tree(&broker->tree);

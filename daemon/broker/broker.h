@@ -89,6 +89,7 @@ struct Broker {
         List held;              /* peers in line for a turn, in order */
         List freezes;
         List burials;
+        List pokes;             /* request-bell.c: what the helper is asked to write into doorbells */
         Deadline retry;
         Stats stats;
         Arena *arena;

@@ -77,7 +77,7 @@ static int refuse_region(Request *request, int r, const Shmd__Create *create, co
         }
 }
 
-static int refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage) {
+int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage) {
         switch (r) {
         case GRANT_E_QUOTA:
                 return request_shortage(request, shortage, path.data, path.len);
@@ -103,7 +103,7 @@ static int grant_to(Request *request, Made *made, const Asker *asker, ProtobufCB
 
         r = grant_new(&made->grant, &made->fd, &request->broker->grants, made->region, asker,
                       rights == SHMD__RIGHTS__RIGHTS_READ_WRITE, &shortage);
-        return r ? refuse_grant(request, r, path, &shortage) : 0;
+        return r ? request_refuse_grant(request, r, path, &shortage) : 0;
 }
 
 static int grant_item(Request *request, Made *made, ProtobufCBinaryData path, uint32_t rights) {

@@ -43,6 +43,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->grants = region->grants.n;
         ret->granted = region->grants.granted;
         ret->names = region->n_names;
+        ret->bell = region->bell ? region->bell->id : 0;
 }
 
 /* -- stat ------------------------------------------------------------------------------- */
@@ -265,7 +266,7 @@ static int list_orphans(Request *request, const Shmd__List *list) {
         reply.nodes = pointers;
         for (size_t n = 0; region && reply.n_nodes < most && n < LIST_STEPS; ++n) {
                 reply.orphan = region->id;
-                if (region->n_names == 0 && access_owns(&request->peer->who, &region->permissions)) {
+                if (region->n_names == 0 && !region->rings_for && access_owns(&request->peer->who, &region->permissions)) {
                         Shmd__Node *at = &nodes[reply.n_nodes];
 
                         request_describe(NULL, region, NULL, at);

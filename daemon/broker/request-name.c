@@ -10,6 +10,10 @@
 static int check_publish(Request *request, const Region *region, const Spot *spot, uint32_t flags) {
         int r;
 
+        if (region->is_bell)
+                return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_HAS_NAME,
+                                      spot->path, spot->n_path, "a doorbell goes by the name of its region");
+
         if (region->n_names > 0)
                 return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_HAS_NAME,
                                       spot->path, spot->n_path, "the region has a name already");

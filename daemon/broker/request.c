@@ -57,7 +57,7 @@ static const struct {
         [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true },
         [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true },
         [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_BELL]    = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true },
         [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
 };
 

@@ -122,8 +122,14 @@ void peer_leave_freezes(Peer *peer);
 void peer_finish_freezes(Peer *peer);
 void freezes_free(Broker *broker);
 
-/* The handlers: request-acl.c, request-freeze.c, request-grant.c, request-look.c, request-name.c,
- * request-ticket.c, request-watch.c. */
+/* Refuses what grant_new() refused. Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED, negative errno. */
+int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage);
+
+/* The broker ends: what the helper was asked on behalf of doorbells is not wanted any more. */
+void bells_free(Broker *broker);
+
+/* The handlers: request-acl.c, request-bell.c, request-freeze.c, request-grant.c, request-look.c,
+ * request-name.c, request-ticket.c, request-watch.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -151,5 +157,6 @@ int request_redeem(Request *request);
 int request_revoke(Request *request);
 int request_tickets(Request *request);
 int request_freeze(Request *request);
+int request_bell(Request *request);
 
 #endif

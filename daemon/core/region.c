@@ -107,6 +107,7 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                 .huge_shift = (uint8_t)spec->huge_shift,
                 .lifetime = (uint8_t)spec->lifetime,
                 .freezable = spec->freezable,
+                .is_bell = spec->bell,
                 .charge = CHARGE_NULL,
                 .probe = DEADLINE_NULL,
         };
@@ -124,7 +125,7 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
 
         r = memfd_make(&(MemfdSpec){ .id = region->id, .size = spec->size, .huge_shift = spec->huge_shift,
-                                     .freezable = spec->freezable }, &region->fd);
+                                     .freezable = spec->freezable, .readable = spec->bell }, &region->fd);
         if (r)
                 return fold_memfd(r);
 
@@ -227,10 +228,24 @@ static void tell_gone(Region *region) {
         }
 }
 
+/* Takes a region and its doorbell's page apart. Return: the page, NULL without one. */
+static Region *bell_detach(Region *region) {
+        Region *page = region->bell;
+
+        if (page)
+                page->rings_for = NULL;
+        region->bell = NULL;
+        if (region->rings_for)
+                region->rings_for->bell = NULL;
+        region->rings_for = NULL;
+        return page;
+}
+
 Region *region_free(Region *region) {
         if (!region)
                 return NULL;
         ASSERT(list_is_empty(&region->names) && !region->lent);
+        (void)bell_detach(region);
         tell_gone(region);
         if (region->state != REGION_STATE_CONDEMNED)
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
@@ -249,6 +264,7 @@ Region *region_free(Region *region) {
 /* Nobody holds it and nobody can find it any more. */
 static void region_condemn(Region *region) {
         Regions *regions = region->regions;
+        Region *page = bell_detach(region);
 
         leave_state(region);
         asking_end(region);
@@ -261,6 +277,8 @@ static void region_condemn(Region *region) {
         ++regions->n_condemned;
         work_arm(regions);
         tell_gone(region);
+        if (page)
+                region_orphan(page);
 }
 
 /* Bytes, within what a file can have. */
@@ -625,11 +643,44 @@ int region_link_silently(Region *region, const Spot *spot, Shortage *shortage) {
 }
 
 int region_chown(Region *region, Account *owner, Shortage *shortage) {
-        int r = charge_move(&region->charge, owner, shortage);
+        Account *old = account_ref(region->charge.account);
+        int r = 0;
 
+        if (region->bell)
+                r = charge_move(&region->bell->charge, owner, shortage);
+        if (!r) {
+                r = charge_move(&region->charge, owner, shortage);
+                /* Back where there was room a moment ago; if a limit was lowered since, it has to go. */
+                if (r && region->bell && charge_move(&region->bell->charge, old, NULL))
+                        region_orphan(bell_detach(region));
+        }
+        (void)account_unref(old);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
+        if (region->bell)
+                region->bell->permissions.uid = owner->uid;
         (void)region_tickets_clear(&region->tickets);
+        return 0;
+}
+
+/* -- doorbells -------------------------------------------------------------------------- */
+
+int region_bell(Region *region, Region **ret, Shortage *shortage) {
+        RegionSpec spec = {
+                .size = memfd_page_size(0),
+                .bell = true,
+                .permissions = { .uid = region->permissions.uid, .gid = region->permissions.gid, .mode = 0600 },
+        };
+        int r;
+
+        ASSERT(!region->is_bell && region->state != REGION_STATE_CONDEMNED);
+        if (!region->bell) {
+                r = region_new(&region->bell, region->regions, region->charge.account, &spec, shortage);
+                if (r)
+                        return r;
+                region->bell->rings_for = region;
+        }
+        *ret = region->bell;
         return 0;
 }
 

@@ -23,6 +23,11 @@
  * who holds it: then it is watched and asked in the same way as an orphan, for as long as the
  * interest lasts. Regions that nobody takes an interest in cost no watch and no question.
  *
+ * A region can have a doorbell: a page of memory that those who hold the region wait on and ring
+ * without us (the layout is in PROTOCOL.md). The page is a region of its own, on the same account, and
+ * without a name. Its region keeps it as a name would; once that is gone it is an orphan like others.
+ * Its inode may be opened for reading by whoever has a descriptor of it, which is what inotify asks for.
+ *
  * What a grant cannot undo: a descriptor that was handed out is the kernel's business. Changing
  * the mode or unlinking takes nothing back.
  */
@@ -88,6 +93,7 @@ typedef struct RegionSpec {
         uint64_t size;          /* bytes */
         unsigned int huge_shift;
         bool freezable;
+        bool bell;              /* a doorbell's page */
         RegionLifetime lifetime;
         Permissions permissions;        /* borrowed: it gets a copy */
 } RegionSpec;
@@ -119,6 +125,12 @@ struct Region {
         RegionTickets tickets;
         List link;              /* asked, or condemned */
         List session;           /* in its creator's list, for REGION_SESSION */
+        Region *bell;           /* the page of its doorbell, NULL: none yet */
+        Region *rings_for;      /* for such a page: its region, NULL: gone */
+        bool is_bell;
+        bool polled;            /* a page: it tells ringers that somebody polls */
+        bool poked;             /* a page: the helper is about to write that */
+        uint64_t poke_failed;   /* a page: when the helper last could not write that; CLOCK_MONOTONIC */
         Deadline probe;
         Notice *notice;         /* core/event: its own interest, NULL: none */
         List interests;
@@ -239,9 +251,13 @@ void region_drop_interest(RegionInterest *interest);
 /* Tells everybody who takes an interest. */
 void region_tell(Region *region, RegionNews news);
 
-/* Moves the charge to another account, and ends its tickets, which were the old owner's word.
- * Return: 0, REGION_E_QUOTA. */
+/* Moves the charge to another account, its doorbell's too, and ends its tickets, which were the old
+ * owner's word. Return: 0, REGION_E_QUOTA. */
 int region_chown(Region *region, Account *owner, Shortage *shortage);
+
+/* The page of its doorbell, made on first use and charged to its owner.
+ * Return: 0 and *ret, which is the region's; as region_new(). */
+int region_bell(Region *region, Region **ret, Shortage *shortage);
 
 /* A process of ours has a copy of its descriptor, and has given it back. The lease cannot tell: the
  * copy is the same description. A region that is lent counts as held, and one that was condemned

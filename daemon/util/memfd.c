@@ -99,7 +99,8 @@ int memfd_make(const MemfdSpec *spec, int *ret) {
         r = set_size(fd, spec);
         if (r)
                 return r;
-        if (fchmod(fd, 0600) < 0)               /* other uids must not re-open it through /proc */
+        /* Other uids must not re-open it through /proc, or not for writing. */
+        if (fchmod(fd, spec->readable ? 0644 : 0600) < 0)
                 return error_origin(-errno);
         r = set_seals(fd, spec);
         if (r)

@@ -29,12 +29,13 @@ typedef struct MemfdSpec {
         uint64_t size;          /* bytes */
         unsigned int huge_shift;/* log2 of the huge page size, 0 for the system's pages */
         bool freezable;         /* leave F_SEAL_SEAL off */
+        bool readable;          /* mode 0644: whoever has it may open it for reading again */
 } MemfdSpec;
 
 /* The size of the pages a region of this spec is charged in. Bytes. */
 uint64_t memfd_page_size(unsigned int huge_shift);
 
-/* create, size, chmod 0600, seal, re-open, close the original; in that order. For huge pages the
+/* create, size, chmod 0600 or 0644, seal, re-open, close the original; in that order. For huge pages the
  * pool's pages are reserved too, so that no access can fail later. *ret is the caller's.
  *
  * Return: 0, MEMFD_E_UNSUPPORTED, MEMFD_E_NO_PAGES, MEMFD_E_NO_MEMORY, MEMFD_E_TOO_LARGE, or a

@@ -75,6 +75,16 @@ TEST(memfd, nobody_but_its_owner_may_open_it_through_proc) {
         close_fd(fd);
 }
 
+TEST(memfd, one_that_is_readable_is_so_for_all_and_writable_for_its_owner_alone) {
+        struct stat st;
+        int fd;
+
+        REQUIRE(probe_run() == 0);
+        REQUIRE(memfd_make(&(MemfdSpec){ .size = 4096, .readable = true }, &fd) == 0);
+        cr_assert(fstat(fd, &st) == 0 && (st.st_mode & 07777) == 0644 && st.st_uid == geteuid());
+        close_fd(fd);
+}
+
 static int open_through_proc(void *userdata) {
         char path[64];
         int fd;

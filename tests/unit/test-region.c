@@ -1322,3 +1322,106 @@ TEST(region, whenever_the_last_holder_lets_go_while_the_name_goes_it_is_noticed)
         cr_assert_geq(at, 4, "at least a watch and a question, each with a stop before and behind");
         (void)munmap((void *)fd, 4096);
 }
+
+/* -- doorbells ------------------------------------------------------------------------------- */
+
+static Region *bell_of(Region *region) {
+        Region *page = NULL;
+
+        REQUIRE(region_bell(region, &page, NULL) == 0 && page);
+        return page;
+}
+
+TEST(region, a_doorbell_is_one_page_of_the_owners_made_once) {
+        Region *region, *page;
+        Shortage shortage;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        page = bell_of(region);
+        cr_assert_eq(bell_of(region), page);
+        cr_assert(page->size == PAGE && page->is_bell && page->rings_for == region && region->bell == page);
+        cr_assert(bytes(alice) == 2 * PAGE && alice->used[ACCOUNT_REGIONS] == 2);
+
+        region = house_named(&house, alice, "/y", 1);
+        alice->max[ACCOUNT_REGIONS] = 3;
+        cr_assert_eq(region_bell(region, &page, &shortage), REGION_E_QUOTA);
+        cr_assert(shortage.slot == ACCOUNT_REGIONS && !region->bell);
+        end();
+}
+
+TEST(region, a_doorbell_that_nobody_holds_goes_with_its_region) {
+        Region *region;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        (void)bell_of(region);
+        region_unlink(region);
+        house_until(&house, house.regions.n == 0);
+        cr_assert(bytes(alice) == 0 && alice->used[ACCOUNT_REGIONS] == 0);
+        end();
+}
+
+TEST(region, a_doorbell_that_is_held_outlives_its_region_until_it_is_let_go) {
+        Region *region, *page;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        page = bell_of(region);
+        fd = house_hold(page, false);
+        region_unlink(region);
+        house_until(&house, house.regions.n == 1);
+        cr_assert(page->state == REGION_STATE_ORPHAN && !page->rings_for && bytes(alice) == PAGE);
+        fd = close_fd(fd);
+        house_until(&house, house.regions.n == 0);
+        cr_assert_eq(bytes(alice), 0);
+        end();
+}
+
+TEST(region, a_region_that_is_held_keeps_its_doorbell_without_a_name) {
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        (void)bell_of(region);
+        fd = house_hold(region, false);
+        region_unlink(region);
+        house_turn(&house);
+        cr_assert(house.regions.n == 2 && region->bell && bytes(alice) == 2 * PAGE);
+        fd = close_fd(fd);
+        house_until(&house, house.regions.n == 0);
+        end();
+}
+
+TEST(region, a_doorbell_moves_to_a_new_owner_with_its_region_or_not_at_all) {
+        Region *region, *page;
+        Shortage shortage;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        page = bell_of(region);
+        for (uint64_t room = 0; room < 2; ++room) {
+                bob->max[ACCOUNT_REGIONS] = room;
+                cr_assert_eq(region_chown(region, bob, &shortage), REGION_E_QUOTA);
+                cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region->bell == page);
+        }
+        bob->max[ACCOUNT_REGIONS] = 2;
+        cr_assert_eq(region_chown(region, bob, &shortage), 0);
+        cr_assert(bytes(alice) == 0 && bytes(bob) == 2 * PAGE && page->permissions.uid == BOB);
+        end();
+}
+
+TEST(region, at_the_end_doorbells_go_like_all_others) {
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 1);
+        fd = house_hold(region, false);
+        (void)bell_of(region);
+        region_unlink(region);
+        end();
+        close_fd(fd);
+}

@@ -150,7 +150,7 @@ static long do_chmod(void) { return syscall(SYS_fchmodat, AT_FDCWD, "/nonexisten
 static long do_unshare(void) { return syscall(SYS_unshare, 0); }
 static long do_create(void) { return open("/nonexistent/x", O_WRONLY | O_CREAT, 0600); }
 static long do_truncate(void) { return open("/nonexistent/x", O_WRONLY | O_TRUNC); }
-static long do_fchmod(void) { return fchmod(0, 0644); }
+static long do_fchmod(void) { return fchmod(0, 0666); }
 static long do_setfl(void) { return fcntl(0, F_SETFL, 0); }
 static long do_setown(void) { return fcntl(0, F_SETOWN, 1); }
 static long do_ioctl(void) { return ioctl(0, FIONREAD, NULL); }
@@ -176,7 +176,7 @@ static const struct {
                                                                                                         do_exec },
         { "kill", do_kill }, { "ptrace", do_ptrace }, { "unlink", do_unlink }, { "mkdir", do_mkdir },
         { "setuid", do_setuid }, { "chmod", do_chmod }, { "unshare", do_unshare }, { "O_CREAT", do_create },
-        { "O_TRUNC", do_truncate }, { "fchmod 0644", do_fchmod }, { "F_SETFL", do_setfl }, { "F_SETOWN", do_setown },
+        { "O_TRUNC", do_truncate }, { "fchmod 0666", do_fchmod }, { "F_SETFL", do_setfl }, { "F_SETOWN", do_setown },
         { "FIONREAD", do_ioctl }, { "fallocate", do_allocate }, { "SO_PASSCRED", do_sockopt },
         { "getsockopt of TCP", do_other_sockopt }, { "mmap PROT_EXEC", do_exec_map },
         { "mprotect PROT_EXEC", do_exec_protect }, { "process_vm_readv", do_process_vm },
