@@ -50,6 +50,7 @@ extern "C" {
 typedef struct shmd shmd;
 typedef struct shmd_region shmd_region;
 typedef struct shmd_call shmd_call;
+typedef struct shmd_bell shmd_bell;
 
 #define SHMD_TIMEOUT_DEFAULT UINT64_C(0)
 #define SHMD_TIMEOUT_NONE UINT64_MAX
@@ -729,6 +730,64 @@ SHMD_PUBLIC int shmd_tickets_start(shmd *client, const char *path, uint64_t regi
                                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_tickets_finish(shmd_call *call, struct shmd_tickets_result **ret);
 SHMD_PUBLIC struct shmd_tickets_result *shmd_tickets_free(struct shmd_tickets_result *result);
+
+/* -- doorbells ----------------------------------------------------------------------- */
+
+enum {
+        SHMD_BELL_RING = 1,             /* a bell that can ring; without, it can only wait */
+};
+
+/* Opens the doorbell of a region: a counter that those who may write the region ring, and those who may
+ * read it wait for, without the broker. path: its name, or NULL for the region with that number, which
+ * works for its owner and for a connection that was granted it (with SHMD_BELL_RING: read-write), by
+ * ticket perhaps. The first to open it makes it; its page is charged to the region's owner.
+ *
+ * *ret is the caller's and ends with shmd_bell_close(). It knows no connection: it works when that, or
+ * the broker, is gone, and in a forked child. shmd_bell_ring(), _count() and _wait() may be called from
+ * several threads at once, the others from one at a time.
+ * Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES, -EDQUOT (the owner's account; the caller's grants),
+ * -EINVAL, -ENOMEM, -EMFILE, -EBUSY. */
+SHMD_PUBLIC int shmd_bell_open(shmd *client, const char *path, uint64_t region, uint32_t flags,
+                               shmd_bell **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_bell_open_start(shmd *client, const char *path, uint64_t region, uint32_t flags,
+                                     uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_bell_open_finish(shmd_call *call, shmd_bell **ret);
+/* NULL is fine. Return: NULL. */
+SHMD_PUBLIC shmd_bell *shmd_bell_close(shmd_bell *bell);
+
+/* Rings: adds one to the counter and wakes all who wait. One system call, futex(2); two, with pwrite(2),
+ * once somebody polls. Errors: -EACCES (opened without SHMD_BELL_RING); those of pwrite(2): who waits
+ * was woken, who polls was not. */
+SHMD_PUBLIC int shmd_bell_ring(shmd_bell *bell);
+
+/* The counter: how often it was rung, modulo 2^32. Whoever may ring can set it to anything. */
+SHMD_PUBLIC uint32_t shmd_bell_count(const shmd_bell *bell);
+
+/* Waits until the counter is not `seen` any more, which the caller got from shmd_bell_count() before it
+ * last looked for work; at once if it is not. So no ring between the two is missed. A timeout of 0 does
+ * not wait; SHMD_TIMEOUT_NONE waits for ever. Signal handlers run, and the wait goes on.
+ * Errors: -ETIMEDOUT; those of futex(2). */
+SHMD_PUBLIC int shmd_bell_wait(const shmd_bell *bell, uint32_t seen, uint64_t timeout_ns);
+
+/* Makes the bell pollable: from now on shmd_bell_fd() is readable after a ring, for poll(2) and
+ * epoll(7). Where the bell can only wait, the broker's helper tells the ringers, once for all who poll;
+ * client is the connection it was opened on. A bell that can ring asks nobody: client may be NULL. What
+ * rang before is not told: look at the count once, then poll. It is an inotify(7) watch of the caller's,
+ * with those limits (-EMFILE, -ENOSPC), and needs /proc (-ENOENT); who cannot have it can wait in a
+ * thread.
+ * Errors: also -EBUSY (who may ring keeps the page locked), -EOPNOTSUPP (the broker has no helper),
+ * -ENOENT (not opened on this connection). */
+SHMD_PUBLIC int shmd_bell_poll(shmd *client, shmd_bell *bell, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_bell_poll_start(shmd *client, shmd_bell *bell,
+                                     uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_bell_poll_finish(shmd_call *call, shmd_bell *bell);
+
+/* The descriptor, the bell's, to be polled for POLLIN; -EBADF before shmd_bell_poll(). A forked child
+ * shares it with its parent: one of the two opens the bell anew. */
+SHMD_PUBLIC int shmd_bell_fd(const shmd_bell *bell);
+
+/* Makes the descriptor unreadable until the next ring. Return: the counter, read after that. */
+SHMD_PUBLIC uint32_t shmd_bell_clear(shmd_bell *bell);
 
 /* -- limits and figures -------------------------------------------------------------- */
 

@@ -121,6 +121,18 @@ static const struct {
         SYMBOL(shmd_tickets_start),
         SYMBOL(shmd_tickets_finish),
         SYMBOL(shmd_tickets_free),
+        SYMBOL(shmd_bell_open),
+        SYMBOL(shmd_bell_open_start),
+        SYMBOL(shmd_bell_open_finish),
+        SYMBOL(shmd_bell_close),
+        SYMBOL(shmd_bell_ring),
+        SYMBOL(shmd_bell_count),
+        SYMBOL(shmd_bell_wait),
+        SYMBOL(shmd_bell_poll),
+        SYMBOL(shmd_bell_poll_start),
+        SYMBOL(shmd_bell_poll_finish),
+        SYMBOL(shmd_bell_fd),
+        SYMBOL(shmd_bell_clear),
         SYMBOL(shmd_df),
         SYMBOL(shmd_df_start),
         SYMBOL(shmd_df_finish),
@@ -207,6 +219,7 @@ static void check_numbers(void) {
         CHECK(SHMD_ACL_TEXT_BARE == 1 && SHMD_ACL_TEXT_SHORT == 2 && SHMD_ACL_TEXT_NUMERIC == 4);
         CHECK(SHMD_ACL_TEXT_DEFAULT == 8);
         CHECK(SHMD_BUCKETS == 20);
+        CHECK(SHMD_BELL_RING == 1);
         CHECK(SHMD_REVOKE_NUMBER == 0 && SHMD_REVOKE_TICKET == 1 && SHMD_REVOKE_ALL == 2);
 }
 

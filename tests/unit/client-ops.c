@@ -10,6 +10,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -892,6 +894,105 @@ TEST(client_ops, tickets_come_in_pages) {
         dispatch(client, shmd_tickets_start(client, "/a", 99, 8, 0, finish_tickets, NULL, NULL));
         check_tickets();
         cr_assert_null(shmd_tickets_free(NULL));
+        peer_join(client);
+}
+
+/* -- doorbells ------------------------------------------------------------------------ */
+
+/* Opened again, as the broker's are: inotify tells nothing of what is written through the descriptor
+ * that memfd_create(2) returned. */
+static void script_bell(Peer *peer) {
+        int original = peer_memfd(4096, 0), fd, reader;
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", original);
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        reader = open(path, O_RDONLY | O_CLOEXEC);
+        close_fd(original);
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                const Shmd__Bell *bell = peer_expect(peer, MESSAGE_BELL);
+
+                REQUIRE(is(&bell->path, "/a") && bell->region == 0 && bell->flags == SHMD_BELL_RING);
+                peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 4096), &fd, 1);
+                bell = peer_expect(peer, MESSAGE_BELL);
+                REQUIRE(bell->path.len == 0 && bell->region == 17 && bell->flags == 0);
+                peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 4096), &reader, 1);
+                bell = peer_expect(peer, MESSAGE_BELL);
+                REQUIRE(bell->path.len == 0 && bell->region == 5 && bell->flags == SHMD__BELL_FLAGS__BELL_POLL);
+                if (i == 0)
+                        peer_refuse(peer, SHMD_ERROR_BUSY, SHMD__REASON__REASON_HELPER, "locked");
+                else
+                        peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 4096), NULL, 0);
+        }
+        close_fd(fd);
+        close_fd(reader);
+        peer_expect_end(peer);
+}
+
+static shmd_bell *bell_got;
+
+FINISH(finish_bell, shmd_bell_open_finish(call, &bell_got));
+FINISH(finish_poll, shmd_bell_poll_finish(call, bell_got));
+
+TEST(client_ops, bells_ring_wait_and_are_polled) {
+        shmd *client = peer_start_and_connect(script_bell);
+        struct pollfd p = { .events = POLLIN };
+        shmd_bell *ringer = NULL;
+
+        cr_assert_eq(shmd_bell_open(client, "/a", 99, SHMD_BELL_RING, &ringer, 0), 0);
+        cr_assert_eq(shmd_bell_open(client, NULL, 17, 0, &bell_got, 0), 0);
+        cr_assert_eq(shmd_bell_poll(client, bell_got, 0), -EBUSY);
+        cr_assert_eq(shmd_bell_fd(bell_got), -EBADF, "it is not pollable then");
+        bell_got = shmd_bell_close(bell_got);
+        ringer = shmd_bell_close(ringer);
+
+        dispatch(client, shmd_bell_open_start(client, "/a", 99, SHMD_BELL_RING, 0, finish_bell, NULL, NULL));
+        ringer = bell_got;
+        dispatch(client, shmd_bell_open_start(client, NULL, 17, 0, 0, finish_bell, NULL, NULL));
+        dispatch(client, shmd_bell_poll_start(client, bell_got, 0, finish_poll, NULL, NULL));
+        p.fd = shmd_bell_fd(bell_got);
+        cr_assert_eq(poll(&p, 1, 0), 0);
+        cr_assert_eq(shmd_bell_ring(bell_got), -EACCES);
+        cr_assert_eq(shmd_bell_ring(ringer), 0);
+        cr_assert_eq(shmd_bell_count(bell_got), 1);
+        cr_assert_eq(poll(&p, 1, 0), 0, "the broker of the script tells ringers nothing");
+        cr_assert_eq(shmd_bell_poll(NULL, ringer, 0), 0, "a ringer tells them itself");
+        cr_assert_eq(shmd_bell_ring(ringer), 0);
+        cr_assert_eq(poll(&p, 1, 20000), 1);
+        cr_assert_eq(shmd_bell_clear(bell_got), 2);
+        cr_assert_eq(poll(&p, 1, 0), 0);
+        cr_assert_eq(shmd_bell_wait(bell_got, 1, 0), 0);
+        cr_assert_eq(shmd_bell_wait(bell_got, 2, 0), -ETIMEDOUT);
+        cr_assert_eq(shmd_bell_wait(bell_got, 2, SECOND / 100), -ETIMEDOUT);
+        bell_got = shmd_bell_close(bell_got);
+        ringer = shmd_bell_close(ringer);
+        cr_assert_eq(shmd_bell_open(client, "/a", 0, 2, &ringer, 0), -EINVAL);
+        cr_assert_null(shmd_bell_close(NULL));
+        peer_join(client);
+}
+
+static void script_bad_bells(Peer *peer) {
+        int small = peer_memfd(256, 0), unsealed = peer_memfd(4096, F_SEAL_GROW), short_one = peer_memfd(4095, 0);
+
+        peer_expect(peer, MESSAGE_BELL);
+        peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 256), &small, 1);
+        peer_expect(peer, MESSAGE_BELL);
+        peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 4096), &unsealed, 1);
+        peer_expect(peer, MESSAGE_BELL);
+        peer_reply(peer, MESSAGE(BellReply, bell_reply, .page = 5, .size = 4096), &short_one, 1);
+        close_fd(small);
+        close_fd(unsealed);
+        close_fd(short_one);
+        peer_expect_end(peer);
+}
+
+TEST(client_ops, a_bell_that_could_raise_sigbus_is_none) {
+        shmd *client = peer_start_and_connect(script_bad_bells);
+
+        for (unsigned int i = 0; i < 3; ++i) {
+                cr_assert_eq(shmd_bell_open(client, "/a", 0, 0, &bell_got, 0), -EPROTO);
+                cr_assert_null(bell_got);
+        }
         peer_join(client);
 }
 
