@@ -26,6 +26,7 @@ const Command ctl_commands[] = {
         { "redeem",  command_redeem,  "Write the region of a ticket to standard output", &command_redeem_argp },
         { "tickets", command_tickets, "List the tickets of a region",                 &command_tickets_argp },
         { "revoke",  command_revoke,  "End tickets",                                  &command_revoke_argp },
+        { "bell",    command_bell,    "Ring the doorbell of a region, or wait for it", &command_bell_argp },
         { "ls",      command_ls,      "List a directory",                             &command_ls_argp },
         { "stat",    command_stat,    "Show all about a region or directory",         &command_stat_argp },
         { "holders", command_holders, "Show who holds a region",                      &command_holders_argp },

@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
 
 test_usage() {
         local command pattern
@@ -1141,6 +1141,24 @@ test_tickets() {
         expect 'rm /handed' 0 rm /handed
 }
 
+test_bell() {
+        expect 'a region with a doorbell' 0 create /bell 4K
+        expect 'bell ring rings it' 0 bell ring /bell
+        says 'and prints the counter' '^1$'
+        json 'three times' 'd["count"] == 4' bell ring /bell --count=3
+        expect 'bell wait has a deadline' 124 bell wait /bell --timeout=100ms
+        shmdctl --socket="$socket" bell wait /bell --count=2 >"$dir/waited" 2>&1 &
+        held=$!
+        eventually eval '! kill -0 "$held" 2>/dev/null || { shmdctl --socket="$socket" bell ring /bell >/dev/null; test -s "$dir/waited"; }'
+        wait "$held"
+        check 'bell wait ends when it has rung so often' [ $? -eq 0 ]
+        expect 'what is there to do with a bell' 2 bell
+        expect 'ring or wait' 2 bell silence /bell
+        expect 'a name' 2 bell ring
+        expect 'a bell of a region that does not exist' 3 bell wait /nobody
+        expect 'rm /bell' 0 rm /bell
+}
+
 test_users() {
         if [ "$(id -u)" -ne 0 ]; then
                 skip 'what needs several users' 'only root can be several users'
@@ -1382,6 +1400,7 @@ test_wait
 test_figures
 test_reload
 test_tickets
+test_bell
 test_holders
 test_pages
 test_doctor

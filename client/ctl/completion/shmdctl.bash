@@ -11,6 +11,7 @@ _shmdctl_options() {
         ticket)  echo "--id= --write --uses= --ttl= --user= $global" ;;
         redeem)  echo "--hold $global" ;;
         tickets) echo "--id= $global" ;;
+        bell)    echo "--count= --id= $global" ;;
         revoke)  echo "--all --id= $global" ;;
         ls)      echo "--long --recursive $global" ;;
         stat)    echo "--id= --holders --pages $global" ;;
@@ -78,13 +79,15 @@ _shmdctl_operand() {
         ticket,0 | tickets,0 | revoke,0)   _shmdctl_names "$3" ;;
         mv,[01] | ln,[01])                 _shmdctl_names "$3" ;;
         stat,0 | holders,0 | map,0)         _shmdctl_names "$3" ;;
+        bell,0)                            _shmdctl_words 'ring wait' "$3" ;;
+        bell,1)                            _shmdctl_names "$3" ;;
         wait,0 | publish,1)                _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
         chmod,* | chown,* | acl,*)         _shmdctl_names "$3" ;;
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -39,6 +39,7 @@ complete -c shmdctl -n $none -a ticket -d 'Issue a string that is good for a reg
 complete -c shmdctl -n $none -a redeem -d 'Write the region of a ticket to standard output'
 complete -c shmdctl -n $none -a tickets -d 'List the tickets of a region'
 complete -c shmdctl -n $none -a revoke -d 'End tickets'
+complete -c shmdctl -n $none -a bell -d 'Ring the doorbell of a region, or wait for it'
 complete -c shmdctl -n $none -a ls -d 'List a directory'
 complete -c shmdctl -n $none -a stat -d 'Show all about a region or directory'
 complete -c shmdctl -n $none -a holders -d 'Show who holds a region'
@@ -61,7 +62,7 @@ complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what 
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -78,6 +79,9 @@ complete -c shmdctl -n '__fish_seen_subcommand_from create put' -l reserve -d 'A
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l hold -d 'Keep it until killed'
 complete -c shmdctl -n '__fish_seen_subcommand_from put publish' -l replace -d 'Take the name from a region that has it'
 complete -c shmdctl -n '__fish_seen_subcommand_from ticket tickets revoke' -s i -l id -x -d 'By its number'
+complete -c shmdctl -n '__fish_seen_subcommand_from bell' -a 'ring wait'
+complete -c shmdctl -n '__fish_seen_subcommand_from bell' -s c -l count -x -d 'How many rings'
+complete -c shmdctl -n '__fish_seen_subcommand_from bell' -s i -l id -x -d 'By its number'
 complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l write -d 'Good for read-write grants'
 complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l uses -x -d 'Good for so many grants'
 complete -c shmdctl -n '__fish_seen_subcommand_from ticket' -l ttl -x -a '30s 10min 1h' -d 'Good for so long'
