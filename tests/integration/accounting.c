@@ -277,6 +277,23 @@ TEST(accounting, attack_084_events_that_were_lost_leave_nothing_charged) {
         scene_end(&scene);
 }
 
+/* All inotify instances that the broker's user may have. */
+static int take_instances(void *userdata) {
+        int n = 0;
+
+        (void)userdata;
+        while (inotify_init1(IN_CLOEXEC) >= 0)
+                ++n;
+        REQUIRE(errno == EMFILE, "%s", strerror(errno));
+        child_arrive(n);
+        return 0;
+}
+
+static int take_instances_as_broker(void *userdata) {
+        test_become(TEST_BROKER_UID, TEST_BROKER_UID);
+        return take_instances(userdata);
+}
+
 /* Inotify watches that the broker has. */
 static size_t count_watches(Broker *broker) {
         char path[512], line[256];
@@ -316,15 +333,21 @@ static void live(Scene *scene, size_t watches) {
         client_expect_used(scene->alice, BYTES_SLOT, 0);
 }
 
-/* What the kernel lets a user have in a user namespace. */
-typedef struct Few {
-        const char *limit;
-        int n;
-} Few;
+TEST(accounting, attack_083_without_an_inotify_instance_regions_are_made_and_released_by_a_timer) {
+        Child taker = CHILD_NULL;
+        Scene scene;
 
-/* A user namespace in which all users' numbers are what they were, and something is scarce. */
-static void have_few(void *userdata) {
-        const Few *few = userdata;
+        test_needs_root();
+        child_spawn(&taker, take_instances_as_broker, NULL);
+        scene = scene_begin(NULL);
+        broker_expect_log(scene.broker, "event=degraded", "missing=inotify");
+        live(&scene, 0);
+        child_release(&taker);
+        scene_end(&scene);
+}
+
+/* A user namespace in which all users' numbers are what they were, and inotify watches are few. */
+static void have_few_watches(void *userdata) {
         int go[2], done[2];
         char path[64], byte = 0;
         FILE *file;
@@ -345,37 +368,23 @@ static void have_few(void *userdata) {
         }
         REQUIRE(unshare(CLONE_NEWUSER) == 0, "%s", strerror(errno));
         REQUIRE(write(go[1], &byte, 1) == 1 && read(done[0], &byte, 1) == 1);
-        (void)snprintf(path, sizeof(path), "/proc/sys/user/%s", few->limit);
-        file = fopen(path, "we");
-        REQUIRE(file && fprintf(file, "%d", few->n) > 0 && fclose(file) == 0, "%s: %s", path, strerror(errno));
+        file = fopen("/proc/sys/user/max_inotify_watches", "we");
+        REQUIRE(file && fprintf(file, "%d", *(int *)userdata) > 0 && fclose(file) == 0, "%s", strerror(errno));
         for (int i = 0; i < 2; ++i) {
                 close_fd(go[i]);
                 close_fd(done[i]);
         }
 }
 
-static Scene scene_begin_with_few(Few *few) {
+TEST(accounting, attack_083_regions_beyond_the_last_inotify_watch_are_released_by_a_timer) {
+        int watches = 10;
         Scene scene = { 0 };
 
         test_needs_namespaces(CLONE_NEWUSER);
-        scene.broker = broker_spawn_with(&(BrokerOptions){ .prepare = have_few, .userdata = few });
+        scene.broker = broker_spawn_with(&(BrokerOptions){ .prepare = have_few_watches, .userdata = &watches });
         scene.alice = client_connect_as(scene.broker, ALICE, ALICE);
-        return scene;
-}
-
-TEST(accounting, attack_083_without_an_inotify_instance_regions_are_made_and_released_by_a_timer) {
-        Scene scene = scene_begin_with_few(&(Few){ "max_inotify_instances", 0 });
-
-        broker_expect_log(scene.broker, "event=degraded", "missing=inotify");
-        live(&scene, 0);
-        scene_end(&scene);
-}
-
-TEST(accounting, attack_083_regions_beyond_the_last_inotify_watch_are_released_by_a_timer) {
-        Scene scene = scene_begin_with_few(&(Few){ "max_inotify_watches", 10 });
-
         REQUIRE(broker_log_count(scene.broker, "missing=inotify") == 0, "there are some");
-        live(&scene, 10);
-        live(&scene, 10);
+        live(&scene, (size_t)watches);
+        live(&scene, (size_t)watches);
         scene_end(&scene);
 }

@@ -289,39 +289,6 @@ TEST(flood, attack_082_ten_thousand_opens_and_closes_do_not_add_up) {
         scene_end(&scene, "10,000 opens and closes");
 }
 
-static int open_and_close(void *broker) {
-        Client *client = client_connect_as(broker, ALICE, ALICE);
-
-        for (int i = 0; i < 2000; ++i) {
-                Grant grant = GRANT_NULL;
-
-                client_expect_done(client, call_open(client, "/r", i % 2 ? READ_ONLY : READ_WRITE, &grant));
-                grant_deinit(&grant);
-        }
-        client = client_free(client);
-        return 0;
-}
-
-TEST(flood, attack_082_eight_processes_open_and_close_at_once_and_nothing_adds_up) {
-        Scene scene = scene_begin(NULL);
-        Client *client = client_connect_as(scene.broker, ALICE, ALICE);
-        Child children[8];
-
-        client_expect_done(client, call_create(client, "/r", PAGE, NULL));
-        for (size_t i = 0; i < 8; ++i) {
-                children[i] = (Child)CHILD_NULL;
-                child_start(&children[i], open_and_close, scene.broker);
-        }
-        for (size_t i = 0; i < 8; ++i)
-                child_release(&children[i]);
-        client_expect_done(client, call_unlink(client, "/r"));
-        client_expect_used(client, SHMD__SLOT__SLOT_GRANTS, 0);
-        client_expect_used(client, SHMD__SLOT__SLOT_BYTES, 0);
-        client = client_free(client);
-        broker_expect_fds(scene.broker, scene.n_fds);
-        scene_end(&scene, "16,000 opens and closes by eight processes");
-}
-
 TEST(flood, attack_087_locks_of_clients_on_a_region_do_not_harm_the_broker) {
         Scene scene = scene_begin(NULL);
         Client *client = client_connect_as(scene.broker, ALICE, ALICE);

@@ -504,6 +504,7 @@ FLIP(stats, MESSAGE_STATS, Stats, stats)
 FLIP(ticket, MESSAGE_TICKET, Ticket, ticket, .path = BYTES("/v"), .rights = READ_ONLY, .uses = 1)
 FLIP(redeem, MESSAGE_REDEEM, Redeem, redeem, .ticket = BYTES("t"))
 FLIP(revoke, MESSAGE_REVOKE, Revoke, revoke, .id = 1)
+FLIP(bell, MESSAGE_BELL, Bell, bell, .path = BYTES("/v"), .flags = 1)
 FLIP(tickets, MESSAGE_TICKETS, Tickets, tickets, .path = BYTES("/v"), .cursor = 1)
 
 TEST(packets, attack_012_one_bit_flipped_in_batch) {
