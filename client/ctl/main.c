@@ -45,6 +45,7 @@ const Command ctl_commands[] = {
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },
         { "stats",   command_stats,   "Show the broker's figures since its start",    &command_stats_argp },
         { "metrics", command_metrics, "Print the figures as OpenMetrics text",        &command_metrics_argp },
+        { "top",     command_top,     "Show accounts and regions, live",              &command_top_argp },
         { "doctor",  command_doctor,  "Look for what is wrong, and say what to do",   &command_doctor_argp },
         { "version", command_version, "Show versions of tool, library and broker",    &command_version_argp },
         { "help",    command_help,    "Show help",                                    &command_help_argp },

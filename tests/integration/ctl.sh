@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics doctor help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics top doctor help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -359,6 +359,10 @@ ping -c 0 --json
 stats extra
 metrics extra
 doctor extra
+top extra
+top --sort=colour
+top --delay=1ms
+top -n 0
 version extra
 help frobnicate
 ls --timeout=0
@@ -1020,6 +1024,58 @@ with open(sys.argv[1], "r+b", 0) as f:
         check 'all is given back' eventually uses_bytes "$me" 0
 }
 
+test_top() {
+        local scenario
+
+        expect 'create /top-a' 0 create /top-a 64K
+        head -c 16384 /dev/urandom | as "$me" shmdctl --socket="$socket" put /top-b - --quiet
+        expect 'ln /top-b' 0 ln /top-b /top-c
+        check 'a region is held' hold_as "$me" create /top-d 4K --open
+        python3 -c 'import sys
+with open(sys.argv[1], "r+b", 0) as f: f.write(b"x")' "$(region_fd "$held")"
+        json 'top --json has accounts and regions' \
+                'len(d["regions"]) == 3 and [a["uid"] for a in d["accounts"]].count('"$me"') == 1 and d["total"]["regions"] >= 3' \
+                top -d 100ms
+        json 'a region with two names is there once, with its memory' \
+                '[(r["path"], r["size"], r["allocated"]) for r in d["regions"]] == [("/top-b", 16384, 16384), ("/top-d", 4096, 4096), ("/top-a", 65536, 0)]' \
+                top -d 100ms --sort=allocated
+        json 'rates come from two looks' 'all(r["grants_per_second"] == 0 for r in d["regions"])' top -d 100ms
+        json 'top sorts' '[r["size"] for r in d["regions"]] == [4096, 16384, 65536]' top -d 100ms -s size -r
+        expect 'rm /top-d' 0 rm /top-d
+        json 'what has lost its name is still there' \
+                '[(r["path"], r["grants"]) for r in d["regions"] if r["size"] == 4096] == [(None, 1)]' top -d 100ms
+        release
+        expect 'top, where output is no terminal, is plain text' 0 top -d 100ms --bytes
+        says 'with a line for all' '^shmd [0-9.]+, up .*, 2 regions, 0 of them without a name, [0-9]+ peers$'
+        says 'for accounts' '^[^ ]+ +81920 +4294967296 +3 +[0-9]+ +0\.0 +[0-9]+$'
+        says 'for regions' '^ *[0-9]+ [^ ]+ +65536 +0 +[0-9]+ +0\.0 /top-a$'
+        check 'and nothing else' eval '! grep -q "$(printf "\033")" "$out"'
+        expect 'top -n 2 prints two' 0 top -d 100ms -n 2
+        check 'tables' [ "$(grep -c '^shmd ' "$out")" -eq 2 ]
+
+        if ! have_terminal; then
+                skip 'top on a terminal' 'there are no pseudo-terminals'
+                return
+        fi
+        expect 'rm /top-a' 0 rm /top-a
+        check 'a region is held' hold_as "$me" create /top-a 64K
+        python3 -c 'import sys
+with open(sys.argv[1], "r+b", 0) as f: f.write(b"x" * 8192)' "$(region_fd "$held")"
+        for scenario in shows sorts resizes stops; do
+                check "top on a terminal $scenario" as "$me" env LC_ALL=C python3 "$here/ctl-screen.py" "$scenario" \
+                        shmdctl --socket="$socket" top -d 100ms 2>"$err"
+        done
+        check 'top -n 3 on a terminal ends by itself' as "$me" python3 "$here/ctl-screen.py" ends \
+                shmdctl --socket="$socket" top -d 100ms -n 3 2>"$err"
+        in_terminal "TERM=dumb shmdctl --socket=$socket top -d 100ms"
+        check 'a dumb terminal gets plain text' eval '[ "$status" -eq 0 ] && ! grep -q "$(printf "\033")" "$out"'
+        in_terminal "TERM=xterm shmdctl --socket=$socket top -d 100ms --once"
+        check 'and so does --once' eval '[ "$status" -eq 0 ] && ! grep -q "$(printf "\033")" "$out"'
+        release
+        expect 'rm of them' 0 rm /top-a /top-b /top-c
+        check 'all is given back' eventually uses_bytes "$me" 0
+}
+
 test_doctor() {
         run_as "$me" doctor
         check 'doctor fails only where there is a problem' \
@@ -1221,6 +1277,10 @@ test_users() {
         json 'root sees who holds it' 'd["holders"][0]["uid"] == 64101 and d["holders"][0]["pid"] == '"$held" \
                 stat /shared --holders
         expect_as "$bob" 'bob makes a region' 0 create /bob 4K
+        json_as "$bob" 'in top bob sees his account and what he may list' \
+                '[a["uid"] for a in d["accounts"]] == ['"$bob"'] and {r["path"] for r in d["regions"]} >= {"/shared", "/bob"}' \
+                top -d 100ms
+        json 'and root everybody' '{'"$alice"', '"$bob"'} <= {a["uid"] for a in d["accounts"]}' top -d 100ms
         expect_as "$alice" 'other accounts are not hers to see' 4 df --accounts
         expect_as "$alice" 'nor is one of them' 4 df --user="$bob"
         json 'root sees every account' '{64101, 64102} <= {a["uid"] for a in d}' df --accounts
@@ -1403,6 +1463,7 @@ test_tickets
 test_bell
 test_holders
 test_pages
+test_top
 test_doctor
 test_users
 test_completion

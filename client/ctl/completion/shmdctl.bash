@@ -22,6 +22,7 @@ _shmdctl_options() {
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         reload)  echo "--daemon= --policy-root= $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
+        top)     echo "--delay= --iterations= --once --sort= --reverse $global" ;;
         doctor)  echo "--strict $global" ;;
         ping)    echo "--count= --interval= $global" ;;
         *)       echo "$global" ;;
@@ -87,7 +88,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -104,7 +105,7 @@ _shmdctl() {
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
                         --user | --count | --interval | --modify | --remove | --set | --uses | --ttl | \
-                        --daemon | --policy-root)
+                        --daemon | --policy-root | --delay | --iterations | --sort)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=
                                 continue ;;

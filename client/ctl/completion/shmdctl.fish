@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -58,6 +58,7 @@ complete -c shmdctl -n $none -a reload -d 'Compile the policy files and put them
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
 complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
+complete -c shmdctl -n $none -a top -d 'Show accounts and regions, live'
 complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what to do'
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
@@ -116,3 +117,8 @@ complete -c shmdctl -n '__fish_seen_subcommand_from df' -l total -d 'All account
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s c -l count -x -d 'How many times'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s i -l interval -x -a '100ms 1s 10s' -d 'Pause between two'
 complete -c shmdctl -n '__fish_seen_subcommand_from doctor' -s s -l strict -d 'Let warnings fail as well'
+complete -c shmdctl -n '__fish_seen_subcommand_from top' -s d -l delay -x -a '500ms 1s 2s 5s' -d 'The pause between two looks'
+complete -c shmdctl -n '__fish_seen_subcommand_from top' -s n -l iterations -x -d 'So many tables'
+complete -c shmdctl -n '__fish_seen_subcommand_from top' -l once -d 'One table as plain text'
+complete -c shmdctl -n '__fish_seen_subcommand_from top' -s s -l sort -x -a 'allocated size grants rate user name' -d 'Sort by'
+complete -c shmdctl -n '__fish_seen_subcommand_from top' -s r -l reverse -d 'The other way round'
