@@ -366,6 +366,16 @@ static bool is_admin(const Broker *broker, const Peercred *cred) {
                (broker->options->have_admin_group && peercred_in_group(cred, broker->options->admin_group));
 }
 
+Credentials peer_credentials(const Broker *broker, const Peercred *cred) {
+        return (Credentials){
+                .uid = cred->uid,
+                .gid = cred->gid,
+                .groups = cred->groups,
+                .n_groups = cred->n_groups,
+                .admin = is_admin(broker, cred),
+        };
+}
+
 static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *account, Charge *slot) {
         CLEANUP(close_fdp) int socket = fd;
         CLEANUP(peer_freep) Peer *peer = NULL;
@@ -377,8 +387,7 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
         *peer = (Peer){ .broker = broker, .id = ++broker->last_peer, .state = PEER_NEW, .cred = *cred,
                         .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL, .staging = STAGING_NULL };
         *cred = (Peercred)PEERCRED_NULL;
-        peer->who = (Credentials){ .uid = peer->cred.uid, .gid = peer->cred.gid, .groups = peer->cred.groups,
-                                   .n_groups = peer->cred.n_groups, .admin = is_admin(broker, &peer->cred) };
+        peer->who = peer_credentials(broker, &peer->cred);
         list_init(&peer->sessions);
         list_init(&peer->waiters);
         list_init(&peer->freezes);

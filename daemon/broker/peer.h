@@ -90,6 +90,9 @@ Peer *peers_next(Peer *peer);
 /* Forgets a policy of which not all has come. */
 void staging_drop(Staging *staging);
 
+/* What those credentials may; borrows their groups. */
+Credentials peer_credentials(const Broker *broker, const Peercred *cred);
+
 /* Who asks for a grant. */
 Asker peer_asker(const Peer *peer);
 

@@ -51,6 +51,13 @@ static void work_undo(Work *work) {
 
 /* -- refusing -------------------------------------------------------------------------- */
 
+int request_refuse_size(Request *request, ProtobufCBinaryData path, uint32_t huge_page_size) {
+        return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_SIZE, path.data, path.len,
+                              huge_page_size ?
+                              "the size is not a multiple of the huge page size, or too large for a file" :
+                              "the size is larger than a file can be");
+}
+
 static int refuse_region(Request *request, int r, const Shmd__Create *create, const Shortage *shortage) {
         const void *path = create->path.data;
         size_t n = create->path.len;
@@ -59,10 +66,7 @@ static int refuse_region(Request *request, int r, const Shmd__Create *create, co
         case REGION_E_QUOTA:
                 return request_shortage(request, shortage, path, n);
         case REGION_E_SIZE:
-                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_SIZE, path, n,
-                                      create->huge_page_size ?
-                                      "the size is not a multiple of the huge page size, or too large for a file" :
-                                      "the size is larger than a file can be");
+                return request_refuse_size(request, create->path, create->huge_page_size);
         case REGION_E_UNSUPPORTED:
                 return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_HUGE_PAGES, path, n,
                                       "this machine has no huge pages of 2^%u bytes", create->huge_page_size);

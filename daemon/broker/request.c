@@ -48,7 +48,7 @@ static const struct {
         [MESSAGE_TTL]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_WHY]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false },
         [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false },
@@ -123,6 +123,11 @@ static int request_unknown(Request *request) {
                               "this broker knows no request of kind %u", request->kind);
 }
 
+int request_refuse_admin(Request *request) {
+        return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
+                              "only an administrator may do that");
+}
+
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         Peer *peer = request->peer;
         Broker *broker = request->broker;
@@ -145,8 +150,7 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
                 return REQUEST_E_CLOSED;
         }
         if (requests[kind].right == RIGHT_ADMIN && !peer->who.admin)
-                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
-                                      "only an administrator may do that");
+                return request_refuse_admin(request);
         request->message = message;
         return requests[kind].fn(request);
 }

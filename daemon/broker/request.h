@@ -81,6 +81,10 @@ int request_need_owner(Request *request, const void *thing, size_t n_thing, cons
 /* Refuses. Return: REQUEST_E_REFUSED. */
 #define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)
 
+int request_refuse_admin(Request *request);
+/* For REGION_E_SIZE. */
+int request_refuse_size(Request *request, ProtobufCBinaryData path, uint32_t huge_page_size);
+
 /* Resolves a path, or refuses. Return: 0, REQUEST_E_REFUSED. */
 int request_resolve(Request *request, ProtobufCBinaryData path, Spot *ret);
 int request_find(Request *request, ProtobufCBinaryData path, Spot *ret);
@@ -129,7 +133,7 @@ int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, cons
 void bells_free(Broker *broker);
 
 /* The handlers: request-acl.c, request-bell.c, request-freeze.c, request-grant.c, request-look.c,
- * request-name.c, request-ticket.c, request-watch.c. */
+ * request-name.c, request-ticket.c, request-watch.c, request-why.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -152,6 +156,7 @@ int request_df(Request *request);
 int request_stats(Request *request);
 int request_reload(Request *request);
 int request_doctor(Request *request);
+int request_why(Request *request);
 int request_ticket(Request *request);
 int request_redeem(Request *request);
 int request_revoke(Request *request);

@@ -89,7 +89,8 @@ void why_owner(Why *why, uint32_t reason, const void *thing, size_t n_thing, con
 }
 
 void why_admin(Why *why, const Credentials *who) {
-        Shmd__WhyStep *step = add(why, SHMD__REASON__REASON_ADMIN, who->admin, NULL, 0, "uid %u %s the broker", who->uid,
+        Shmd__WhyStep *step = add(why, SHMD__REASON__REASON_ADMIN, who->admin, NULL, 0, "uid %u %s the broker",
+                                  who->uid,
                                   who->admin ? "administers" : "does not administer");
 
         if (!step)

@@ -72,7 +72,7 @@ static int fold_memfd(int r) {
         }
 }
 
-static int region_cost(const RegionSpec *spec, Cost *ret) {
+int region_cost(const RegionSpec *spec, Cost *ret) {
         uint64_t page = memfd_page_size(spec->huge_shift);
         uint64_t bytes;
 
@@ -590,8 +590,7 @@ Region *region_discard(Region *region) {
         return region_free(region);
 }
 
-/* What a name costs the directories above it. */
-static Cost place_cost(const Region *region) {
+Cost region_place_cost(const Region *region) {
         Cost cost = region->charge.cost;
 
         cost.slots[ACCOUNT_REGIONS] = 1;        /* not the owner's other names */
@@ -601,7 +600,7 @@ static Cost place_cost(const Region *region) {
 static int link_at(Region *region, const Spot *spot, bool announce, Shortage *shortage) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
         Region *other = spot->node ? spot->node->region : NULL;
-        Cost cost = place_cost(region);
+        Cost cost = region_place_cost(region);
         Node *node = spot->node;
         int r;
 

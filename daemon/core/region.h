@@ -199,6 +199,11 @@ typedef enum RegionsSqueeze {
  * the kernel has said up to now, and starts a sweep unless there was one a moment ago. */
 RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited);
 
+/* What a region costs its owner. Return: 0, REGION_E_SIZE. */
+int region_cost(const RegionSpec *spec, Cost *ret);
+/* What each of its names costs the directories above it. */
+Cost region_place_cost(const Region *region);
+
 /* Makes a region charged to `owner`. It has neither name nor watch yet: the caller links it, or
  * makes it an orphan once a grant exists.
  * Return: 0, REGION_E_QUOTA (*shortage says where), REGION_E_SIZE, REGION_E_UNSUPPORTED,
