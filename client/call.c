@@ -57,6 +57,8 @@ static shmd_call *call_new(shmd *client) {
 static void call_recycle(shmd_call *call) {
         shmd *client = call->client;
 
+        free(call->watch);
+        call->watch = NULL;
         if (client->n_spare >= SPARE_MAX) {
                 free(call);
                 return;
@@ -95,6 +97,7 @@ void call_forget_all(shmd *client) {
 
         while ((call = call_first(client))) {
                 call_remove(call);
+                free(call->watch);
                 free(call);
         }
 }
@@ -183,6 +186,8 @@ void call_end(shmd_call *call, int result) {
                 --client->depth;
                 ++client->n_callbacks;
         }
+        if (result == 0 && call->state != CALL_FINISHED && call->op->untaken)
+                call->op->untaken(client, call->reply);
         call_recycle(call);
 }
 

@@ -103,6 +103,7 @@ void client_lose(shmd *client, int error, const Shmd__Refusal *why) {
         if (client->fd >= 0)
                 (void)shutdown(client->fd, SHUT_RDWR);
         end_all(client, error, why);
+        watches_lose(client, error);
 }
 
 shmd *shmd_close(shmd *client) {
@@ -112,10 +113,12 @@ shmd *shmd_close(shmd *client) {
                 return NULL;
         ASSERT(client->depth == 0 || is_child(client));
 
-        if (is_child(client))
+        if (is_child(client)) {
                 call_forget_all(client);
-        else
+                watches_forget(client);
+        } else {
                 client_lose(client, -ECANCELED, NULL);
+        }
 
         call_free_spare(client);
         fdlist_deinit(&client->fds);

@@ -3,7 +3,7 @@
  * A *connection* (shmd) is a socket, the calls in flight on it, and the requests that the
  * socket had no room for yet. A *call* (shmd_call) is one request: it is found by its serial
  * when the answer comes and by its deadline when none does, and it ends exactly once, by
- * call_end(), which runs its callback and gives the object back. Nothing else runs callbacks.
+ * call_end(), which runs its callback and gives the object back.
  *
  * Everything is asynchronous. A synchronous function starts its call with call_waited() as the
  * callback and then does what any event loop would do: poll and dispatch, until that call has
@@ -13,6 +13,9 @@
  * descriptors lie in the connection's list; both are valid while the callback runs and are
  * forgotten (the descriptors closed) after it. So an answer costs no allocation, and an answer
  * that nobody takes, be it late, canceled or without a callback, leaks nothing.
+ *
+ * Events of watches come without a call: a watch (op-watch.c) is found by the broker's number for it,
+ * and its callback runs for each of them, as those of calls do.
  *
  * An operation (Op) is what makes a kind of request special: how many descriptors its reply
  * promises and how the reply becomes a result. client/op-*.c have one table each.
@@ -52,6 +55,8 @@ static inline void errno_restore(int *kept) {
         errno = *kept;
 }
 
+typedef struct ClientWatch ClientWatch;
+
 typedef struct Op {
         MessageKind kind;
         /* Added to the deadline, for requests that bring a deadline of their own: the broker's
@@ -63,6 +68,8 @@ typedef struct Op {
         /* Turns the reply into *out, taking descriptors from the connection's list. NULL: the
          * reply says no more than yes. Return: 0 or a negative errno. */
         int (*decode)(shmd_call *call, const ProtobufCMessage *reply, void *out);
+        /* What a reply that nobody takes leaves at the broker ends with this. NULL: nothing. */
+        void (*untaken)(shmd *client, const ProtobufCMessage *reply);
 } Op;
 
 /* A request that the socket had no room for. */
@@ -93,6 +100,7 @@ struct shmd_call {
         void *userdata;
 
         /* What the grants of this call are to become: see op-grant.c. */
+        ClientWatch *watch;     /* what it is to become: op-watch.c */
         size_t n_items;
         uint64_t reserve[SHMD_BATCH_MAX / 64];
 
@@ -104,6 +112,7 @@ struct shmd_call {
 
 typedef RB_HEAD(CallsBySerial, shmd_call) CallsBySerial;
 typedef RB_HEAD(CallsByDeadline, shmd_call) CallsByDeadline;
+typedef RB_HEAD(ClientWatches, ClientWatch) ClientWatches;
 
 struct shmd {
         int fd;
@@ -118,6 +127,7 @@ struct shmd {
         CallsBySerial by_serial;
         CallsByDeadline by_deadline;
         List queue;             /* of Packet */
+        ClientWatches watches;
         shmd_call *spare;       /* ended calls, to be used again */
         unsigned int n_spare;
 
@@ -220,6 +230,20 @@ void call_waited(shmd *client, shmd_call *call, void *userdata);
 /* Waits for the call that the start function with the result `started` has started.
  * Return: the call's result. */
 int call_wait(CallWait *wait, shmd *client, int started);
+
+/* -- op-watch.c ---------------------------------------------------------------------- */
+
+/* Runs the callbacks of the events in a packet. Return: 0, -EPROTO. */
+int watches_deliver(shmd *client, const ProtobufCMessage *events);
+
+/* The connection is over: tells every watch, and ends it. */
+void watches_lose(shmd *client, int error);
+
+/* Frees every watch in silence, in a forked child. */
+void watches_forget(shmd *client);
+
+/* Gives up what a reply that came too late has begun. */
+void watch_untaken(shmd *client, const ProtobufCMessage *reply);
 
 /* -- refusal.c ----------------------------------------------------------------------- */
 

@@ -142,6 +142,25 @@ static void goodbye(shmd *client, const WireHeader *header) {
                 client_lose(client, -ECONNRESET, (const Shmd__Refusal *)message);
 }
 
+static void events(shmd *client, const WireHeader *header) {
+        const ProtobufCMessage *message;
+        int r;
+
+        r = client->fds.n ? -EPROTO : unpack(client, MESSAGE_EVENT, header, &message);
+        if (!r)
+                r = watches_deliver(client, message);
+        if (r)
+                client_lose(client, r, NULL);
+}
+
+/* An answer that came too late. Nobody wants it any more, and what it began is given up. */
+static void answer_late(shmd *client, const WireHeader *header) {
+        const ProtobufCMessage *message;
+
+        if (header->kind == (MESSAGE_WATCH | MESSAGE_REPLY) && unpack(client, MESSAGE_WATCH, header, &message) == 0)
+                watch_untaken(client, message);
+}
+
 static void answer(shmd *client, const WireHeader *header) {
         shmd_call *call;
 
@@ -153,10 +172,14 @@ static void answer(shmd *client, const WireHeader *header) {
                 client_lose(client, -EPROTO, NULL);
                 return;
         }
+        if (header->kind == MESSAGE_EVENT) {
+                events(client, header);
+                return;
+        }
         call = call_find(client, header->serial);
         if (!call)
-                return;         /* canceled or expired: nobody wants it any more */
-        if (header->kind != MESSAGE_REFUSAL && header->kind != (call->op->kind | MESSAGE_REPLY))
+                answer_late(client, header);
+        else if (header->kind != MESSAGE_REFUSAL && header->kind != (call->op->kind | MESSAGE_REPLY))
                 client_lose(client, -EPROTO, NULL);
         else
                 call_end(call, answer_decode(call, header));

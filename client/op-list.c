@@ -40,6 +40,7 @@ static int list_decode(shmd_call *call, const ProtobufCMessage *reply, void *out
                 return -ENOMEM;
         result->n = list->n_nodes;
         result->nodes = (struct shmd_node *)(result + 1);
+        result->sequence = list->sequence;
         for (size_t i = 0; i < list->n_nodes; ++i) {
                 int r = node_decode(list->nodes[i], &block, &result->nodes[i]);
 

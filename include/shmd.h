@@ -602,6 +602,7 @@ struct shmd_list_result {
         size_t n;
         struct shmd_node *nodes;
         const char *cursor;
+        uint64_t sequence;              /* this page has in it what the events up to this one did */
 };
 
 /* Lists a directory, or with SHMD_LIST_RECURSIVE all below it (what may not be read is left
@@ -618,6 +619,66 @@ SHMD_PUBLIC int shmd_list_start(shmd *client, const char *path, uint32_t flags, 
                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_list_finish(shmd_call *call, struct shmd_list_result **ret);
 SHMD_PUBLIC struct shmd_list_result *shmd_list_free(struct shmd_list_result *result);
+
+enum {
+        SHMD_EVENT_CREATED  = 1,        /* a name appeared; a directory that was moved here has names in it */
+        SHMD_EVENT_REMOVED  = 2,        /* a name is gone, with all below it */
+        SHMD_EVENT_RENAMED  = 4,        /* path became to, which is gone if it was there */
+        SHMD_EVENT_REPLACED = 8,        /* path stands for something else now */
+        SHMD_EVENT_FROZEN   = 16,       /* the region was frozen: seals */
+        SHMD_EVENT_HOLDERS  = 32,       /* grants, or held, of the region have changed */
+        SHMD_EVENT_LIMITS   = 64,       /* limits of the directory, or with account of the user uid, have changed */
+        SHMD_EVENT_OVERFLOW = 128,      /* events up to sequence may be missing: list again. Always told */
+        SHMD_EVENT_CHANGED  = 256,      /* owner, group, mode or ACL have changed */
+        SHMD_EVENT_LOST     = 512,      /* the connection ended: error. Always told, and the last */
+};
+#define SHMD_EVENT_ALL UINT32_C(0x1ff)
+
+/* What a watch tells; valid while the callback runs. */
+struct shmd_event {
+        uint64_t watch;
+        uint64_t sequence;              /* grows; each change of the tree has a number of its own */
+        uint32_t event;                 /* SHMD_EVENT_* */
+        uint32_t kind;                  /* SHMD_NODE_*: what has the name now, or had it */
+        uint64_t region;                /* its number, for a region */
+        const char *path;               /* whole, if what is watched still has the name it had then */
+        const char *to;                 /* SHMD_EVENT_RENAMED: the new name; else NULL */
+        bool itself;                    /* it is about what is watched, not about a name below it */
+        bool exchange;                  /* SHMD_EVENT_RENAMED: what had the name `to` has the name `path` now */
+        bool held;
+        bool account;
+        uint32_t seals;                 /* F_SEAL_* */
+        uint32_t uid;
+        uint64_t grants;
+        int error;                      /* SHMD_EVENT_LOST: what the calls in flight returned */
+};
+
+typedef void (*shmd_event_callback)(shmd *client, const struct shmd_event *event, void *userdata);
+
+/* Watches a directory and all below it, or one name: calls on_event for what happens there, in its
+ * order, where the caller may list the directories on the way; inside shmd_dispatch() and whatever
+ * else runs callbacks, and under the same rules. mask: SHMD_EVENT_* wanted. sequence: begin after the event of that
+ * number (of a list, or of the last event had), 0: from now on; if that is too long ago,
+ * SHMD_EVENT_OVERFLOW comes first. on_event may give the watch up.
+ *
+ * The watch is of the thing, and goes along when that is renamed; paths keep the name it had. It ends with
+ * shmd_unwatch(), with the connection (SHMD_EVENT_LOST), or when what is watched is gone (SHMD_EVENT_REMOVED with
+ * itself set). *ret_watch is its number. *ret_sequence (may be NULL): the event after which it begins.
+ * Errors: -EINVAL (mask), -ENOENT, -ENOTDIR, -EACCES, -EDQUOT (too many watches), -ENOMEM. */
+SHMD_PUBLIC int shmd_watch(shmd *client, const char *path, uint32_t mask, uint64_t sequence,
+                           shmd_event_callback on_event, void *event_userdata,
+                           uint64_t *ret_watch, uint64_t *ret_sequence, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_watch_start(shmd *client, const char *path, uint32_t mask, uint64_t sequence,
+                                 shmd_event_callback on_event, void *event_userdata,
+                                 uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_watch_finish(shmd_call *call, uint64_t *ret_watch, uint64_t *ret_sequence);
+
+/* Gives a watch up: its callback does not run any more, from the start of the call on.
+ * Errors: -ENOENT (no such watch, or it has ended). */
+SHMD_PUBLIC int shmd_unwatch(shmd *client, uint64_t watch, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_unwatch_start(shmd *client, uint64_t watch,
+                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_unwatch_finish(shmd_call *call);
 
 /* Waits until a name exists (and may be searched for); returns what it names then, or at once if
  * it is there. *ret may be NULL if the answer is not wanted, else ends with shmd_stat_free().
