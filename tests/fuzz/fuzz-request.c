@@ -43,6 +43,7 @@ static const BrokerOptions options = {
                 .global = { LIMITS_ALL, { 1 << 24, 64, 64, 64, 8, 8, 600 } },
                 .everybody = { LIMITS_ALL, { 1 << 22, 32, 24, 8, 4, 4, 400 } },
         },
+        .objects = 1000,
         .directories = directories,
         .n_directories = 1,
         .uid = 65000,

@@ -57,6 +57,18 @@ const char *broker_write_file(Broker *broker, const char *name, const char *cont
         return path;
 }
 
+void broker_write_policy(Broker *broker, const char *name, const char *content) {
+        char path[128];
+
+        for (size_t i = 0; i < 3; ++i) {
+                (void)snprintf(path, sizeof(path), "%s/%s", broker->dir,
+                               (const char *[]){ "run", "run/shmd", "run/shmd/policy.d" }[i]);
+                REQUIRE(mkdir(path, 0755) == 0 || errno == EEXIST);
+        }
+        (void)snprintf(path, sizeof(path), "run/shmd/policy.d/%s", name);
+        (void)broker_write_file(broker, path, content);
+}
+
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
         return remove(path);
 }
@@ -201,6 +213,9 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
                 fprintf(file, "user = %d\n", TEST_BROKER_UID);
         fprintf(file, "%s\n", options->config ? options->config : "");
         REQUIRE(fclose(file) == 0);
+
+        if (options->policy)
+                broker_write_policy(broker, "test.conf", options->policy);
 
         notify = notify_socket(broker);
         (void)fflush(NULL);

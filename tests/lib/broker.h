@@ -23,6 +23,7 @@ typedef struct Broker {
 
 typedef struct BrokerOptions {
         const char *config;             /* as for broker_spawn() */
+        const char *policy;             /* a policy file, "test.conf" */
         void (*prepare)(void *);        /* runs in the child, as root, before it becomes the daemon */
         void *userdata;
         bool as_nobody;                 /* start it as an ordinary user instead of root */
@@ -52,6 +53,10 @@ int shmdctl_run(char **ret, ...);
 
 /* A file of that content in the broker's directory; the path is valid until the next call. */
 const char *broker_write_file(Broker *broker, const char *name, const char *content);
+
+/* The same for a policy file of that name, which is read at the next start, or by
+ * `shmd --compile-policy --policy-root DIR`. */
+void broker_write_policy(Broker *broker, const char *name, const char *content);
 
 /* Whether one line of the log contains all the strings (NULL at the end). */
 bool broker_log_has(Broker *broker, ...);
