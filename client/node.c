@@ -22,6 +22,7 @@ static int region_decode(const Shmd__Node *node, struct shmd_node *ret) {
         ret->names = node->names;
         ret->granted = node->granted;
         ret->allocated = node->allocated;
+        ret->bell = node->bell;
         return page_size_decode(node->huge_page_size, &ret->page_size);
 }
 

@@ -537,6 +537,7 @@ struct shmd_node {
         uint32_t names;                 /* how many it has */
         uint64_t granted;               /* grants since it was made, the ended ones too */
         uint64_t allocated;             /* bytes of memory and swap it has now; in a list with SHMD_LIST_USAGE */
+        uint64_t bell;                  /* id of its doorbell's page, 0: nobody has opened it yet */
         /* directories */
         uint64_t entries;
 };

@@ -22,6 +22,7 @@ typedef struct LsArgs {
 static const struct argp_option ls_options[] = {
         { "long",      'l', NULL, 0, "Mode, owner, group, size, date of creation and name" },
         { "recursive", 'R', NULL, 0, "All that is below, with whole names; what may not be read is left out" },
+        { "orphans",   'o', NULL, 0, "Regions without a name instead, yours or for an administrator all, by number" },
         { NULL },
 };
 
@@ -36,9 +37,18 @@ static error_t parse_ls(int key, char *arg, struct argp_state *state) {
         case 'R':
                 args->flags |= SHMD_LIST_RECURSIVE;
                 return 0;
+        case 'o':
+                args->flags |= SHMD_LIST_ORPHANS;
+                return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &operands, 0, 1, 0);
                 args->path = operands.names[0];
+                return 0;
+        case ARGP_KEY_END:
+                if (args->flags & SHMD_LIST_ORPHANS && (args->path || args->flags & SHMD_LIST_RECURSIVE))
+                        argp_error(state, "--orphans are in no directory");
+                if (!args->path && !(args->flags & SHMD_LIST_ORPHANS))
+                        args->path = "/";
                 return 0;
         default:
                 return ARGP_ERR_UNKNOWN;
@@ -53,6 +63,7 @@ const struct argp command_ls_argp = {
                "Directories have d before their mode, and how many names they hold for a size.\v"
                "Examples:\n"
                "  shmdctl ls -l /camera\n"
+               "  shmdctl ls -l --orphans\n"
                "  shmdctl ls -R --json",
 };
 
@@ -97,7 +108,10 @@ static void add_node(List *list, const struct shmd_node *node) {
         }
         if (list->args->details)
                 add_details(list, node);
-        table_add(&list->table, shown_name(list, node));
+        if (list->args->flags & SHMD_LIST_ORPHANS)
+                table_add_number(&list->table, node->region);
+        else
+                table_add(&list->table, shown_name(list, node));
 }
 
 /* A name that is no directory is shown itself, as ls(1) does. */
@@ -126,7 +140,7 @@ static int list_directory(Ctl *ctl, List *list) {
                 if (r == -ENOTDIR && !page)
                         return list_region(ctl, list);
                 if (r < 0)
-                        return fail_call(ctl, list->args->path, r);
+                        return fail_call(ctl, list->args->path ? list->args->path : "orphans", r);
 
                 (void)shmd_list_free(page);
                 page = next;
@@ -137,7 +151,7 @@ static int list_directory(Ctl *ctl, List *list) {
 }
 
 int command_ls(Ctl *ctl, int argc, char **argv) {
-        LsArgs args = { .path = "/" };
+        LsArgs args = { .path = NULL };
         CLEANUP(list_deinit) List list = { .ctl = ctl, .args = &args };
         int r;
 

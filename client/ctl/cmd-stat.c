@@ -144,6 +144,8 @@ static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_resu
         row_number(table, "names", node->names);
         row_number(table, "grants", node->grants);
         row_number(table, "granted", node->granted);
+        if (node->bell)
+                row_number(table, "doorbell", node->bell);
         row(table, "held", held_text(result));
 }
 

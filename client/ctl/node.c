@@ -109,6 +109,7 @@ static void set_region(json_t *o, const struct shmd_node *node) {
         output_set(o, "names", output_number(node->names));
         output_set(o, "grants", output_number(node->grants));
         output_set(o, "granted", output_number(node->granted));
+        output_set(o, "doorbell", node->bell ? output_number(node->bell) : json_null());
 }
 
 json_t *node_json(const struct shmd_node *node) {

@@ -266,7 +266,7 @@ static int list_orphans(Request *request, const Shmd__List *list) {
         reply.nodes = pointers;
         for (size_t n = 0; region && reply.n_nodes < most && n < LIST_STEPS; ++n) {
                 reply.orphan = region->id;
-                if (region->n_names == 0 && !region->rings_for && access_owns(&request->peer->who, &region->permissions)) {
+                if (region->state == REGION_STATE_ORPHAN && access_owns(&request->peer->who, &region->permissions)) {
                         Shmd__Node *at = &nodes[reply.n_nodes];
 
                         request_describe(NULL, region, NULL, at);

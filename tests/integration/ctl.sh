@@ -307,6 +307,8 @@ cat a
 cat /a /b
 ls a
 ls /a /b
+ls --orphans /
+ls --orphans -R
 stat
 stat /a --id=1
 stat --id=x
@@ -490,11 +492,17 @@ test_create() {
 
         check 'a region without a name is held' hold_as "$me" --json create - 64K
         id=$(field 'd["region"]' <"$out")
+        expect 'ls --orphans lists it' 0 ls --orphans
+        check 'by its number alone' [ "$(cat "$out")" = "$id" ]
+        expect 'ls -lo has details' 0 ls -lo
+        says 'and the number for a name' "^-rw------- .* 64K .* $id\$"
+        json 'ls --orphans --json has nodes' '[(n["region"], n["path"]) for n in d] == [('"$id"', None)]' ls --orphans
         json 'a region without a name is found by its number' \
                 'd["region"] == '"$id"' and d["size"] == 65536 and d["path"] is None' stat --id="$id"
         expect 'publish gives it its name' 0 publish "$id" /published
         says 'publish says so' "^published /published: region $id\$"
         expect 'publish once' 1 publish "$id" /again
+        json 'what has a name is no orphan' 'd == []' ls --orphans
         release
         json 'a published region outlives its maker' 'd["region"] == '"$id" stat /published
 
@@ -1276,6 +1284,12 @@ test_users() {
         check 'alice holds a region' hold_as "$alice" create /shared 1M --mode=0666
         json 'root sees who holds it' 'd["holders"][0]["uid"] == 64101 and d["holders"][0]["pid"] == '"$held" \
                 stat /shared --holders
+        expect_as "$alice" 'alice takes its name away' 0 rm /shared
+        json_as "$alice" 'it is an orphan of hers' '[n["size"] for n in d] == [1048576]' ls --orphans
+        json_as "$bob" 'that bob does not see' 'd == []' ls --orphans
+        json 'and root does' '[n["uid"] for n in d] == ['"$alice"']' ls --orphans
+        run_as "$alice" --json ls --orphans
+        expect_as "$alice" 'alice names it again' 0 publish "$(field 'd[0]["region"]' <"$out")" /shared
         expect_as "$bob" 'bob makes a region' 0 create /bob 4K
         json_as "$bob" 'in top bob sees his account and what he may list' \
                 '[a["uid"] for a in d["accounts"]] == ['"$bob"'] and {r["path"] for r in d["regions"]} >= {"/shared", "/bob"}' \

@@ -441,7 +441,7 @@ static const Shmd__Node region_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
         .path = { 5, (uint8_t *)"/a/b\0" }, .kind = SHMD_NODE_REGION, .uid = 1, .gid = 2, .mode = 0640, .region = 3,
         .size = 5000, .charge = 8192, .lifetime = 1, .huge_page_size = 21, .freezable = true, .seals = 6,
-        .created_ns = 7, .grants = 8, .names = 9, .granted = 10, .allocated = 11,
+        .created_ns = 7, .grants = 8, .names = 9, .granted = 10, .allocated = 11, .bell = 12,
 };
 static const Shmd__Node directory_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
@@ -466,6 +466,7 @@ static void check_region_node(const struct shmd_node *node) {
         cr_assert_eq(node->names, 9);
         cr_assert_eq(node->granted, 10);
         cr_assert_eq(node->allocated, 11);
+        cr_assert_eq(node->bell, 12);
 }
 
 static void check_directory_node(const struct shmd_node *node) {

@@ -13,7 +13,7 @@ _shmdctl_options() {
         tickets) echo "--id= $global" ;;
         bell)    echo "--count= --id= $global" ;;
         revoke)  echo "--all --id= $global" ;;
-        ls)      echo "--long --recursive $global" ;;
+        ls)      echo "--long --recursive --orphans $global" ;;
         stat)    echo "--id= --holders --pages $global" ;;
         holders) echo "--id= $global" ;;
         mv)      echo "--no-replace --exchange $global" ;;

@@ -91,6 +91,7 @@ complete -c shmdctl -n '__fish_seen_subcommand_from redeem' -l hold -d 'Hold it 
 complete -c shmdctl -n '__fish_seen_subcommand_from revoke' -l all -d 'All tickets of a region'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s l -l long -d 'Show details'
 complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s R -l recursive -d 'All that is below'
+complete -c shmdctl -n '__fish_seen_subcommand_from ls' -s o -l orphans -d 'Regions without a name'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat holders' -s i -l id -x -d 'By its number'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s H -l holders -d 'Also show who holds it'
 complete -c shmdctl -n '__fish_seen_subcommand_from stat' -s p -l pages -d 'Also show how much is in memory and in swap'
