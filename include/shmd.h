@@ -745,8 +745,9 @@ SHMD_PUBLIC struct shmd_ticket_result *shmd_ticket_free(struct shmd_ticket_resul
  * the caller. A use of it is spent with the grant, even if the answer is lost. The copies that the
  * library makes of the ticket are wiped.
  * Errors: -EACCES (it is no good, for whatever reason: the broker does not say which, and takes a
- * quarter of a second in which it serves nothing else on this connection), -EDQUOT, -ENOMEM, -EBUSY,
- * -EMFILE: these cost no use. */
+ * quarter of a second in which it serves nothing else on this connection; or it is good for writing and
+ * the region is frozen, which the refusal's reason says), -EDQUOT, -ENOMEM, -EBUSY, -EMFILE: these cost
+ * no use. */
 SHMD_PUBLIC int shmd_redeem(shmd *client, const char *ticket, shmd_region **ret, uint64_t timeout_ns);
 SHMD_PUBLIC int shmd_redeem_start(shmd *client, const char *ticket,
                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);

@@ -1210,6 +1210,9 @@ test_bell() {
         expect 'bell ring rings it' 0 bell ring /bell
         says 'and prints the counter' '^1$'
         json 'three times' 'd["count"] == 4' bell ring /bell --count=3
+        json 'stat knows its page' 'd["doorbell"] > d["region"]' stat /bell
+        expect 'so does stat in words' 0 stat /bell
+        says 'by its number' '^doorbell +[0-9]+$'
         expect 'bell wait has a deadline' 124 bell wait /bell --timeout=100ms
         shmdctl --socket="$socket" bell wait /bell --count=2 >"$dir/waited" 2>&1 &
         held=$!

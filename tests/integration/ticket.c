@@ -168,6 +168,29 @@ TEST(ticket, memory_is_released_though_tickets_for_it_exist) {
         scene_end(&scene);
 }
 
+TEST(ticket, one_for_writing_is_no_good_for_a_frozen_region_and_stays_what_it_was) {
+        Grant alices = GRANT_NULL, bobs = GRANT_NULL;
+        Scene scene = scene_begin(NULL);
+        Text writing, reading;
+
+        client_expect_done(scene.alice,
+                           call_create_with(scene.alice,
+                                            REQUEST(Create, create, .path = BYTES("/f"), .size = PAGE, .mode = 0600,
+                                                    .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE,
+                                                    .rights = READ_WRITE), &alices));
+        writing = issue(scene.alice, ISSUE(.path = BYTES("/f"), .rights = READ_WRITE, .uses = 1));
+        reading = issue(scene.alice, ISSUE(.path = BYTES("/f"), .rights = READ_ONLY, .uses = 1));
+        REQUIRE(fcntl(alices.fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+        client_expect_done(scene.alice, client_call(scene.alice, MESSAGE_FREEZE,
+                                                    REQUEST(Freeze, freeze, .path = BYTES("/f"))));
+        client_expect_error(scene.bob, DENIED, FROZEN, redeem(scene.bob, &writing, NULL));
+        client_expect_error(scene.bob, DENIED, FROZEN, redeem(scene.bob, &writing, NULL));
+        client_expect_done(scene.bob, redeem(scene.bob, &reading, &bobs));
+        grant_deinit(&alices);
+        grant_deinit(&bobs);
+        scene_end(&scene);
+}
+
 /* -- races ----------------------------------------------------------------------------------- */
 
 #define RACERS 8
