@@ -23,6 +23,13 @@
 #include "client/client.h"
 #include "client/region.h"
 
+/* Where time has more bits than a long, the call that takes it has a number of its own. */
+#ifdef SYS_futex_time64
+#define FUTEX_CALL (sizeof(time_t) > sizeof(long) ? SYS_futex_time64 : SYS_futex)
+#else
+#define FUTEX_CALL SYS_futex
+#endif
+
 struct shmd_bell {
         int fd;
         int poll_fd;            /* inotify, -1: not pollable */
@@ -143,7 +150,7 @@ int shmd_bell_ring(shmd_bell *bell) {
         if (!bell->rings)
                 return -EACCES;
         (void)__atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
-        (void)syscall(SYS_futex, counter, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+        (void)syscall(FUTEX_CALL, counter, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
         if (!__atomic_load_n(word(bell, MESSAGE_BELL_POLLED), __ATOMIC_SEQ_CST))
                 return 0;
         return pwrite(bell->fd, "", 1, MESSAGE_BELL_BYTE) < 0 ? -errno : 0;
@@ -161,7 +168,7 @@ static struct timespec deadline(uint64_t timeout_ns) {
 /* Waits not longer than until (NULL: for ever) while the counter is `seen`; the time is absolute, so that
  * a wait that is begun again after a signal ends when the first one would have (futex(2)). */
 static int wait_once(const shmd_bell *bell, uint32_t seen, const struct timespec *until) {
-        if (syscall(SYS_futex, word(bell, MESSAGE_BELL_COUNTER), FUTEX_WAIT_BITSET, seen, until, NULL,
+        if (syscall(FUTEX_CALL, word(bell, MESSAGE_BELL_COUNTER), FUTEX_WAIT_BITSET, seen, until, NULL,
                     FUTEX_BITSET_MATCH_ANY) == 0)
                 return 0;
         return errno == EAGAIN || errno == EINTR ? 0 : -errno;

@@ -77,14 +77,10 @@ static int find_region(Request *request, const Shmd__Bell *bell, Region **ret) {
                               find_name(request, bell->path, bell->flags & ring, ret);
 }
 
-static int find_page(Request *request, const Shmd__Bell *bell, Region *region, Region **ret) {
+static int make_page(Request *request, const Shmd__Bell *bell, Region *region, Region **ret) {
         Shortage shortage;
         int r;
 
-        if (region->is_bell) {
-                *ret = region;
-                return 0;
-        }
         r = region_bell(region, ret, &shortage);
         if (r == REGION_E_QUOTA) {
                 r = request_shortage(request, &shortage, bell->path.data, bell->path.len);
@@ -115,6 +111,7 @@ static int reply_page(Request *request, const Region *page, const int *fds, size
 static int give_page(Request *request, const Shmd__Bell *bell, Region *region) {
         CLEANUP(close_fdp) int fd = -1;
         Asker asker = peer_asker(request->peer);
+        bool had_one = region->bell;
         Shortage shortage;
         Region *page;
         Grant *grant;
@@ -122,13 +119,17 @@ static int give_page(Request *request, const Shmd__Bell *bell, Region *region) {
 
         r = request_reserve(request, 1);
         if (!r)
-                r = find_page(request, bell, region, &page);
+                r = make_page(request, bell, region, &page);
         if (r)
                 return r;
         r = grant_new(&grant, &fd, &request->broker->grants, page, &asker, bell->flags & SHMD__BELL_FLAGS__BELL_RING,
                       &shortage);
-        if (r)
-                return request_refuse_grant(request, r, bell->path, &shortage);
+        if (r) {
+                r = request_refuse_grant(request, r, bell->path, &shortage);
+                if (!had_one)
+                        page = region_free(page);
+                return r;
+        }
         return reply_page(request, page, &fd, 1);
 }
 
@@ -210,14 +211,15 @@ static int poke_begin(Request *request, const Shmd__Bell *bell, Region *page) {
 
 static int tell_ringers(Request *request, const Shmd__Bell *bell, Region *region) {
         const HeldRequest *held = &request->peer->held;
-        Region *page;
+        Region *page = region->is_bell ? region : region->bell;
         int r;
 
         r = request_reserve(request, 0);
-        if (!r)
-                r = find_page(request, bell, region, &page);
         if (r)
                 return r;
+        if (!page)
+                return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING,
+                                      bell->path.data, bell->path.len, "its doorbell was never opened");
         if (page->polled)
                 return reply_page(request, page, NULL, 0);
         if (page->poked)

@@ -160,6 +160,23 @@ TEST(bell, two_users_ring_and_wait_while_the_broker_is_stopped) {
         scene_end(&scene);
 }
 
+TEST(bell, it_rings_on_when_the_broker_was_killed) {
+        Scene scene = scene_begin();
+        shmd_bell *ringer = own_bell(scene.broker, "/r", SHMD_BELL_RING), *bell = own_bell(scene.broker, "/r", 0);
+        struct pollfd p = { .events = POLLIN };
+
+        REQUIRE(shmd_bell_poll(NULL, ringer, 0) == 0);
+        broker_kill(scene.broker);
+        REQUIRE(shmd_bell_ring(ringer) == 0);
+        REQUIRE(shmd_bell_wait(bell, 0, 20 * SECOND) == 0 && shmd_bell_count(bell) == 1);
+        p.fd = shmd_bell_fd(ringer);
+        REQUIRE(poll(&p, 1, TEST_PATIENCE_MS) == 1 && shmd_bell_clear(ringer) == 1);
+        ringer = shmd_bell_close(ringer);
+        bell = shmd_bell_close(bell);
+        scene.alice = client_free(scene.alice);
+        scene.broker = broker_forget(scene.broker);
+}
+
 /* -- wake-ups --------------------------------------------------------------------------------------- */
 
 /* Two bells and their ringers, who answer each other: one lost ring, and both wait for ever. */

@@ -37,6 +37,12 @@ static uint32_t ask_bell(Guest *guest, const char *path, uint64_t region, uint32
         return guest_ask(guest, MESSAGE_BELL, &bell.base);
 }
 
+/* Opens the bell of /x and lets go of it. */
+static void open_and_close(Guest *guest) {
+        guest_expect_done(guest, ask_bell(guest, "/x", 0, 0));
+        fdlist_deinit(&guest->fds);
+}
+
 static uint64_t page_of(const Guest *guest) {
         return ((const Shmd__BellReply *)guest->reply)->page;
 }
@@ -87,11 +93,14 @@ TEST(request_bell, a_shortage_of_grants_is_the_askers) {
                 if (guest_await(bob) == ERROR(QUOTA))
                         break;
         cr_assert(bob->refusal && bob->refusal->slot == SHMD__SLOT__SLOT_GRANTS && bob->refusal->uid == BOB);
+        cr_assert(!regions_find(&table->regions, 1)->bell && table->regions.n == 1, "nothing was made for nothing");
         end();
 }
 
 TEST(request_bell, without_a_helper_nobody_is_told_of_polls) {
         begin();
+        guest_expect(bob, NOT_FOUND, MISSING, ask_bell(bob, "/x", 0, POLL));
+        open_and_close(bob);
         guest_expect(bob, UNSUPPORTED, HELPER, ask_bell(bob, "/x", 0, POLL));
         cr_assert_eq(guest_peer(bob)->account->used[ACCOUNT_PENDING], 0);
         end();
@@ -111,6 +120,7 @@ TEST(request_bell, a_helper_that_does_not_come_is_not_waited_for_for_ever) {
 
         begin();
         helper = helper_begin();
+        open_and_close(bob);
         cr_assert_eq(ask_bell(bob, "/x", 0, POLL), HELD);
         cr_assert_eq(guest_peer(bob)->account->used[ACCOUNT_PENDING], 1);
         cr_assert_eq(ask_bell(alice, "/x", 0, POLL), HELD, "who asks next waits for the same");
@@ -128,8 +138,7 @@ TEST(request_bell, the_flag_is_asked_for_once) {
 
         begin();
         helper = helper_begin();
-        guest_expect_done(bob, ask_bell(bob, "/x", 0, 0));
-        fdlist_deinit(&bob->fds);
+        open_and_close(bob);
         regions_find(&table->regions, page_of(bob))->polled = true;
         guest_expect_done(bob, ask_bell(bob, NULL, page_of(bob), POLL));
         cr_assert_eq(bob->fds.n, 0);
@@ -143,6 +152,7 @@ TEST(request_bell, a_broker_that_ends_waits_for_no_poll) {
 
         begin();
         helper = helper_begin();
+        open_and_close(bob);
         cr_assert_eq(ask_bell(bob, "/x", 0, POLL), HELD);
         end();
         helper = close_fd(helper);
