@@ -173,7 +173,11 @@ static int read_policy(const Options *options, uint8_t **ret, size_t *ret_n) {
         char message[INIFILE_MESSAGE_MAX];
         int r;
 
-        r = compile_policy(options->policy_root, options->policies, options->n_policies, ret, ret_n, message);
+        /* The machine's policies are about the machine's broker. */
+        if (options->user && !options->policy_root)
+                r = policy_compile(NULL, 0, ret, ret_n, message);
+        else
+                r = compile_policy(options->policy_root, NULL, 0, ret, ret_n, message);
         if (r == POLICY_PARSE_E_INVALID)
                 return fail_message("policy", message);
         return r ? fail("policy", r) : 0;

@@ -385,7 +385,8 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
         if (!peer)
                 return error_origin(-ENOMEM);
         *peer = (Peer){ .broker = broker, .id = ++broker->last_peer, .state = PEER_NEW, .cred = *cred,
-                        .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL, .staging = STAGING_NULL };
+                        .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL,
+                        .staging = STAGING_NULL };
         *cred = (Peercred)PEERCRED_NULL;
         peer->who = peer_credentials(broker, &peer->cred);
         list_init(&peer->sessions);

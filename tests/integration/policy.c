@@ -177,6 +177,18 @@ TEST(policy, a_mistake_keeps_a_broker_from_starting_and_says_where) {
         broker = broker_stop(broker);
 }
 
+TEST(policy, a_user_s_own_broker_has_a_policy_only_if_told_where) {
+        Broker *broker = broker_spawn("");
+        char *text;
+
+        broker_write_policy(broker, "10.conf", "nonsense\n");
+        REQUIRE(shmd_run(&text, "--user", "--check-config", "--policy-root", broker->dir, NULL) == 1, "%s", text);
+        free(text);
+        REQUIRE(shmd_run(&text, "--user", "--check-config", NULL) == 0, "%s", text);
+        free(text);
+        broker = broker_stop(broker);
+}
+
 /* -- limits below what is used ----------------------------------------------------------- */
 
 static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {

@@ -278,6 +278,16 @@ TEST(policy_parse, mistakes_have_a_line) {
         expect_error(3, "'bytes' is given twice for [global]", "[global]\nbytes = 1\n 2\n");
 }
 
+TEST(policy_parse, the_example_is_a_policy) {
+        const char *source = getenv("SHMD_TEST_SRCDIR");
+        CLEANUP(freep) uint8_t *blob = NULL;
+        char path[512];
+        size_t n;
+
+        (void)snprintf(path, sizeof(path), "%s/daemon/man/policy-example.conf", source ? source : "..");
+        cr_assert_eq(policy_compile_file(path, &blob, &n, message), 0, "%s", message);
+}
+
 /* A file's last section does not reach into the next file. */
 TEST(policy_parse, each_file_begins_without_a_section) {
         begin();
