@@ -984,6 +984,95 @@ SHMD_PUBLIC int shmd_doctor_start(shmd *client, uint64_t timeout_ns, shmd_callba
 SHMD_PUBLIC int shmd_doctor_finish(shmd_call *call, struct shmd_doctor_result **ret);
 SHMD_PUBLIC struct shmd_doctor_result *shmd_doctor_free(struct shmd_doctor_result *result);
 
+/* -- explanations -------------------------------------------------------------------- */
+
+/* What to explain. */
+enum {
+        SHMD_WHY_OPEN    = 1,           /* read-only */
+        SHMD_WHY_WRITE   = 2,           /* open read-write */
+        SHMD_WHY_CREATE  = 3,           /* a region, with a grant */
+        SHMD_WHY_MKDIR   = 4,
+        SHMD_WHY_UNLINK  = 5,
+        SHMD_WHY_RMDIR   = 6,
+        SHMD_WHY_RENAME  = 7,           /* to a name that is free */
+        SHMD_WHY_LINK    = 8,
+        SHMD_WHY_LIST    = 9,
+        SHMD_WHY_STAT    = 10,
+        SHMD_WHY_CHMOD   = 11,          /* and setting ACLs */
+        SHMD_WHY_CHOWN   = 12,
+        SHMD_WHY_WAIT    = 13,          /* for a name */
+        SHMD_WHY_WATCH   = 14,
+        SHMD_WHY_FREEZE  = 15,
+        SHMD_WHY_TICKET  = 16,
+        SHMD_WHY_HOLDERS = 17,
+};
+
+struct shmd_why_options {
+        size_t struct_size;
+        const char *to;                 /* SHMD_WHY_RENAME, SHMD_WHY_LINK: the new name; else NULL */
+        uint64_t size;                  /* SHMD_WHY_CREATE: bytes */
+        bool other;                     /* for this user instead of the caller; administrators only: */
+        uid_t uid;
+        gid_t gid;
+        size_t n_groups;
+        const gid_t *groups;
+};
+#define SHMD_WHY_OPTIONS_INIT { .struct_size = sizeof(struct shmd_why_options) }
+
+/* Whose permissions decided. */
+enum {
+        SHMD_WHY_BY_NOBODY    = 0,      /* the rule is about something else */
+        SHMD_WHY_BY_ADMIN     = 1,
+        SHMD_WHY_BY_OWNER     = 2,
+        SHMD_WHY_BY_USER      = 3,      /* an ACL's entry for the user `id` */
+        SHMD_WHY_BY_GROUP     = 4,      /* the owning group */
+        SHMD_WHY_BY_ACL_GROUP = 5,      /* an ACL's entry for the group `id` */
+        SHMD_WHY_BY_OTHER     = 6,
+};
+
+/* One rule. */
+struct shmd_why_step {
+        const char *thing;              /* what it is about; "" if nothing in particular */
+        const char *sentence;           /* for people */
+        uint32_t reason;                /* of a refusal by this rule: shmd_reason_name() */
+        bool allowed;
+        uint32_t wanted;                /* permissions: 4 read, 2 write, 1 search; 0: another kind of rule */
+        uint32_t by;                    /* SHMD_WHY_BY_* */
+        uint32_t id;
+        uint32_t perms;                 /* what they have, after the mask */
+        bool masked;                    /* the mask took something away: */
+        uint32_t mask;
+        uid_t uid;                      /* owner of the thing; for limits, whose account */
+        gid_t gid;
+        mode_t mode;
+        uint32_t slot;                  /* for limits, as in struct shmd_refusal; else 0 */
+        uint64_t asked;
+        uint64_t left;
+        uint64_t limit;
+};
+
+/* What shmd_why() returns; one block, owned by the caller, ended by shmd_why_free(). */
+struct shmd_why_result {
+        bool allowed;
+        int error;                      /* 0, or the negative errno that it would fail with */
+        uint32_t code;                  /* SHMD_ERROR_* */
+        uint32_t reason;
+        const char *sentence;           /* of the refusal, or "" */
+        size_t n_steps;
+        struct shmd_why_step *steps;    /* in the order they were asked; the last one decided */
+};
+
+/* Whether an operation on `path` would be done, and which rules say so; nothing is done. It tells no
+ * more than the operation itself would. options may be NULL.
+ * Errors: -EINVAL, -EACCES (for another user only administrators may ask), -E2BIG. */
+SHMD_PUBLIC int shmd_why(shmd *client, uint32_t operation, const char *path, const struct shmd_why_options *options,
+                         struct shmd_why_result **ret, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_why_start(shmd *client, uint32_t operation, const char *path,
+                               const struct shmd_why_options *options,
+                               uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_why_finish(shmd_call *call, struct shmd_why_result **ret);
+SHMD_PUBLIC struct shmd_why_result *shmd_why_free(struct shmd_why_result *result);
+
 #ifdef __cplusplus
 }
 #endif

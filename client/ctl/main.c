@@ -39,6 +39,7 @@ const Command ctl_commands[] = {
         { "chmod",   command_chmod,   "Change who may do what",                       &command_chmod_argp },
         { "chown",   command_chown,   "Change owner and group",                       &command_chown_argp },
         { "acl",     command_acl,     "Show or change who else may do what",          &command_acl_argp },
+        { "why",     command_why,     "Explain what may be done, or why not",         &command_why_argp },
         { "wait",    command_wait,    "Wait for a name, or until a region is let go", &command_wait_argp },
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
         { "reload",  command_reload,  "Compile the policy files and put them in force", &command_reload_argp },

@@ -92,6 +92,10 @@ static const struct {
         SYMBOL(shmd_acl_set_finish),
         SYMBOL(shmd_acl_from_text),
         SYMBOL(shmd_acl_to_text),
+        SYMBOL(shmd_why),
+        SYMBOL(shmd_why_start),
+        SYMBOL(shmd_why_finish),
+        SYMBOL(shmd_why_free),
         SYMBOL(shmd_stat),
         SYMBOL(shmd_stat_start),
         SYMBOL(shmd_stat_finish),
@@ -224,6 +228,9 @@ static void check_numbers(void) {
         CHECK(SHMD_ACL_ACCESS == 1 && SHMD_ACL_DEFAULT == 2);
         CHECK(SHMD_ACL_TEXT_BARE == 1 && SHMD_ACL_TEXT_SHORT == 2 && SHMD_ACL_TEXT_NUMERIC == 4);
         CHECK(SHMD_ACL_TEXT_DEFAULT == 8);
+        CHECK(SHMD_WHY_OPEN == 1 && SHMD_WHY_CREATE == 3 && SHMD_WHY_RENAME == 7 && SHMD_WHY_STAT == 10);
+        CHECK(SHMD_WHY_WATCH == 14 && SHMD_WHY_HOLDERS == 17);
+        CHECK(SHMD_WHY_BY_NOBODY == 0 && SHMD_WHY_BY_ADMIN == 1 && SHMD_WHY_BY_OTHER == 6);
         CHECK(SHMD_BUCKETS == 20);
         CHECK(SHMD_BELL_RING == 1);
         CHECK(SHMD_REVOKE_NUMBER == 0 && SHMD_REVOKE_TICKET == 1 && SHMD_REVOKE_ALL == 2);

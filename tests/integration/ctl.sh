@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df ping stats metrics top doctor help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df ping stats metrics top doctor help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -349,6 +349,13 @@ acl -m u:no-such-user-here:r /a
 acl -m , /a
 acl -x u:root:r /a
 acl --set u::8 /a
+why
+why open
+why fly /a
+why open a
+why open /a /b
+why rename /a
+why --as=no-such-user-here open /a
 wait
 wait a
 df extra
@@ -1388,6 +1395,71 @@ test_acl() {
         expect 'rmdir for ACLs' 0 rmdir /acl/d /acl
 }
 
+# explains SENTENCE UID STATUS LINE... -- ARGS...: why exits so, and its lines begin like that.
+explains() {
+        local sentence=$1 uid=$2 wanted=$3 line
+        local -a lines=()
+
+        shift 3
+        while [ "$1" != -- ]; do
+                lines+=("$1")
+                shift
+        done
+        shift
+        run_as "$uid" why "$@"
+        if [ "$status" -ne "$wanted" ]; then
+                not_ok "$sentence" "exit status $status, not $wanted"
+                return
+        fi
+        for line in "${lines[@]}"; do
+                if ! grep -Eq -- "^$line" "$out"; then
+                        not_ok "$sentence" "no line begins like $line"
+                        return
+                fi
+        done
+        ok "$sentence"
+}
+
+test_why() {
+        if [ "$(id -u)" -ne 0 ]; then
+                skip 'why' 'only root can be several users'
+                return
+        fi
+        expect 'mkdir for why' 0 mkdir /why -m 0755
+        expect 'create for why' 0 create /why/x 1 -m 0640
+        explains 'why open, of root' 0 0 'ok +directory-search +/ +an administrator' 'ok +region-read +/why/x ' allowed -- \
+                open /why/x
+        explains 'why open, of alice' "$alice" 1 'ok +directory-search +/why +everybody else has r-x$' \
+                'no +region-read +/why/x +everybody else has ---$' 'refused: no read permission' \
+                "try: shmdctl acl -m u:$alice:r /why/x\$" -- open /why/x
+        explains 'root asks for alice' 0 1 'no +region-read ' "try: shmdctl acl -m u:$alice:r /why/x\$" -- \
+                --as="$alice" cat /why/x
+        expect 'what it says helps' 0 acl -m "u:$alice:r" /why/x
+        explains 'now alice may' "$alice" 0 "ok +region-read +/why/x +its ACL's uid $alice has r--\$" allowed -- open /why/x
+        explains 'but not write' "$alice" 1 'no +region-write ' "try: shmdctl acl -m u:$alice:rw /why/x\$" -- write /why/x
+        explains 'why create' "$alice" 1 'no +directory-write +/why/new ' "try: shmdctl acl -m u:$alice:rwx /why\$" -- \
+                create /why/new --size=4K
+        expect 'what it says helps again' 0 acl -m "u:$alice:rwx" /why
+        explains 'limits are shown with their figures' "$alice" 0 'ok +limit +/why/new +4096 bytes asked, [0-9]+ left of ' -- \
+                create /why/new --size=4K
+        explains 'and which of them is too small' "$bob" 1 'no +limit +/big +9437184 bytes asked, 8388608 left of 8388608$' \
+                'try: shmdctl df --user=' -- put /big --size=9M
+        explains 'why chmod' "$alice" 1 'no +owner +/why/x ' "try: shmdctl chown $alice /why/x\$" -- acl /why/x
+        explains 'why mv' "$bob" 1 'no +directory-write ' -- mv /why/x /bobs
+        explains 'a name that is missing' "$bob" 1 'no +missing +/why/y ' -- stat /why/y
+        expect 'create a name with a space' 0 create '/why/a b' 1
+        explains 'is quoted' 0 1 "try: shmdctl stat '/why/a b'\$" -- mkdir '/why/a b'
+        expect_as "$bob" 'only administrators ask for others' 4 why --as="$alice" open /why/x
+        run_as "$bob" --json why write /why/x
+        check 'why --json' python '(not d["allowed"] and d["errno"] == "EACCES" and d["reason"] == "region-read" and
+                d["steps"][-1]["wanted"] == "r--" and d["steps"][-1]["by"] == "other" and d["steps"][0]["thing"] == "/" and
+                d["try"].startswith("shmdctl acl"))' "$out"
+        run_as "$bob" --quiet why write /why/x
+        check 'why --quiet says nothing' [ ! -s "$out" ]
+        expect 'rm for why' 0 rm /why/x '/why/a b'
+        expect 'rmdir for why' 0 rmdir /why
+}
+
 # -- completion -----------------------------------------------------------------------------------------
 
 # complete_bash WORD...: what bash offers for the last word.
@@ -1473,6 +1545,7 @@ test_progress
 test_names
 test_move
 test_acl
+test_why
 test_wait
 test_figures
 test_reload

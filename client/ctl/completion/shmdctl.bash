@@ -19,6 +19,7 @@ _shmdctl_options() {
         mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
         wait)    echo "--unheld --frozen $global" ;;
+        why)     echo "--as= --size= $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         reload)  echo "--daemon= --policy-root= $global" ;;
         df)      echo "--directory= --user= --accounts --total $global" ;;
@@ -53,6 +54,7 @@ _shmdctl_value() {
         --socket)                _shmdctl_files "$2" ;;
         --lifetime)              _shmdctl_words 'named session' "$2" ;;
         --huge)                  _shmdctl_words '2M 1G' "$2" ;;
+        --as)                    _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --user | -u)             _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --directory | -d)        _shmdctl_names "$2" ;;
         --timeout | --interval | --ttl) _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
@@ -74,6 +76,8 @@ _shmdctl_operand() {
         case $1,$2 in
         help,0)                            _shmdctl_words "$_shmdctl_commands" "$3" ;;
         put,1 | redeem,0 | reload,0)       _shmdctl_files "$3" ;;
+        why,0)                             _shmdctl_words 'open write create mkdir unlink rmdir rename link list stat chmod chown wait watch freeze ticket holders' "$3" ;;
+        why,*)                             _shmdctl_names "$3" ;;
         chmod,0)                           _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$3" ;;
         chown,0)                           _shmdctl_words "$(compgen -u -- "$3")" "$3" ;;
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
@@ -88,7 +92,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -104,7 +108,7 @@ _shmdctl() {
                 *)
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
-                        --user | --count | --interval | --modify | --remove | --set | --uses | --ttl | \
+                        --user | --count | --interval | --modify | --remove | --set | --as | --size | --uses | --ttl | \
                         --daemon | --policy-root | --delay | --iterations | --sort)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=

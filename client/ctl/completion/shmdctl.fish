@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait df reload ping stats metrics top doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -51,6 +51,7 @@ complete -c shmdctl -n $none -a mkdir -d 'Make directories'
 complete -c shmdctl -n $none -a rmdir -d 'Remove empty directories'
 complete -c shmdctl -n $none -a chmod -d 'Change who may do what'
 complete -c shmdctl -n $none -a chown -d 'Change owner and group'
+complete -c shmdctl -n $none -a why -d 'Explain what may be done, or why not'
 complete -c shmdctl -n $none -a wait -d 'Wait for a name, or until a region is let go'
 complete -c shmdctl -n $none -a acl -d 'Show or change who else may do what'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
@@ -63,7 +64,7 @@ complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what 
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -100,6 +101,9 @@ complete -c shmdctl -n '__fish_seen_subcommand_from mv' -s x -l exchange -d 'Let
 complete -c shmdctl -n '__fish_seen_subcommand_from mkdir' -s p -l parents -d 'Make missing directories above it'
 complete -c shmdctl -n '__fish_seen_subcommand_from wait' -s u -l unheld -d 'Until nobody holds the region'
 complete -c shmdctl -n '__fish_seen_subcommand_from wait' -s f -l frozen -d 'Until the region is frozen'
+complete -c shmdctl -n '__fish_seen_subcommand_from why' -a 'open write create mkdir unlink rmdir rename link list stat chmod chown wait watch freeze ticket holders'
+complete -c shmdctl -n '__fish_seen_subcommand_from why' -l as -x -a '(__fish_complete_users)' -d 'For another user'
+complete -c shmdctl -n '__fish_seen_subcommand_from why' -s s -l size -x -d 'Of the region to create'
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s m -l modify -x -d 'Add or change entries'
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -s x -l remove -x -d 'Remove entries'
 complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l set -x -d 'Replace all entries'
