@@ -40,8 +40,8 @@
 #define ROUNDS 10000
 #endif
 
-/* The one who dies, the broker, and the test that asks. */
-#define WAKEUPS 3
+/* The one who dies, the broker, and the broker and the test for a last question. */
+#define WAKEUPS 4
 
 /* -- how late this machine wakes a process ------------------------------------------------ */
 

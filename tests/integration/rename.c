@@ -10,9 +10,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REPLACE SHMD__RENAME_FLAGS__RENAME_REPLACE
@@ -998,13 +996,11 @@ static void compare_books(const Model *model, const Person *people, Client *admi
 }
 
 static void model_begin(Model *model, Client *admin) {
-        const char *seed = getenv("SHMD_TEST_SEED");
         const Shmd__Node *root;
 
         memset(model, 0, sizeof(*model));
-        model->seed = seed ? strtoull(seed, NULL, 10) : (uint64_t)test_now_ns() ^ (uint64_t)time(NULL) << 20;
+        model->seed = test_seed();
         model->random = model->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
-        (void)fprintf(stderr, "seed %" PRIu64 "\n", model->seed);
         client_expect_done(admin, call_stat(admin, "/"));
         root = ((Shmd__StatReply *)admin->reply)->node;
         model->entries[0] = (ModelEntry){

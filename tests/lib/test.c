@@ -158,8 +158,9 @@ uint64_t test_seed(void) {
         const char *given = getenv("SHMD_TEST_SEED");
         uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)test_now_ns() ^ (uint64_t)getpid() << 32;
 
+        seed |= 1;
         fprintf(stderr, "seed %" PRIu64 "\n", seed);
-        return seed | 1;
+        return seed;
 }
 
 /* xorshift64*: a state is never 0. */
