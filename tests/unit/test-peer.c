@@ -107,7 +107,7 @@ TEST(peer, at_the_limit_a_connection_is_told_why_and_closed) {
         Guest *guest;
 
         begin();
-        guest_peer(alice)->account->max[ACCOUNT_PEERS] = 1;
+        table_options.rules.everybody.max[ACCOUNT_PEERS] = 1;
         guest = guest_connect(ALICE, ALICE, NULL, 0);
         cr_assert_eq(guest->id, 0, "it did not become a peer");
         guest_expect(guest, QUOTA, LIMIT, guest_receive(guest));

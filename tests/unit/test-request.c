@@ -547,7 +547,7 @@ TEST(request, one_connection_waits_until_another_of_its_user_has_read) {
         size_t n;
 
         begin();
-        account_of(alice)->max[ACCOUNT_INFLIGHT] = 1;
+        table_options.rules.everybody.max[ACCOUNT_INFLIGHT] = 1;
         second = guest_new(ALICE);
         guest_expect_done(alice, ask_create(alice, OWN_NAME, 4096, 0600));
         table_pass(NSEC_PER_SEC);
