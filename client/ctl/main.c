@@ -41,6 +41,7 @@ const Command ctl_commands[] = {
         { "acl",     command_acl,     "Show or change who else may do what",          &command_acl_argp },
         { "why",     command_why,     "Explain what may be done, or why not",         &command_why_argp },
         { "wait",    command_wait,    "Wait for a name, or until a region is let go", &command_wait_argp },
+        { "watch",   command_watch,   "Print what happens to names",                  &command_watch_argp },
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
         { "reload",  command_reload,  "Compile the policy files and put them in force", &command_reload_argp },
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },

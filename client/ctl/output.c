@@ -283,3 +283,11 @@ void output_json(json_t *value, FILE *stream) {
         fputc('\n', stream);
         json_decref(value);
 }
+
+void output_json_line(json_t *value, FILE *stream) {
+        if (!value)
+                output_oom();
+        (void)json_dumpf(value, stream, 0);
+        (void)fputc('\n', stream);
+        json_decref(value);
+}

@@ -71,5 +71,7 @@ void output_set(json_t *object, const char *key, json_t *value);
 void output_append(json_t *array, json_t *value);
 /* Prints value with a newline, and consumes it. */
 void output_json(json_t *value, FILE *stream);
+/* The same in one line, for output that goes on. */
+void output_json_line(json_t *value, FILE *stream);
 
 #endif

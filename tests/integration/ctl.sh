@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df ping stats metrics top doctor help; do
+        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df ping stats metrics top doctor help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -850,6 +850,53 @@ test_wait() {
         check 'wait --unheld ends when its last holder does' [ $? -eq 0 ]
         check 'wait --unheld says so' grep -Eq '^/grip: region [0-9]+, 4.0K, held by nobody$' "$dir/waited"
         expect 'and it is still there' 0 rm /grip
+}
+
+test_watch() {
+        local watcher
+
+        expect 'watch of no event is an error' 2 watch --events=created,sunset
+        complains 'and says which' 'no event "sunset"'
+        expect 'watch of a name that is not there' 3 watch /none
+        expect 'watch has its deadline' 124 watch --count=1 --timeout=200ms
+        expect 'and without a count ends well' 0 watch --timeout=200ms
+        expect 'mkdir /w' 0 mkdir -m 0755 /w
+        expect 'create /w/old' 0 create /w/old 4K
+        as "$me" shmdctl --socket="$socket" watch --list --count=6 /w >"$dir/watched" 2>"$err" &
+        watcher=$!
+        check 'watch --list begins with what is there' eventually grep -qx 'exists /w/old' "$dir/watched"
+        expect 'create /w/new' 0 create /w/new 4K
+        expect 'mv /w/new' 0 mv /w/new /w/newer
+        expect 'mv --exchange' 0 mv --exchange /w/newer /w/old
+        expect 'chmod /w/old' 0 chmod 0640 /w/old
+        expect 'rm both' 0 rm /w/old /w/newer
+        wait "$watcher"
+        check 'watch ends after --count events' [ $? -eq 0 ]
+        printf '%s\n' 'exists /w/old' 'created /w/new' 'renamed /w/new -> /w/newer' 'renamed /w/newer <-> /w/old' \
+                'changed /w/old' 'removed /w/old' 'removed /w/newer' >"$dir/expected"
+        check 'watch prints each event once and in order' diff -u "$dir/expected" "$dir/watched"
+
+        as "$me" shmdctl --socket="$socket" watch --json --list --events=created,holders /w >"$dir/watched" 2>"$err" &
+        watcher=$!
+        check 'the broker knows of the watch' eventually eval \
+                '[ "$(as "$me" shmdctl --socket="$socket" df --json | field "d[\"slots\"][\"watches\"][\"used\"]")" -eq 1 ]'
+        expect 'create again' 0 create /w/again 4K
+        check 'somebody holds it' hold_as "$me" create --open /w/again 4K
+        check 'watch --json says who holds it' eventually grep -q '"event": "holders".*"held": true' "$dir/watched"
+        release
+        check 'and that nobody does' eventually grep -q '"event": "holders".*"held": false' "$dir/watched"
+        expect 'rm /w/again' 0 rm /w/again
+        expect 'rmdir /w' 0 rmdir /w
+        wait "$watcher"
+        check 'watch ends when what is watched is gone' [ $? -eq 0 ]
+        check 'each line is JSON' lines_are_json "$dir/watched"
+}
+
+lines_are_json() {
+        python3 -c 'import json, sys
+events = [json.loads(line) for line in open(sys.argv[1])]
+assert [e["event"] for e in events][0] == "created" and events[-1]["event"] == "removed", events
+assert all(e["sequence"] > 0 and e["path"] for e in events)' "$1"
 }
 
 # -- figures ------------------------------------------------------------------------------------------
@@ -1547,6 +1594,7 @@ test_move
 test_acl
 test_why
 test_wait
+test_watch
 test_figures
 test_reload
 test_tickets

@@ -18,6 +18,7 @@ _shmdctl_options() {
         holders) echo "--id= $global" ;;
         mv)      echo "--no-replace --exchange $global" ;;
         mkdir)   echo "--mode= --parents $global" ;;
+        watch)   echo "--events= --list --count= $global" ;;
         wait)    echo "--unheld --frozen $global" ;;
         why)     echo "--as= --size= $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
@@ -86,13 +87,13 @@ _shmdctl_operand() {
         stat,0 | holders,0 | map,0)         _shmdctl_names "$3" ;;
         bell,0)                            _shmdctl_words 'ring wait' "$3" ;;
         bell,1)                            _shmdctl_names "$3" ;;
-        wait,0 | publish,1)                _shmdctl_names "$3" ;;
+        wait,0 | watch,0 | publish,1)                _shmdctl_names "$3" ;;
         rm,* | mkdir,* | rmdir,*)          _shmdctl_names "$3" ;;
         chmod,* | chown,* | acl,*)         _shmdctl_names "$3" ;;
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait df reload ping stats metrics top doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -54,6 +54,7 @@ complete -c shmdctl -n $none -a chown -d 'Change owner and group'
 complete -c shmdctl -n $none -a why -d 'Explain what may be done, or why not'
 complete -c shmdctl -n $none -a wait -d 'Wait for a name, or until a region is let go'
 complete -c shmdctl -n $none -a acl -d 'Show or change who else may do what'
+complete -c shmdctl -n $none -a watch -d 'Print what happens to names'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
 complete -c shmdctl -n $none -a reload -d 'Compile the policy files and put them in force'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
@@ -64,7 +65,7 @@ complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what 
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -115,6 +116,10 @@ complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l numeric -d 'Show num
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -F
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l daemon -r -F -d 'What compiles the files'
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l policy-root -x -a '(__fish_complete_directories)' -d 'Where to look for the files'
+complete -c shmdctl -n '__fish_seen_subcommand_from watch' -s e -l events -x -d 'Only these, with commas between' \
+    -a 'created removed renamed replaced changed frozen holders limits'
+complete -c shmdctl -n '__fish_seen_subcommand_from watch' -s l -l list -d 'First what is there'
+complete -c shmdctl -n '__fish_seen_subcommand_from watch' -s n -l count -x -d 'End after so many'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s d -l directory -x -a '(__shmdctl_names)' -d 'Limits of a directory'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__fish_complete_users)' -d 'Account of another user'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every account'
