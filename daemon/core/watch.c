@@ -72,7 +72,8 @@ static int waiter_make(Waiter **ret, Waiters *waiters, Account *account, const C
                 .order = waiters->order++,
                 .n_path = n_path,
         };
-        memcpy(waiter->path, path, n_path);
+        if (n_path > 0)         /* by number: no bytes, and perhaps no address */
+                memcpy(waiter->path, path, n_path);
         list_init(&waiter->link);
         ++waiters->n;
 
