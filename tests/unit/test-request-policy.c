@@ -15,9 +15,13 @@
 static uint8_t *blob;
 static size_t n_blob;
 
+/* There is one byte more than the policy has, for a part that is too long. */
 static void encode(Policy *policy) {
         free(blob);
         REQUIRE(policy_encode(policy, &blob, &n_blob) == 0);
+        blob = realloc(blob, n_blob + 1);
+        REQUIRE(blob);
+        blob[n_blob] = 0;
 }
 
 /* The policy of this test, in one piece or in parts of n bytes. */
