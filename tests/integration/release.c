@@ -71,12 +71,12 @@ static int64_t of_thousand(int64_t *ns, size_t n, size_t but) {
 }
 
 static void sleep_and_see(Wakeups *wakeups) {
-        while (!atomic_load(&wakeups->over) && wakeups->n < SAMPLES_MAX) {
+        do {
                 int64_t before = test_now_ns();
 
                 test_sleep_ms(1);
                 wakeups->late[wakeups->n++] = test_now_ns() - before - 1000000;
-        }
+        } while (!atomic_load(&wakeups->over) && wakeups->n < SAMPLES_MAX);
         _exit(0);
 }
 
