@@ -117,6 +117,7 @@ static int make_core(Broker *broker) {
         r = events_init(&broker->events, &broker->tree, &broker->deadlines, feed_ready);
         if (r)
                 return error_fold(r);
+        expiries_init(&broker->expiries, &broker->deadlines, region_unlink_name);
         r = regions_init(&broker->regions, &broker->deadlines, &broker->grants);
         if (r)
                 return error_fold(r);
@@ -244,6 +245,8 @@ bool broker_free(Broker *broker) {
                 regions_deinit(&broker->regions);
         if (broker->tree.root)
                 tree_deinit(&broker->tree);
+        if (broker->expiries.deadlines)
+                expiries_deinit(&broker->expiries);
         tickets_deinit(&broker->tickets);
         grants_deinit(&broker->grants);
         broker->signals = source_free(broker->signals);

@@ -74,6 +74,7 @@ struct Broker {
         Tree tree;
         Grants grants;
         Regions regions;
+        Expiries expiries;
         Tickets tickets;
         Waiters waiters;
         Events events;

@@ -178,13 +178,22 @@ static int check_create(Request *request, const Shmd__Create *create) {
         if (create->mode & ~ACCESS_REGION_MODES)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MODE, path, n,
                                       "a region's mode is at most 0777, not 0%o", create->mode);
-        if (create->lifetime > SHMD__LIFETIME__LIFETIME_SESSION || create->rights > SHMD__RIGHTS__RIGHTS_READ_WRITE ||
+        if (create->lifetime > SHMD__LIFETIME__LIFETIME_COUNTED || create->rights > SHMD__RIGHTS__RIGHTS_READ_WRITE ||
             (create->huge_page_size && (create->huge_page_size < 12 || create->huge_page_size > 40)))
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
                                       "lifetime, rights or huge page size is out of range");
         if (n == 0 && (create->rights == SHMD__RIGHTS__RIGHTS_NONE || create->flags & SHMD__CREATE_FLAGS__CREATE_OPEN))
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
                                       "a region without a name needs a grant, and cannot be opened instead");
+        if (create->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED && create->rights == SHMD__RIGHTS__RIGHTS_NONE)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
+                                      "a region that goes with its last holder needs a first one: ask for a grant");
+        if (n == 0 && create->ttl_ns)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
+                                      "it is a name that ends after a time, and the region has none");
+        r = request_check_ttl(request, create->ttl_ns, create->path);
+        if (r)
+                return r;
         if (create->flags & SHMD__CREATE_FLAGS__CREATE_RESERVE && create->rights != SHMD__RIGHTS__RIGHTS_READ_WRITE)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, path, n,
                                       "reserving needs a read-write grant");
@@ -211,6 +220,9 @@ static int create_region(Request *request, Made *made, const Shmd__Create *creat
                 r = region_link_silently(made->region, spot, &shortage);
                 if (r)
                         return refuse_region(request, r, create, &shortage);
+                r = request_expire(request, region_name(made->region), create->ttl_ns);
+                if (r)
+                        return error_fold(r);
         }
         return grant_item(request, made, create->path, create->rights);
 }
@@ -304,6 +316,8 @@ static void work_commit(Request *request, Work *work, const Item *items) {
                 if (made->created) {
                         if (made->region->lifetime == REGION_SESSION)
                                 list_append(&request->peer->sessions, &made->region->session);
+                        if (made->region->lifetime == REGION_COUNTED)
+                                region_count(made->region);
                         if (made->region->n_names == 0)
                                 region_orphan(made->region);
                         else

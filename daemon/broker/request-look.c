@@ -44,6 +44,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->granted = region->grants.granted;
         ret->names = region->n_names;
         ret->bell = region->bell ? region->bell->id : 0;
+        ret->ttl_ns = node ? expiry_left(node->expiry) : 0;
 }
 
 /* -- stat ------------------------------------------------------------------------------- */

@@ -1,9 +1,56 @@
-/* Requests that change the tree: publish, link, rename, mkdir, rmdir, unlink. */
+/* Requests that change the tree: publish, link, rename, ttl, mkdir, rmdir, unlink. */
 
 #include <string.h>
 
 #include "broker/request.h"
 #include "util/error.h"
+
+/* -- names that end ---------------------------------------------------------------------- */
+
+int request_check_ttl(Request *request, uint64_t ttl_ns, ProtobufCBinaryData path) {
+        if (ttl_ns > EXPIRY_MAX_NS)
+                return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED,
+                                      path.data, path.len, "a name lives for a century at most");
+        return 0;
+}
+
+/* Makes an expiry for a time to live, or NULL for one without end. */
+static int make_expiry(Request *request, uint64_t ttl_ns, Expiry **ret) {
+        *ret = NULL;
+        return ttl_ns ? expiry_new(ret, &request->broker->expiries) : 0;
+}
+
+int request_expire(Request *request, Node *node, uint64_t ttl_ns) {
+        Expiry *expiry;
+        int r;
+
+        r = make_expiry(request, ttl_ns, &expiry);
+        if (r)
+                return error_fold(r);
+        node_expire(node, expiry, time_now() + ttl_ns);
+        return 0;
+}
+
+int request_ttl(Request *request) {
+        const Shmd__Ttl *ttl = (const Shmd__Ttl *)request->message;
+        Spot spot;
+        int r;
+
+        r = request_check_ttl(request, ttl->ttl_ns, ttl->path);
+        if (!r)
+                r = request_find(request, ttl->path, &spot);
+        if (r)
+                return r;
+        if (node_is_directory(spot.node))
+                return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
+                                      spot.path, spot.n_path, "it is a directory, and only names of regions end");
+        if (!access_owns(&request->peer->who, node_permissions(spot.node)))
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_OWNER,
+                                      spot.path, spot.n_path,
+                                      "only its owner or an administrator may say when a name of it ends");
+        r = request_expire(request, spot.node, ttl->ttl_ns);
+        return r ? r : request_done(request);
+}
 
 /* -- publish ---------------------------------------------------------------------------- */
 
@@ -29,6 +76,7 @@ static int check_publish(Request *request, const Region *region, const Spot *spo
 
 int request_publish(Request *request) {
         const Shmd__Publish *publish = (const Shmd__Publish *)request->message;
+        CLEANUP(expiry_freep) Expiry *expiry = NULL;
         Shortage shortage;
         Region *region;
         Spot spot;
@@ -41,6 +89,10 @@ int request_publish(Request *request) {
                 r = request_resolve(request, publish->path, &spot);
         if (!r)
                 r = check_publish(request, region, &spot, publish->flags);
+        if (!r)
+                r = request_check_ttl(request, publish->ttl_ns, publish->path);
+        if (!r)
+                r = make_expiry(request, publish->ttl_ns, &expiry);
         if (r)
                 return r;
 
@@ -49,6 +101,9 @@ int request_publish(Request *request) {
                 return request_shortage(request, &shortage, publish->path.data, publish->path.len);
         if (r)
                 return error_fold(r);
+        if (expiry)
+                node_expire(region_name(region), expiry, time_now() + publish->ttl_ns);
+        expiry = NULL;
         r = request_done(request);
         waiters_notify(&request->broker->waiters, publish->path.data, publish->path.len);
         return r;

@@ -45,7 +45,7 @@ static const struct {
         [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TTL]     = { request_unknown, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false },

@@ -121,6 +121,11 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
  * negative errno: then nothing was granted. */
 int request_grant_by_ticket(Request *request, Region *region, bool writable);
 
+/* Whether a name may have that time to live, or refuses; and gives it to a region's name (0: none).
+ * Return of the second: 0, -ENOMEM. */
+int request_check_ttl(Request *request, uint64_t ttl_ns, ProtobufCBinaryData path);
+int request_expire(Request *request, Node *node, uint64_t ttl_ns);
+
 /* What waits to be frozen: for its peer when it ends, and for both when the broker does. */
 void peer_leave_freezes(Peer *peer);
 void peer_finish_freezes(Peer *peer);
@@ -163,5 +168,6 @@ int request_revoke(Request *request);
 int request_tickets(Request *request);
 int request_freeze(Request *request);
 int request_bell(Request *request);
+int request_ttl(Request *request);
 
 #endif

@@ -683,6 +683,17 @@ int region_bell(Region *region, Region **ret, Shortage *shortage) {
         return 0;
 }
 
+/* -- counted ---------------------------------------------------------------------------- */
+
+static void counted_news(RegionInterest *interest, RegionNews news) {
+        if (news == REGION_IS_UNHELD)
+                region_unlink(interest->region);
+}
+
+void region_count(Region *region) {
+        (void)region_take_interest(region, &region->counted, true, counted_news, NULL);
+}
+
 void region_lend(Region *region) {
         ASSERT(!region->lent);
         region->lent = true;

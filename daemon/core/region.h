@@ -59,6 +59,7 @@ enum {
 typedef enum RegionLifetime {
         REGION_NAMED,           /* until unlinked */
         REGION_SESSION,         /* until its creator's connection ends */
+        REGION_COUNTED,         /* until nobody holds it: see region_count() */
 } RegionLifetime;
 
 typedef enum RegionState {
@@ -133,6 +134,7 @@ struct Region {
         uint64_t poke_failed;   /* a page: when the helper last could not write that; CLOCK_MONOTONIC */
         Deadline probe;
         Notice *notice;         /* core/event: its own interest, NULL: none */
+        RegionInterest counted; /* the region's own, for REGION_COUNTED */
         List interests;
         uint32_t n_wanting;     /* of them, in its holders */
         uint64_t punched;       /* bytes */
@@ -253,6 +255,8 @@ void region_orphan(Region *region);
 bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata);
 /* Harmless if it is over already, or was never taken (region NULL). */
 void region_drop_interest(RegionInterest *interest);
+/* From now on its names go when nobody holds it any more, and it with them. Somebody must hold it. */
+void region_count(Region *region);
 /* Tells everybody who takes an interest. */
 void region_tell(Region *region, RegionNews news);
 

@@ -75,6 +75,7 @@ static void node_deinit(Node *node) {
         ASSERT(list_is_empty(&node->watches));
         list_unlink(&node->in_region);
         charge_release(&node->place);
+        node->expiry = expiry_free(node->expiry);
         if (node->own_name)
                 free(node->name);
 }
@@ -291,7 +292,16 @@ int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortag
                 return TREE_E_QUOTA;
         node->region = region;
         list_unlink(&node->in_region);
+        node->expiry = expiry_free(node->expiry);
         return 0;
+}
+
+void node_expire(Node *node, Expiry *expiry, uint64_t at) {
+        ASSERT(node->region);
+        node->expiry = expiry_free(node->expiry);
+        if (expiry)
+                expiry_start(expiry, node, at);
+        node->expiry = expiry;
 }
 
 static void name_free(Node *node) {

@@ -26,6 +26,7 @@
 #include "acct/account.h"
 #include "base/tree.h"
 #include "core/access.h"
+#include "core/expiry.h"
 #include "core/name.h"
 
 enum {
@@ -64,6 +65,7 @@ struct Node {
         List in_region;         /* its region's names */
         Charge place;           /* in its parent's account */
         List watches;           /* core/event: who watches it */
+        Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
         uint16_t n_name;
         bool own_name;          /* renamed: the name is a block of its own */
         bool announced;         /* the observer knows of it */
@@ -197,6 +199,10 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
 /* Lets a region take a name over from another, which may have none left then; not announced.
  * Return: 0, TREE_E_QUOTA. */
 int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage);
+
+/* Lets the name of a region end at a time, with an expiry that is consumed; with NULL, not any more. A
+ * moved name keeps its end, one that stands for another region loses it. */
+void node_expire(Node *node, Expiry *expiry, uint64_t at);
 
 /* Frees the name of a region. */
 void tree_unlink(Node *node);

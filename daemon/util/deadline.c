@@ -76,6 +76,16 @@ static Deadline *next_due(Deadlines *queue, uint64_t now, uint64_t order) {
         return NULL;
 }
 
+bool deadlines_run_first(Deadlines *queue, uint64_t now) {
+        Deadline *first = RB_MIN(DeadlineTree, &queue->tree);
+
+        if (!first || first->at > now)
+                return false;
+        deadline_disarm(first);
+        first->fn(first, first->userdata);
+        return true;
+}
+
 void deadlines_run(Deadlines *queue, uint64_t now) {
         uint64_t order = queue->order;
         Deadline *d;

@@ -62,5 +62,7 @@ uint64_t deadlines_next(Deadlines *queue);
 /* Runs what was due at `now` and armed before the call: a function that arms itself for the past
  * runs again in the next call, not in this one. */
 void deadlines_run(Deadlines *queue, uint64_t now);
+/* Runs the earliest alone, if it was due at `now`. Return: whether it was. */
+bool deadlines_run_first(Deadlines *queue, uint64_t now);
 
 #endif

@@ -211,7 +211,7 @@ TEST(request, fields_of_a_create_that_are_out_of_range_are_refused) {
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
                      REQUEST(Create, create, .path = BYTES("/y"), .rights = 3)));
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
-                     REQUEST(Create, create, .path = BYTES("/y"), .rights = READ_WRITE, .lifetime = 2)));
+                     REQUEST(Create, create, .path = BYTES("/y"), .rights = READ_WRITE, .lifetime = 3)));
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
                      REQUEST(Create, create, .path = BYTES("/y"), .rights = READ_WRITE, .huge_page_size = 11)));
         guest_expect(alice, INVALID, MALFORMED, guest_ask(alice, MESSAGE_CREATE,
