@@ -23,6 +23,7 @@ static int region_decode(const Shmd__Node *node, struct shmd_node *ret) {
         ret->granted = node->granted;
         ret->allocated = node->allocated;
         ret->bell = node->bell;
+        ret->ttl_ns = node->ttl_ns;
         return page_size_decode(node->huge_page_size, &ret->page_size);
 }
 

@@ -93,6 +93,7 @@ int create_encode(shmd *client, const char *path, const struct shmd_create_optio
         ret->lifetime = o.lifetime;
         ret->huge_page_size = o.huge_page_size ? (uint32_t)__builtin_ctzll(o.huge_page_size) : 0;
         ret->rights = o.rights;
+        ret->ttl_ns = o.ttl_ns;
         return 0;
 }
 

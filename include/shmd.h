@@ -189,6 +189,7 @@ enum {
 enum {
         SHMD_LIFETIME_NAMED   = 0,      /* until unlinked */
         SHMD_LIFETIME_SESSION = 1,      /* until this connection ends */
+        SHMD_LIFETIME_COUNTED = 2,      /* until nobody holds it: its names go with the last holder */
 };
 
 enum {
@@ -205,6 +206,7 @@ struct shmd_create_options {
         uint32_t lifetime;              /* SHMD_LIFETIME_* */
         uint64_t huge_page_size;        /* bytes, a power of two; 0: the system's pages */
         uint32_t rights;                /* of the grant that comes back; default read-write */
+        uint64_t ttl_ns;                /* the name ends after so long, see shmd_expire(); 0: it does not */
 };
 #define SHMD_CREATE_OPTIONS_INIT \
         { .struct_size = sizeof(struct shmd_create_options), .mode = 0600, .rights = SHMD_RIGHTS_READ_WRITE }
@@ -216,6 +218,9 @@ struct shmd_create_options {
  * SHMD_CREATE_OPEN is set; shmd_region_created() then tells which happened, and size, mode and
  * lifetime of the existing region stay as they are. With SHMD_RIGHTS_NONE no descriptor comes
  * back (shmd_region_fd() is then -EBADF).
+ *
+ * A region with SHMD_LIFETIME_COUNTED goes, and its names with it, at the moment its last descriptor,
+ * mapping or message in flight does, in whatever process; so it needs a grant.
  *
  * With SHMD_CREATE_RESERVE the pages are allocated here, through the grant, in steps of 16 MiB,
  * each after a look at MemAvailable and at the memory cgroups above the caller for the step and
@@ -358,13 +363,32 @@ enum {
         SHMD_PUBLISH_REPLACE = 1,       /* a region that has the name loses it, atomically */
 };
 
-/* Gives a region without a name its name, so that nobody sees it before it is filled.
+struct shmd_publish_options {
+        size_t struct_size;
+        uint32_t flags;                 /* SHMD_PUBLISH_* */
+        uint64_t ttl_ns;                /* the name ends after so long, see shmd_expire(); 0: it does not */
+};
+#define SHMD_PUBLISH_OPTIONS_INIT { .struct_size = sizeof(struct shmd_publish_options) }
+
+/* Gives a region without a name its name, so that nobody sees it before it is filled. options may be
+ * NULL. A name that is taken from another region loses the end that it had.
  * Errors: -EEXIST (name taken, or the region has one), -EACCES, -ENOENT, -ENOTDIR, -EISDIR,
  * -EDQUOT (a limit of the directory), and those of the connection. */
-SHMD_PUBLIC int shmd_publish(shmd *client, uint64_t region, const char *path, uint32_t flags, uint64_t timeout_ns);
-SHMD_PUBLIC int shmd_publish_start(shmd *client, uint64_t region, const char *path, uint32_t flags,
+SHMD_PUBLIC int shmd_publish(shmd *client, uint64_t region, const char *path,
+                             const struct shmd_publish_options *options, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_publish_start(shmd *client, uint64_t region, const char *path,
+                                   const struct shmd_publish_options *options,
                                    uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_publish_finish(shmd_call *call);
+
+/* Lets a name of a region end after a time, as if it were unlinked then, or with 0 not any more. The
+ * time is that of CLOCK_MONOTONIC, which does not pass while the machine is suspended; at most a
+ * century. A name that is moved keeps its end. For the region's owner and administrators.
+ * Errors: -ENOENT, -ENOTDIR, -EISDIR, -EACCES, -EINVAL. */
+SHMD_PUBLIC int shmd_expire(shmd *client, const char *path, uint64_t ttl_ns, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_expire_start(shmd *client, const char *path, uint64_t ttl_ns,
+                                  uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
+SHMD_PUBLIC int shmd_expire_finish(shmd_call *call);
 
 /* Gives the region with the name `path` the name `to` as well: they are equals. Its owner, who pays
  * for each name beyond the first as for one more region, and administrators may.
@@ -538,6 +562,7 @@ struct shmd_node {
         uint64_t granted;               /* grants since it was made, the ended ones too */
         uint64_t allocated;             /* bytes of memory and swap it has now; in a list with SHMD_LIST_USAGE */
         uint64_t bell;                  /* id of its doorbell's page, 0: nobody has opened it yet */
+        uint64_t ttl_ns;                /* the name ends in so long; 0: it does not */
         /* directories */
         uint64_t entries;
 };

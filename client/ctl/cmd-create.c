@@ -23,6 +23,7 @@ enum {
         OPTION_RESERVE,
         OPTION_HOLD,
         OPTION_REPLACE,
+        OPTION_TTL,
 };
 
 typedef struct CreateArgs {
@@ -36,10 +37,12 @@ static const struct argp_option create_options[] = {
         { "mode",      'm',              "MODE",     0, "Who may open it, octal (default 0600; no umask is applied)" },
         { "exclusive", OPTION_EXCLUSIVE, NULL,       0, "Fail if the name is taken (the default)" },
         { "open",      OPTION_OPEN,      NULL,       0, "If the name is taken, open what has it" },
-        { "lifetime",  OPTION_LIFETIME,  "LIFETIME", 0, "named: until rm (the default); session: as long as --hold" },
+        { "lifetime",  OPTION_LIFETIME,  "LIFETIME", 0, "named: until rm (the default); session: as long as --hold; "
+          "counted: until nobody holds it" },
         { "huge",      OPTION_HUGE,      "SIZE",     0, "Use huge pages of this size, e.g. 2M" },
         { "freezable", OPTION_FREEZABLE, NULL,       0, "Allow that seals are added later" },
         { "reserve",   OPTION_RESERVE,   NULL,       0, "Allocate all its memory now" },
+        { "ttl",       OPTION_TTL,       "DURATION", 0, "Let its name end after so long: 10min, 12h" },
         { "hold",      OPTION_HOLD,      NULL,       0, "Keep the connection and the region until killed" },
         { NULL },
 };
@@ -47,8 +50,10 @@ static const struct argp_option create_options[] = {
 static uint32_t parse_lifetime(struct argp_state *state, const char *text) {
         if (strcmp(text, "session") == 0)
                 return SHMD_LIFETIME_SESSION;
+        if (strcmp(text, "counted") == 0)
+                return SHMD_LIFETIME_COUNTED;
         if (strcmp(text, "named") != 0)
-                argp_error(state, "'%s' is no lifetime: write named or session", text);
+                argp_error(state, "'%s' is no lifetime: write named, session or counted", text);
         return SHMD_LIFETIME_NAMED;
 }
 
@@ -66,6 +71,11 @@ static void check_create(struct argp_state *state, const CreateArgs *args) {
         if (args->options.lifetime == SHMD_LIFETIME_SESSION && !args->hold)
                 argp_error(state, "--lifetime=session needs --hold: "
                                   "the session, and the region with it, would end with this command");
+        if (args->options.lifetime == SHMD_LIFETIME_COUNTED && !args->hold)
+                argp_error(state, "--lifetime=counted needs --hold: "
+                                  "the region would go with this command, which would be its only holder");
+        if (!args->path && args->options.ttl_ns)
+                argp_error(state, "--ttl needs a name");
         if (!args->path && !args->hold)
                 argp_error(state, "a region without a name needs --hold: it lives while somebody holds it");
         if (!args->path && args->options.flags & SHMD_CREATE_OPEN)
@@ -108,6 +118,9 @@ static error_t parse_create(int key, char *arg, struct argp_state *state) {
                 return 0;
         case OPTION_HOLD:
                 args->hold = true;
+                return 0;
+        case OPTION_TTL:
+                args->options.ttl_ns = ctl_arg_ttl(state, arg);
                 return 0;
         case ARGP_KEY_ARGS:
                 parse_create_operands(state, args);
@@ -186,11 +199,12 @@ int command_create(Ctl *ctl, int argc, char **argv) {
 typedef struct PublishArgs {
         uint64_t region;
         const char *path;
-        uint32_t flags;
+        struct shmd_publish_options options;
 } PublishArgs;
 
 static const struct argp_option publish_options[] = {
-        { "replace", OPTION_REPLACE, NULL, 0, "Take the name from a region that has it, atomically" },
+        { "replace", OPTION_REPLACE, NULL,       0, "Take the name from a region that has it, atomically" },
+        { "ttl",     OPTION_TTL,     "DURATION", 0, "Let the name end after so long: 10min, 12h" },
         { NULL },
 };
 
@@ -200,7 +214,10 @@ static error_t parse_publish(int key, char *arg, struct argp_state *state) {
 
         switch (key) {
         case OPTION_REPLACE:
-                args->flags |= SHMD_PUBLISH_REPLACE;
+                args->options.flags |= SHMD_PUBLISH_REPLACE;
+                return 0;
+        case OPTION_TTL:
+                args->options.ttl_ns = ctl_arg_ttl(state, arg);
                 return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &operands, 2, 2, 1);
@@ -228,14 +245,14 @@ const struct argp command_publish_argp = {
 };
 
 int command_publish(Ctl *ctl, int argc, char **argv) {
-        PublishArgs args = { 0 };
+        PublishArgs args = { .options = SHMD_PUBLISH_OPTIONS_INIT };
         int r;
 
         ctl_parse(ctl, &args, argc, argv);
         r = ctl_connect(ctl);
         if (r)
                 return r;
-        r = shmd_publish(ctl->client, args.region, args.path, args.flags, SHMD_TIMEOUT_DEFAULT);
+        r = shmd_publish(ctl->client, args.region, args.path, &args.options, SHMD_TIMEOUT_DEFAULT);
         if (r < 0)
                 return fail_call(ctl, args.path, r);
 

@@ -24,19 +24,23 @@
 enum {
         OPTION_REPLACE = 512,
         OPTION_RESERVE,
+        OPTION_FREEZE,
+        OPTION_TTL,
 };
 
 typedef struct PutArgs {
         const char *path;
         const char *file;       /* NULL: standard input */
         struct shmd_create_options options;
-        uint32_t flags;
+        struct shmd_publish_options publish;
 } PutArgs;
 
 static const struct argp_option put_options[] = {
-        { "replace", OPTION_REPLACE, NULL,   0, "Take the name from a region that has it, atomically" },
-        { "mode",    'm',            "MODE", 0, "Who may open it, octal (default 0600; no umask is applied)" },
-        { "reserve", OPTION_RESERVE, NULL,   0, "Allocate all its memory before the first byte is copied" },
+        { "replace", OPTION_REPLACE, NULL,       0, "Take the name from a region that has it, atomically" },
+        { "mode",    'm',            "MODE",     0, "Who may open it, octal (default 0600; no umask is applied)" },
+        { "reserve", OPTION_RESERVE, NULL,       0, "Allocate all its memory before the first byte is copied" },
+        { "freeze",  OPTION_FREEZE,  NULL,       0, "Freeze it before it gets its name: nobody can write to it" },
+        { "ttl",     OPTION_TTL,     "DURATION", 0, "Let the name end after so long: 10min, 12h" },
         { NULL },
 };
 
@@ -46,13 +50,19 @@ static error_t parse_put(int key, char *arg, struct argp_state *state) {
 
         switch (key) {
         case OPTION_REPLACE:
-                args->flags |= SHMD_PUBLISH_REPLACE;
+                args->publish.flags |= SHMD_PUBLISH_REPLACE;
                 return 0;
         case 'm':
                 args->options.mode = ctl_arg_mode(state, arg, 0777);
                 return 0;
         case OPTION_RESERVE:
                 args->options.flags |= SHMD_CREATE_RESERVE;
+                return 0;
+        case OPTION_FREEZE:
+                args->options.flags |= SHMD_CREATE_FREEZABLE;
+                return 0;
+        case OPTION_TTL:
+                args->publish.ttl_ns = ctl_arg_ttl(state, arg);
                 return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &operands, 1, 2, 2);
@@ -76,7 +86,7 @@ const struct argp command_put_argp = {
                "when it is complete. The region is exactly as long as the input.\v"
                "Examples:\n"
                "  shmdctl put /model/weights weights.bin --mode=0644\n"
-               "  curl -s https://example.org/map | shmdctl put /map --replace",
+               "  curl -s https://example.org/map | shmdctl put /map --replace --freeze --ttl=1h",
 };
 
 /* -- before anything is copied ------------------------------------------------------------ */
@@ -110,7 +120,7 @@ static int check_name(Ctl *ctl, const PutArgs *args) {
                 return fail_call(ctl, args->path, r);
         if (taken->node.kind == SHMD_NODE_DIRECTORY)
                 return fail_system(ctl, args->path, -EISDIR, NULL);
-        if (!(args->flags & SHMD_PUBLISH_REPLACE))
+        if (!(args->publish.flags & SHMD_PUBLISH_REPLACE))
                 return fail_system(ctl, args->path, -EEXIST, "--replace takes its place");
         return CTL_DONE;
 }
@@ -251,14 +261,17 @@ static int put(Ctl *ctl, PutArgs *args, int in, shmd_region **ret) {
         if (r)
                 return r;
 
-        r = shmd_publish(ctl->client, shmd_region_id(*ret), args->path, args->flags, SHMD_TIMEOUT_DEFAULT);
+        if (args->options.flags & SHMD_CREATE_FREEZABLE)
+                r = shmd_freeze(ctl->client, *ret, SHMD_FREEZE_IMMUTABLE, SHMD_TIMEOUT_DEFAULT);
+        if (r == 0)
+                r = shmd_publish(ctl->client, shmd_region_id(*ret), args->path, &args->publish, SHMD_TIMEOUT_DEFAULT);
         return r < 0 ? fail_call(ctl, args->path, r) : CTL_DONE;
 }
 
 int command_put(Ctl *ctl, int argc, char **argv) {
         CLEANUP_REGION shmd_region *region = NULL;
         CLEANUP(close_fdp) int file = -1;
-        PutArgs args = { .options = SHMD_CREATE_OPTIONS_INIT };
+        PutArgs args = { .options = SHMD_CREATE_OPTIONS_INIT, .publish = SHMD_PUBLISH_OPTIONS_INIT };
         char size[OUTPUT_NUMBER_MAX];
         int r;
 

@@ -128,7 +128,7 @@ static void add_pages(const Ctl *ctl, Table *table, const PagesTotals *totals) {
 static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_result *result,
                        const PagesTotals *totals) {
         const struct shmd_node *node = &result->node;
-        char text[NODE_TEXT_MAX];
+        char text[NODE_TEXT_MAX], duration[OUTPUT_NUMBER_MAX];
 
         row_number(table, "region", node->region);
         row_size(ctl, table, "size", node->size);
@@ -141,6 +141,8 @@ static void add_region(const Ctl *ctl, Table *table, const struct shmd_stat_resu
         row(table, "freezable", node->freezable ? "yes" : "no");
         row(table, "seals", node_seals(text, node->seals));
         row(table, "created", node_date(text, node));
+        if (node->ttl_ns)
+                row(table, "ends in", output_duration(duration, node->ttl_ns));
         row_number(table, "names", node->names);
         row_number(table, "grants", node->grants);
         row_number(table, "granted", node->granted);

@@ -67,6 +67,8 @@ int cat_region(Ctl *ctl, const char *name, shmd_region *region);
 /* For option parsers: the value, or a usage error that says what is wrong with the text. */
 uint64_t ctl_arg_size(struct argp_state *state, const char *text);
 uint64_t ctl_arg_duration(struct argp_state *state, const char *text);
+/* A time to live: a duration, or "never", which is 0. */
+uint64_t ctl_arg_ttl(struct argp_state *state, const char *text);
 uint64_t ctl_arg_number(struct argp_state *state, const char *text, uint64_t max);
 mode_t ctl_arg_mode(struct argp_state *state, const char *text, mode_t max);
 uid_t ctl_arg_user(struct argp_state *state, const char *text);
@@ -111,6 +113,8 @@ COMMAND_PROTOTYPE(map);
 COMMAND_PROTOTYPE(rm);
 COMMAND_PROTOTYPE(mv);
 COMMAND_PROTOTYPE(ln);
+COMMAND_PROTOTYPE(freeze);
+COMMAND_PROTOTYPE(expire);
 COMMAND_PROTOTYPE(mkdir);
 COMMAND_PROTOTYPE(rmdir);
 COMMAND_PROTOTYPE(chmod);

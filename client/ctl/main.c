@@ -34,6 +34,8 @@ const Command ctl_commands[] = {
         { "rm",      command_rm,      "Take the names of regions away",               &command_rm_argp },
         { "mv",      command_mv,      "Move names, or let two change places",         &command_mv_argp },
         { "ln",      command_ln,      "Give a region one more name",                  &command_ln_argp },
+        { "freeze",  command_freeze,  "Let a region be written no more",              &command_freeze_argp },
+        { "expire",  command_expire,  "Let a name end after a time",                  &command_expire_argp },
         { "mkdir",   command_mkdir,   "Make directories",                             &command_mkdir_argp },
         { "rmdir",   command_rmdir,   "Remove empty directories",                     &command_rmdir_argp },
         { "chmod",   command_chmod,   "Change who may do what",                       &command_chmod_argp },
@@ -162,6 +164,17 @@ uint64_t ctl_arg_duration(struct argp_state *state, const char *text) {
         if (parse_duration(text, &duration) < 0)
                 argp_error(state, "'%s' is no duration: write a number with ns, us, ms, s, min, h or d", text);
         return duration;
+}
+
+uint64_t ctl_arg_ttl(struct argp_state *state, const char *text) {
+        uint64_t ttl;
+
+        if (strcmp(text, "never") == 0)
+                return 0;
+        ttl = ctl_arg_duration(state, text);
+        if (ttl == 0 || ttl == UINT64_MAX)
+                argp_error(state, "'%s' is no time to live: write a duration, or never", text);
+        return ttl;
 }
 
 uint64_t ctl_arg_number(struct argp_state *state, const char *text, uint64_t max) {

@@ -25,7 +25,14 @@ const char *node_kind(const struct shmd_node *node) {
 }
 
 const char *node_lifetime(const struct shmd_node *node) {
-        return node->lifetime == SHMD_LIFETIME_SESSION ? "session" : "named";
+        switch (node->lifetime) {
+        case SHMD_LIFETIME_SESSION:
+                return "session";
+        case SHMD_LIFETIME_COUNTED:
+                return "counted";
+        default:
+                return "named";
+        }
 }
 
 const char *node_rights(uint32_t rights) {
@@ -106,6 +113,7 @@ static void set_region(json_t *o, const struct shmd_node *node) {
         output_set(o, "seals", seals_json(node->seals));
         output_set(o, "created", date_json(node));
         output_set(o, "created_ns", output_number(node->created_ns));
+        output_set(o, "ttl_ns", node->ttl_ns ? output_number(node->ttl_ns) : json_null());
         output_set(o, "names", output_number(node->names));
         output_set(o, "grants", output_number(node->grants));
         output_set(o, "granted", output_number(node->granted));

@@ -59,6 +59,9 @@ static const struct {
         SYMBOL(shmd_publish),
         SYMBOL(shmd_publish_start),
         SYMBOL(shmd_publish_finish),
+        SYMBOL(shmd_expire),
+        SYMBOL(shmd_expire_start),
+        SYMBOL(shmd_expire_finish),
         SYMBOL(shmd_freeze),
         SYMBOL(shmd_freeze_start),
         SYMBOL(shmd_freeze_finish),
@@ -177,6 +180,7 @@ static void check(int condition, const char *what) {
 /* An initializer gives the struct its size and the defaults that shmd.h names, and nothing else. */
 static void check_initializers(void) {
         struct shmd_create_options create = SHMD_CREATE_OPTIONS_INIT;
+        struct shmd_publish_options publish = SHMD_PUBLISH_OPTIONS_INIT;
         struct shmd_map_options map = SHMD_MAP_OPTIONS_INIT;
         struct shmd_ticket_options ticket = SHMD_TICKET_OPTIONS_INIT;
 
@@ -187,6 +191,11 @@ static void check_initializers(void) {
         CHECK(create.lifetime == SHMD_LIFETIME_NAMED);
         CHECK(create.huge_page_size == 0);
         CHECK(create.rights == SHMD_RIGHTS_READ_WRITE);
+        CHECK(create.ttl_ns == 0);
+
+        CHECK(publish.struct_size == sizeof(publish));
+        CHECK(publish.flags == 0);
+        CHECK(publish.ttl_ns == 0);
 
         CHECK(map.struct_size == sizeof(map));
         CHECK(map.flags == 0);
@@ -208,7 +217,7 @@ static void check_numbers(void) {
         CHECK(SHMD_TIMEOUT_NONE == UINT64_MAX);
         CHECK(SHMD_ERROR_NONE == 0 && SHMD_ERROR_INVALID == 1 && SHMD_ERROR_SHUTDOWN == 13);
         CHECK(SHMD_RIGHTS_NONE == 0 && SHMD_RIGHTS_READ_ONLY == 1 && SHMD_RIGHTS_READ_WRITE == 2);
-        CHECK(SHMD_LIFETIME_NAMED == 0 && SHMD_LIFETIME_SESSION == 1);
+        CHECK(SHMD_LIFETIME_NAMED == 0 && SHMD_LIFETIME_SESSION == 1 && SHMD_LIFETIME_COUNTED == 2);
         CHECK(SHMD_CREATE_OPEN == 1 && SHMD_CREATE_FREEZABLE == 2 && SHMD_CREATE_RESERVE == 4);
         CHECK(SHMD_FREEZE_IMMUTABLE == 0 && SHMD_FREEZE_SINGLE_WRITER == 1);
         CHECK(SHMD_BATCH_MAX == 128);

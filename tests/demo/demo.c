@@ -347,7 +347,7 @@ static void play_producer(int control, void *userdata) {
         (void)actor_await(control);
         r = copy_in(demo->file, address, demo->size / 2, demo->size);
         if (!r)
-                r = shmd_publish(client, shmd_region_id(region), NAME, 0, PATIENCE_NS);
+                r = shmd_publish(client, shmd_region_id(region), NAME, NULL, PATIENCE_NS);
         if (r)
                 give_up(control, client, "publishing", r);
         say(control, true, "producer copied the rest and published it as %s, mode 0640", NAME);

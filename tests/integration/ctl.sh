@@ -247,7 +247,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
@@ -266,7 +266,7 @@ test_usage() {
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done
-        for command in create put publish cat ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df ping stats metrics top doctor help; do
+        for command in create put publish cat ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df ping stats metrics top doctor help; do
                 run_as "$me" "$command" --help
                 says "$command --help has examples" "^  .*shmdctl $command"
         done
@@ -679,6 +679,69 @@ test_progress() {
         in_terminal "stty cols 30; shmdctl --socket=$socket cat /bar >/dev/null"
         check 'a narrow terminal gets what fits' eval 'tr "\r" "\n" <"$out" | grep -q "100% 1.0G/1.0G"'
         as "$me" shmdctl --socket="$socket" rm /bar /short
+        check 'all of it is given back' eventually uses_bytes "$me" 0
+}
+
+# -- regions that are written no more, names that end ----------------------------------------------
+
+test_freeze() {
+        printf 'for ever' >"$dir/file"
+        expect 'create --freezable' 0 create /frozen 8 --freezable --mode=0644
+        expect 'freeze' 0 freeze /frozen
+        json 'stat says so' '"write" in d["seals"] and "seal" in d["seals"]' stat /frozen
+        expect 'freeze once more is nothing' 0 freeze /frozen
+        json 'freeze --json' 'd["path"] == "/frozen" and d["frozen"] == "immutable"' freeze /frozen
+        expect 'freeze in the other way' 4 freeze --single-writer /frozen
+        complains 'says why not' 'frozen'
+        expect 'create --freezable, another' 0 create /single 8 --freezable
+        json 'freeze --single-writer' 'd["frozen"] == "single-writer"' freeze --single-writer /single
+        json 'is another seal' '"future-write" in d["seals"] and "seal" in d["seals"]' stat /single
+        expect 'create without --freezable' 0 create /plain 8
+        expect 'freeze of what is not freezable' 1 freeze /plain
+        complains 'says so' 'not made freezable'
+        expect 'freeze of nothing' 3 freeze /nothing
+        expect 'freeze without a name' 2 freeze
+        expect 'put --freeze' 0 put --freeze /put "$dir/file"
+        json 'what was put is frozen' '"write" in d["seals"] and "seal" in d["seals"]' stat /put
+        expect 'cat of it' 0 cat /put
+        check 'and whole' cmp -s "$out" "$dir/file"
+        expect 'put --freeze --replace from a pipe' 0 put --freeze --replace /put - <"$dir/file"
+        expect 'cat of that' 0 cat /put
+        check 'and whole as well' cmp -s "$out" "$dir/file"
+        expect 'rm of all' 0 rm /frozen /single /plain /put
+        check 'all of it is given back' eventually uses_bytes "$me" 0
+}
+
+is_missing() {
+        as "$me" shmdctl --socket="$socket" stat "$1" >/dev/null 2>&1
+        [ $? -eq 3 ]
+}
+
+test_ends() {
+        expect 'create --ttl' 0 create /soon 4K --ttl=1h
+        json 'stat tells what is left' '3590e9 < d["ttl_ns"] <= 3600e9' stat /soon
+        expect 'stat in words' 0 stat /soon
+        says 'as well' '^ *ends in +[0-9.]+(h|min)$'
+        json 'and ls' '3590e9 < d[0]["ttl_ns"] <= 3600e9' ls /soon
+        json 'expire never' 'd["path"] == "/soon" and d["ttl_ns"] is None' expire /soon never
+        json 'takes it back' 'd["ttl_ns"] is None' stat /soon
+        expect 'expire' 0 expire /soon 1ms
+        check 'the name is gone' eventually is_missing /soon
+        expect 'expire of what is gone' 3 expire /soon 1h
+        expect 'expire of a directory' 1 expire / 1h
+        expect 'expire needs a duration' 2 expire /soon later
+        expect 'expire needs more than nothing' 2 expire /soon 0s
+        expect 'expire needs two operands' 2 expire /soon
+        printf 'x' >"$dir/file"
+        expect 'put --ttl' 0 put /put "$dir/file" --ttl=50ms
+        check 'ends' eventually is_missing /put
+        expect 'create - --ttl makes no sense' 2 create - 4K --hold --ttl=1s
+        expect 'create --lifetime=counted needs --hold' 2 create /counted 4K --lifetime=counted
+        complains 'and says why' 'only holder'
+        hold_as "$me" create /counted 4K --lifetime=counted
+        json 'its lifetime is told' 'd["lifetime"] == "counted"' stat /counted
+        release
+        check 'it goes with its holder' eventually is_missing /counted
         check 'all of it is given back' eventually uses_bytes "$me" 0
 }
 
@@ -1589,6 +1652,8 @@ test_create
 test_put
 test_put_interrupted
 test_progress
+test_freeze
+test_ends
 test_names
 test_move
 test_acl

@@ -79,7 +79,7 @@ static int produce(void *socket) {
         EXPECT(client, shmd_map(region, NULL, &address, &length));
         memcpy(address, TEXT, sizeof(TEXT));
         EXPECT(client, shmd_unmap(address, length));
-        EXPECT(client, shmd_publish(client, shmd_region_id(region), "/greeting", 0, PATIENCE));
+        EXPECT(client, shmd_publish(client, shmd_region_id(region), "/greeting", NULL, PATIENCE));
         shmd_region_free(region);
         shmd_close(client);
         return 0;
@@ -282,6 +282,7 @@ static void free_results(void) {
 
 static int do_everything_at_once(void *socket) {
         struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
+        struct shmd_publish_options publish = SHMD_PUBLISH_OPTIONS_INIT;
         shmd *client = connect_to(socket);
         Pipeline p = { 0 };
         uint64_t region;
@@ -294,8 +295,8 @@ static int do_everything_at_once(void *socket) {
 
         p.n = 0;
         region = shmd_region_id(p.batch[0]);
-        EXPECT(client, shmd_publish_start(client, region, "/a/r", SHMD_PUBLISH_REPLACE, PATIENCE, on_publish, &p,
-                                          NULL));
+        publish.flags = SHMD_PUBLISH_REPLACE;
+        EXPECT(client, shmd_publish_start(client, region, "/a/r", &publish, PATIENCE, on_publish, &p, NULL));
         EXPECT(client, shmd_unlink_start(client, "/a/r", PATIENCE, on_unlink, &p, NULL));
         EXPECT(client, shmd_rmdir_start(client, "/a", PATIENCE, on_rmdir, &p, NULL));
         process(client, &p, 3);

@@ -44,6 +44,7 @@ static void dispatch(shmd *client, int started) {
 static void script_done(Peer *peer) {
         for (unsigned int i = 0; i < ROUNDS; ++i) {
                 const Shmd__Publish *publish;
+                const Shmd__Ttl *ttl;
                 const Shmd__Link *link;
                 const Shmd__Rename *rename;
                 const Shmd__Mkdir *mkdir;
@@ -53,6 +54,10 @@ static void script_done(Peer *peer) {
 
                 publish = peer_expect(peer, MESSAGE_PUBLISH);
                 REQUIRE(publish->region == UINT64_MAX && is(&publish->path, "/p") && publish->flags == 1);
+                REQUIRE(publish->ttl_ns == 9 * SECOND);
+                peer_done(peer);
+                ttl = peer_expect(peer, MESSAGE_TTL);
+                REQUIRE(is(&ttl->path, "/e") && ttl->ttl_ns == UINT64_MAX);
                 peer_done(peer);
                 link = peer_expect(peer, MESSAGE_LINK);
                 REQUIRE(is(&link->path, "/l") && is(&link->to, "/l/2"));
@@ -88,6 +93,7 @@ static void script_done(Peer *peer) {
 }
 
 FINISH(finish_publish, shmd_publish_finish(call));
+FINISH(finish_expire, shmd_expire_finish(call));
 FINISH(finish_link, shmd_link_finish(call));
 FINISH(finish_rename, shmd_rename_finish(call));
 FINISH(finish_mkdir, shmd_mkdir_finish(call));
@@ -97,9 +103,13 @@ FINISH(finish_chmod, shmd_chmod_finish(call));
 FINISH(finish_chown, shmd_chown_finish(call));
 
 TEST(client_ops, requests_without_an_answer_but_yes) {
+        struct shmd_publish_options options = SHMD_PUBLISH_OPTIONS_INIT;
         shmd *client = peer_start_and_connect(script_done);
 
-        cr_assert_eq(shmd_publish(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0), 0);
+        options.flags = SHMD_PUBLISH_REPLACE;
+        options.ttl_ns = 9 * SECOND;
+        cr_assert_eq(shmd_publish(client, UINT64_MAX, "/p", &options, 0), 0);
+        cr_assert_eq(shmd_expire(client, "/e", UINT64_MAX, 0), 0);
         cr_assert_eq(shmd_link(client, "/l", "/l/2", 0), 0);
         cr_assert_eq(shmd_rename(client, "/old", "/new", SHMD_RENAME_EXCHANGE, 0), 0);
         cr_assert_eq(shmd_mkdir(client, "/m", 01755, 0), 0);
@@ -108,8 +118,8 @@ TEST(client_ops, requests_without_an_answer_but_yes) {
         cr_assert_eq(shmd_chmod(client, "/c", 0640, 0), 0);
         cr_assert_eq(shmd_chown(client, "/o", 5, 0, 0), 0);
 
-        dispatch(client, shmd_publish_start(client, UINT64_MAX, "/p", SHMD_PUBLISH_REPLACE, 0, finish_publish, NULL,
-                                            NULL));
+        dispatch(client, shmd_publish_start(client, UINT64_MAX, "/p", &options, 0, finish_publish, NULL, NULL));
+        dispatch(client, shmd_expire_start(client, "/e", UINT64_MAX, 0, finish_expire, NULL, NULL));
         dispatch(client, shmd_link_start(client, "/l", "/l/2", 0, finish_link, NULL, NULL));
         dispatch(client, shmd_rename_start(client, "/old", "/new", SHMD_RENAME_EXCHANGE, 0, finish_rename, NULL, NULL));
         dispatch(client, shmd_mkdir_start(client, "/m", 01755, 0, finish_mkdir, NULL, NULL));
@@ -442,6 +452,7 @@ static const Shmd__Node region_node = {
         .path = { 5, (uint8_t *)"/a/b\0" }, .kind = SHMD_NODE_REGION, .uid = 1, .gid = 2, .mode = 0640, .region = 3,
         .size = 5000, .charge = 8192, .lifetime = 1, .huge_page_size = 21, .freezable = true, .seals = 6,
         .created_ns = 7, .grants = 8, .names = 9, .granted = 10, .allocated = 11, .bell = 12,
+        .ttl_ns = 13,
 };
 static const Shmd__Node directory_node = {
         .base = PROTOBUF_C_MESSAGE_INIT(&shmd__node__descriptor),
@@ -467,6 +478,7 @@ static void check_region_node(const struct shmd_node *node) {
         cr_assert_eq(node->granted, 10);
         cr_assert_eq(node->allocated, 11);
         cr_assert_eq(node->bell, 12);
+        cr_assert_eq(node->ttl_ns, 13);
 }
 
 static void check_directory_node(const struct shmd_node *node) {

@@ -138,7 +138,8 @@ TEST(client_refusal, a_bad_name_never_leaves_the_process) {
         expect_refused_here(client, shmd_create(client, "a", &options, regions, 0), "a");
         expect_refused_here(client, shmd_open(client, "//", 1, regions, 0), "//");
         expect_refused_here(client, shmd_open(client, NULL, 1, regions, 0), "");
-        expect_refused_here(client, shmd_publish(client, 1, "", 0, 0), "");
+        expect_refused_here(client, shmd_publish(client, 1, "", NULL, 0), "");
+        expect_refused_here(client, shmd_expire(client, "//e", 1, 0), "//e");
         expect_refused_here(client, shmd_link(client, "b", "/good", 0), "b");
         expect_refused_here(client, shmd_link(client, "/good", "/.", 0), "/.");
         expect_refused_here(client, shmd_rename(client, "/a//b", "/good", 0, 0), "/a//b");

@@ -5,9 +5,10 @@ _shmdctl_options() {
         local global='--socket= --json --bytes --timeout= --quiet --help --usage --version'
 
         case $1 in
-        create)  echo "--mode= --exclusive --open --lifetime= --huge= --freezable --reserve --hold $global" ;;
-        put)     echo "--replace --mode= --reserve $global" ;;
-        publish) echo "--replace $global" ;;
+        create)  echo "--mode= --exclusive --open --lifetime= --huge= --freezable --reserve --ttl= --hold $global" ;;
+        put)     echo "--replace --mode= --reserve --freeze --ttl= $global" ;;
+        publish) echo "--replace --ttl= $global" ;;
+        freeze)  echo "--single-writer $global" ;;
         ticket)  echo "--id= --write --uses= --ttl= --user= $global" ;;
         redeem)  echo "--hold $global" ;;
         tickets) echo "--id= $global" ;;
@@ -53,7 +54,7 @@ _shmdctl_words() {
 _shmdctl_value() {
         case $1 in
         --socket)                _shmdctl_files "$2" ;;
-        --lifetime)              _shmdctl_words 'named session' "$2" ;;
+        --lifetime)              _shmdctl_words 'named session counted' "$2" ;;
         --huge)                  _shmdctl_words '2M 1G' "$2" ;;
         --as)                    _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --user | -u)             _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
@@ -84,6 +85,8 @@ _shmdctl_operand() {
         create,0 | put,0 | cat,0 | ls,0)   _shmdctl_names "$3" ;;
         ticket,0 | tickets,0 | revoke,0)   _shmdctl_names "$3" ;;
         mv,[01] | ln,[01])                 _shmdctl_names "$3" ;;
+        freeze,0 | expire,0)               _shmdctl_names "$3" ;;
+        expire,1)                          _shmdctl_words '10min 1h 12h never' "$3" ;;
         stat,0 | holders,0 | map,0)         _shmdctl_names "$3" ;;
         bell,0)                            _shmdctl_words 'ring wait' "$3" ;;
         bell,1)                            _shmdctl_names "$3" ;;
@@ -93,7 +96,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i

@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -47,6 +47,8 @@ complete -c shmdctl -n $none -a map -d 'Draw which pages of a region are where'
 complete -c shmdctl -n $none -a rm -d 'Take the names of regions away'
 complete -c shmdctl -n $none -a mv -d 'Move names, or let two change places'
 complete -c shmdctl -n $none -a ln -d 'Give a region one more name'
+complete -c shmdctl -n $none -a freeze -d 'Let a region be written no more'
+complete -c shmdctl -n $none -a expire -d 'Let a name end after a time'
 complete -c shmdctl -n $none -a mkdir -d 'Make directories'
 complete -c shmdctl -n $none -a rmdir -d 'Remove empty directories'
 complete -c shmdctl -n $none -a chmod -d 'Change who may do what'
@@ -65,7 +67,7 @@ complete -c shmdctl -n $none -a doctor -d 'Look for what is wrong, and say what 
 complete -c shmdctl -n $none -a version -d 'Show versions of tool, library and broker'
 complete -c shmdctl -n $none -a help -d 'Show help'
 
-complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln mkdir rmdir chmod chown acl why wait watch' \
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish cat ticket tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch' \
     -a '(__shmdctl_names)'
 complete -c shmdctl -n '__fish_seen_subcommand_from help' -a "$commands"
 complete -c shmdctl -n '__fish_seen_subcommand_from chown' -a '(__fish_complete_users)'
@@ -75,9 +77,13 @@ complete -c shmdctl -n '__fish_seen_subcommand_from put redeem' -F
 complete -c shmdctl -n '__fish_seen_subcommand_from create put mkdir' -s m -l mode -x -a $modes -d 'Mode, octal'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l exclusive -d 'Fail if the name is taken'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l open -d 'Open what has the name'
-complete -c shmdctl -n '__fish_seen_subcommand_from create' -l lifetime -x -a 'named session' -d 'How long it lives'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l lifetime -x -a 'named session counted' -d 'How long it lives'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l huge -x -a '2M 1G' -d 'Size of huge pages'
-complete -c shmdctl -n '__fish_seen_subcommand_from create' -l freezable -d 'Allow that seals are added later'
+complete -c shmdctl -n '__fish_seen_subcommand_from create' -l freezable -d 'Let it be frozen later'
+complete -c shmdctl -n '__fish_seen_subcommand_from create put publish' -l ttl -x -a '10min 1h 12h' -d 'Let its name end after so long'
+complete -c shmdctl -n '__fish_seen_subcommand_from expire' -a '10min 1h 12h never'
+complete -c shmdctl -n '__fish_seen_subcommand_from put' -l freeze -d 'Freeze it before it gets its name'
+complete -c shmdctl -n '__fish_seen_subcommand_from freeze' -l single-writer -d 'Who has it mapped for writing writes on'
 complete -c shmdctl -n '__fish_seen_subcommand_from create put' -l reserve -d 'Allocate all its memory first'
 complete -c shmdctl -n '__fish_seen_subcommand_from create' -l hold -d 'Keep it until killed'
 complete -c shmdctl -n '__fish_seen_subcommand_from put publish' -l replace -d 'Take the name from a region that has it'
