@@ -1329,7 +1329,7 @@ test_bell() {
         json 'three times' 'd["count"] == 4' bell ring /bell --count=3
         json 'stat knows its page' 'd["doorbell"] > d["region"]' stat /bell
         expect 'so does stat in words' 0 stat /bell
-        says 'by its number' '^doorbell +[0-9]+$'
+        says 'by its number' '^ *doorbell [0-9]+$'
         expect 'bell wait has a deadline' 124 bell wait /bell --timeout=100ms
         shmdctl --socket="$socket" bell wait /bell --count=2 >"$dir/waited" 2>&1 &
         held=$!
