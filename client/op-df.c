@@ -9,6 +9,7 @@
 static void usage_decode(const Shmd__AccountUse *account, struct shmd_usage *ret) {
         ret->uid = account->uid;
         ret->granted = account->granted;
+        ret->group = account->group;
         for (size_t i = 0; i < account->n_slots; ++i) {
                 const Shmd__SlotUse *use = account->slots[i];
 
@@ -16,6 +17,7 @@ static void usage_decode(const Shmd__AccountUse *account, struct shmd_usage *ret
                         continue;
                 ret->limit[use->slot] = use->limit;
                 ret->used[use->slot] = use->used;
+                ret->rule[use->slot] = use->rule;
         }
 }
 

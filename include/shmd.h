@@ -897,12 +897,24 @@ enum {
         SHMD_DF_ACCOUNTS  = 3,          /* every account; administrators only */
 };
 
+/* Which rule gave a user a limit, shmd-policy(5). */
+enum {
+        SHMD_RULE_NONE           = 0,   /* not told */
+        SHMD_RULE_ACCOUNT        = 1,   /* the configuration, for everybody */
+        SHMD_RULE_ACCOUNT_USER   = 2,   /* ... for this user */
+        SHMD_RULE_POLICY_ACCOUNT = 3,   /* the policy, for everybody */
+        SHMD_RULE_POLICY_GROUP   = 4,   /* ... for the group `group` */
+        SHMD_RULE_POLICY_USER    = 5,   /* ... for this user */
+};
+
 /* Slots an entry does not have are 0/0. A limit of UINT64_MAX is none. */
 struct shmd_usage {
         uid_t uid;                      /* SHMD_DF_ACCOUNT, SHMD_DF_ACCOUNTS */
         uint64_t limit[SHMD_SLOT_MAX + 1];      /* by SHMD_SLOT_*; [0] is not used */
         uint64_t used[SHMD_SLOT_MAX + 1];
         uint64_t granted;               /* grants since the account was made, the ended ones too */
+        uint32_t rule[SHMD_SLOT_MAX + 1];       /* SHMD_RULE_*, for SHMD_DF_ACCOUNT and SHMD_DF_ACCOUNTS */
+        gid_t group;
 };
 
 /* One block, owned by the caller, ended by shmd_df_free(). SHMD_DF_ACCOUNTS is paged: while more

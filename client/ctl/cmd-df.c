@@ -12,11 +12,13 @@
 enum {
         OPTION_ACCOUNTS = 512,
         OPTION_TOTAL,
+        OPTION_RULES,
 };
 
 typedef struct DfArgs {
         uint32_t scope;
         bool scoped;            /* an option said which */
+        bool rules;
         uid_t uid;
         const char *path;
 } DfArgs;
@@ -26,6 +28,7 @@ static const struct argp_option df_options[] = {
         { "user",      'u',             "USER", 0, "The account of another user; administrators" },
         { "accounts",  OPTION_ACCOUNTS, NULL,   0, "Every account; administrators" },
         { "total",     OPTION_TOTAL,    NULL,   0, "All accounts together" },
+        { "rules",     OPTION_RULES,    NULL,   0, "Also show which rule gives a user each limit" },
         { NULL },
 };
 
@@ -55,8 +58,15 @@ static error_t parse_df(int key, char *arg, struct argp_state *state) {
         case OPTION_TOTAL:
                 set_scope(state, args, SHMD_DF_TOTAL);
                 return 0;
+        case OPTION_RULES:
+                args->rules = true;
+                return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &none, 0, 0, 0);
+                return 0;
+        case ARGP_KEY_END:
+                if (args->rules && (args->scope == SHMD_DF_DIRECTORY || args->scope == SHMD_DF_TOTAL))
+                        argp_error(state, "--rules is about the accounts of users");
                 return 0;
         default:
                 return ARGP_ERR_UNKNOWN;
@@ -73,12 +83,14 @@ const struct argp command_df_argp = {
                "Examples:\n"
                "  shmdctl df\n"
                "  shmdctl df --accounts --json\n"
+               "  shmdctl df --user=alice --rules\n"
                "  shmdctl df --directory=/camera --bytes",
 };
 
 typedef struct Df {
         const Ctl *ctl;
         uint32_t scope;
+        bool rules;
         Table table;
         json_t *json;           /* with --json: an array, instead of the table */
 } Df;
@@ -122,9 +134,34 @@ static void add_percent(Df *df, uint64_t limit, uint64_t used) {
         table_add(&df->table, text);
 }
 
+#define RULE_MAX (OUTPUT_USER_MAX + 32)
+
+/* A rule, as the section of its file. */
+static const char *rule_text(char text[static RULE_MAX], const struct shmd_usage *usage, uint32_t slot) {
+        char name[OUTPUT_USER_MAX];
+
+        switch (usage->rule[slot]) {
+        case SHMD_RULE_ACCOUNT:
+                return "shmd.conf [account]";
+        case SHMD_RULE_ACCOUNT_USER:
+                (void)snprintf(text, RULE_MAX, "shmd.conf [account %s]", output_user(name, usage->uid));
+                return text;
+        case SHMD_RULE_POLICY_ACCOUNT:
+                return "policy [account]";
+        case SHMD_RULE_POLICY_GROUP:
+                (void)snprintf(text, RULE_MAX, "policy [group %s]", output_group(name, usage->group));
+                return text;
+        case SHMD_RULE_POLICY_USER:
+                (void)snprintf(text, RULE_MAX, "policy [user %s]", output_user(name, usage->uid));
+                return text;
+        default:
+                return "-";
+        }
+}
+
 static void add_slot(Df *df, const struct shmd_usage *usage, uint32_t slot) {
         uint64_t limit = usage->limit[slot], used = usage->used[slot];
-        char name[OUTPUT_USER_MAX];
+        char name[OUTPUT_USER_MAX], rule[RULE_MAX];
 
         if (is_account(df))
                 table_add(&df->table, output_user(name, usage->uid));
@@ -133,10 +170,12 @@ static void add_slot(Df *df, const struct shmd_usage *usage, uint32_t slot) {
         add_amount(df, slot, used);
         add_amount(df, slot, limit == UINT64_MAX ? UINT64_MAX : usage_left(limit, used));
         add_percent(df, limit, used);
+        if (df->rules)
+                table_add(&df->table, rule_text(rule, usage, slot));
 }
 
 static json_t *usage_json(const Df *df, const struct shmd_usage *usage) {
-        char name[OUTPUT_USER_MAX];
+        char name[OUTPUT_USER_MAX], rule[RULE_MAX];
         json_t *o = json_object(), *slots = json_object();
 
         if (is_account(df)) {
@@ -153,6 +192,8 @@ static json_t *usage_json(const Df *df, const struct shmd_usage *usage) {
                 output_set(s, "limit", output_limit(limit));
                 output_set(s, "used", output_number(used));
                 output_set(s, "left", limit == UINT64_MAX ? json_null() : output_number(usage_left(limit, used)));
+                if (df->rules)
+                        output_set(s, "rule", output_string(rule_text(rule, usage, slot)));
                 output_set(slots, shmd_slot_name(slot), s);
         }
         output_set(o, "slots", slots);
@@ -179,6 +220,8 @@ static void add_titles(Df *df) {
                 table_add(&df->table, "USER");
         for (size_t i = 0; i < sizeof(titles) / sizeof(*titles); ++i)
                 table_add(&df->table, titles[i]);
+        if (df->rules)
+                table_add(&df->table, "RULE");
 }
 
 static int collect(Ctl *ctl, const DfArgs *args, Df *df) {
@@ -203,7 +246,8 @@ int command_df(Ctl *ctl, int argc, char **argv) {
 
         ctl_parse(ctl, &args, argc, argv);
         df.scope = args.scope;
-        df.table.align = is_account(&df) ? "llrrrr" : "lrrrr";
+        df.rules = args.rules;
+        df.table.align = is_account(&df) ? (df.rules ? "llrrrrl" : "llrrrr") : "lrrrr";
         df.json = ctl->json ? json_array() : NULL;
         r = ctl_connect(ctl);
         if (r)

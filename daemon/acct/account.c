@@ -85,42 +85,52 @@ static const Limits *rule_of_group(const Rules *rules, gid_t gid) {
         return rules && rank < rules->n_groups ? &rules->groups[rank].limits : NULL;
 }
 
-/* Each slot has the first of these that names it. */
-static void choose(const Limits *const *order, size_t n, uint64_t ret[_ACCOUNT_SLOT_N]) {
+typedef struct Candidate {
+        const Limits *limits;   /* NULL: there is no such rule */
+        AccountRule rule;
+} Candidate;
+
+/* Each slot has the first of these that names it. ret_rules may be NULL. */
+static void choose(const Candidate *order, size_t n, uint64_t ret[_ACCOUNT_SLOT_N],
+                   AccountRule ret_rules[_ACCOUNT_SLOT_N]) {
         for (size_t slot = 0; slot < _ACCOUNT_SLOT_N; ++slot) {
                 size_t i = 0;
 
-                while (!order[i] || !(order[i]->slots & (UINT32_C(1) << slot)))
+                while (!order[i].limits || !(order[i].limits->slots & (UINT32_C(1) << slot)))
                         ASSERT(++i < n);
-                ret[slot] = order[i]->max[slot];
+                ret[slot] = order[i].limits->max[slot];
+                if (ret_rules)
+                        ret_rules[slot] = order[i].rule;
         }
 }
 
 /* The order of the rules for a user: those for its uid, then the first for a group it is in, then
  * those for everybody; at each step the policy before the configuration, which knows no groups. */
-static void limits_of(const Accounts *accounts, uid_t uid, gid_t group, uint64_t ret[_ACCOUNT_SLOT_N]) {
+static void limits_of(const Accounts *accounts, uid_t uid, gid_t group, uint64_t ret[_ACCOUNT_SLOT_N],
+                      AccountRule ret_rules[_ACCOUNT_SLOT_N]) {
         const Rules *policy = accounts->policy, *base = accounts->base;
-        const Limits *order[] = {
-                rule_of_user(policy, uid),
-                rule_of_user(base, uid),
-                rule_of_group(policy, group),
-                policy ? &policy->everybody : NULL,
-                &base->everybody,
+        const Candidate order[] = {
+                { rule_of_user(policy, uid), ACCOUNT_RULE_POLICY_USER },
+                { rule_of_user(base, uid), ACCOUNT_RULE_BASE_USER },
+                { rule_of_group(policy, group), ACCOUNT_RULE_POLICY_GROUP },
+                { policy ? &policy->everybody : NULL, ACCOUNT_RULE_POLICY },
+                { &base->everybody, ACCOUNT_RULE_BASE },
         };
 
-        choose(order, sizeof(order) / sizeof(order[0]), ret);
+        choose(order, sizeof(order) / sizeof(order[0]), ret, ret_rules);
 }
 
-void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N]) {
+void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N],
+                        AccountRule ret_rules[_ACCOUNT_SLOT_N]) {
         const Account *account = accounts_find_user(accounts, uid);
 
-        limits_of(accounts, uid, account ? account->group : NO_GROUP, ret);
+        limits_of(accounts, uid, account ? account->group : NO_GROUP, ret, ret_rules);
 }
 
 bool account_settle(Account *account) {
         uint64_t max[_ACCOUNT_SLOT_N];
 
-        limits_of(account->accounts, account->uid, account->group, max);
+        limits_of(account->accounts, account->uid, account->group, max, NULL);
         if (!memcmp(max, account->max, sizeof(max)))
                 return false;
         memcpy(account->max, max, sizeof(max));
@@ -129,10 +139,13 @@ bool account_settle(Account *account) {
 }
 
 void accounts_set_policy(Accounts *accounts, const Rules *policy) {
-        const Limits *order[] = { policy ? &policy->global : NULL, &accounts->base->global };
+        const Candidate order[] = {
+                { policy ? &policy->global : NULL, ACCOUNT_RULE_POLICY },
+                { &accounts->base->global, ACCOUNT_RULE_BASE },
+        };
 
         accounts->policy = policy;
-        choose(order, 2, accounts->pool.max);
+        choose(order, 2, accounts->pool.max, NULL);
 }
 
 uint32_t accounts_settle(Accounts *accounts, void (*fn)(uid_t uid, void *userdata), void *userdata) {
@@ -201,7 +214,7 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret) {
         account_init(account, ACCOUNT_USER, &accounts->pool);
         account->accounts = accounts;
         account->uid = uid;
-        limits_of(accounts, uid, NO_GROUP, account->max);
+        limits_of(accounts, uid, NO_GROUP, account->max, NULL);
         (void)RB_INSERT(AccountTree, &accounts->users, account);
         ++accounts->n_users;
 

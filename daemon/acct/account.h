@@ -138,6 +138,16 @@ typedef struct GroupLimits {
         Limits limits;
 } GroupLimits;
 
+/* Where a limit comes from, the weakest first. */
+typedef enum AccountRule {
+        ACCOUNT_RULE_NONE,
+        ACCOUNT_RULE_BASE,              /* the base's, for everybody */
+        ACCOUNT_RULE_BASE_USER,
+        ACCOUNT_RULE_POLICY,            /* the policy's, for everybody */
+        ACCOUNT_RULE_POLICY_GROUP,
+        ACCOUNT_RULE_POLICY_USER,
+} AccountRule;
+
 /* There are two sets of rules: the base, from the configuration, names every slot of `global` and
  * `everybody`; a policy lies over it and is swapped as a whole. */
 typedef struct Rules {
@@ -172,8 +182,10 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret);
 Account *accounts_find_user(Accounts *accounts, uid_t uid);
 Account *accounts_next_user(Accounts *accounts, uid_t at_least);
 Voice *accounts_voice(Accounts *accounts, uid_t uid);
-/* The limits a uid has, or, without an account, would have as far as its number tells. */
-void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N]);
+/* The limits a uid has, or, without an account, would have as far as its number tells; and (may be
+ * NULL) which rules say so. */
+void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N],
+                        AccountRule ret_rules[_ACCOUNT_SLOT_N]);
 
 /* Puts a policy (borrowed; NULL: none) over the base, in the place of the one before. Only the pool
  * changes at once: of the users' accounts, account_forget_groups(), account_meet_groups() and

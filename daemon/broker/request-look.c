@@ -352,6 +352,19 @@ static void describe_usage(Usage *usage, const uint64_t *max, const Account *acc
         }
 }
 
+/* Which rules gave a user its limits. */
+static void describe_rules(Usage *usage, Accounts *accounts, const Account *account, uid_t uid) {
+        AccountRule rules[_ACCOUNT_SLOT_N];
+        uint64_t max[_ACCOUNT_SLOT_N];
+
+        accounts_limits_of(accounts, uid, max, rules);
+        for (unsigned int i = 0; i < _ACCOUNT_SLOT_N; ++i) {
+                usage->slots[i].rule = rules[i];
+                if (rules[i] == ACCOUNT_RULE_POLICY_GROUP)
+                        usage->use.group = account->group;
+        }
+}
+
 static int df_one(Request *request, const uint64_t *max, const Account *account, uid_t uid, unsigned int n_slots) {
         Shmd__DfReply reply = SHMD__DF_REPLY__INIT;
         Shmd__AccountUse *pointer;
@@ -367,15 +380,23 @@ static int df_one(Request *request, const uint64_t *max, const Account *account,
 static int df_account(Request *request, const Shmd__Df *df) {
         Accounts *accounts = &request->broker->accounts;
         uid_t uid = df->set_uid ? df->uid : request->peer->cred.uid;
+        Shmd__DfReply reply = SHMD__DF_REPLY__INIT;
         uint64_t max[_ACCOUNT_SLOT_N];
+        Shmd__AccountUse *pointer;
         const Account *account;
+        Usage usage;
 
         if (uid != request->peer->cred.uid && !request->peer->who.admin)
                 return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN, NULL, 0,
                                       "only an administrator may look at another user's account");
         account = accounts_find_user(accounts, uid);
-        accounts_limits_of(accounts, uid, max);
-        return df_one(request, max, account, uid, _ACCOUNT_SLOT_N);
+        accounts_limits_of(accounts, uid, max, NULL);
+        describe_usage(&usage, max, account, uid, _ACCOUNT_SLOT_N);
+        describe_rules(&usage, accounts, account, uid);
+        pointer = &usage.use;
+        reply.n_accounts = 1;
+        reply.accounts = &pointer;
+        return request_reply(request, &reply.base, NULL, 0);
 }
 
 /* Directories limit what is named below them: bytes and regions, the first two slots. */
@@ -412,6 +433,7 @@ static int df_accounts(Request *request, const Shmd__Df *df) {
                 size_t i = reply.n_accounts++;
 
                 describe_usage(&usages[i], account->max, account, account->uid, _ACCOUNT_SLOT_N);
+                describe_rules(&usages[i], &request->broker->accounts, account, account->uid);
                 pointers[i] = &usages[i].use;
                 account = accounts_next_user(&request->broker->accounts, account->uid + 1);
         }

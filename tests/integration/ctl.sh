@@ -1241,6 +1241,11 @@ test_reload() {
         says 'it says what it did' '^policy 2 is in force: 1 directory made, limits of 1 account changed$'
         expect 'df' 0 df
         says 'the limit is the policy'"'"'s' ' regions +4000 '
+        expect 'df --rules' 0 df --rules
+        says 'which is the rule' ' regions +4000 .* policy \[account\]$'
+        says 'for what it names' ' bytes .* shmd.conf \[account\]$'
+        json 'in JSON too' 'd["slots"]["regions"]["rule"] == "policy [account]" and "rule" in d["slots"]["peers"]' df --rules
+        expect 'df --rules of a directory' 2 df --rules --directory=/policy
         expect 'df of the directory' 0 df --bytes --directory=/policy
         says 'has its limit' '^bytes +1048576 +0 +1048576 '
         json 'reload --json' 'd == {"generation": 3, "directories": 0, "accounts": 0}' reload --policy-root="$dir"

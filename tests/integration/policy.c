@@ -97,6 +97,17 @@ static const char full_policy[] =
         "[directory /shared]\nmode = 1777\nbytes = 8192\nacl = u:64102:r-x\n"
         "[directory /shared/alice]\nowner = 64101\ngroup = 64500\nmode = 0750\ndefault-acl = g:64500:rw-\n";
 
+/* Where the limits of regions and bytes come from; everything else is the configuration's. */
+static void expect_rules(Client *client, uint32_t regions, uint32_t bytes) {
+        const Shmd__AccountUse *account;
+
+        client_expect_done(client, client_call(client, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNT)));
+        account = ((Shmd__DfReply *)client->reply)->accounts[0];
+        REQUIRE(account->slots[REGIONS_SLOT - 1]->rule == regions && account->slots[BYTES_SLOT - 1]->rule == bytes);
+        REQUIRE(account->slots[PEERS_SLOT - 1]->rule == SHMD__RULE__RULE_ACCOUNT);
+        REQUIRE(account->group == (bytes == SHMD__RULE__RULE_POLICY_GROUP ? GROUP : 0));
+}
+
 TEST(policy, what_the_files_say_holds_from_the_start) {
         static const gid_t groups[] = { 4, GROUP, 7 };
         Client *alice, *bob, *carol;
@@ -113,6 +124,9 @@ TEST(policy, what_the_files_say_holds_from_the_start) {
         REQUIRE(client_limit(carol, REGIONS_SLOT) == 40, "a primary group is one");
         REQUIRE(client_limit(carol, BYTES_SLOT) == 2 << 20);
         REQUIRE(client_limit(bob, PEERS_SLOT) == 256, "and the configuration for all else");
+        expect_rules(alice, SHMD__RULE__RULE_POLICY_USER, SHMD__RULE__RULE_POLICY_GROUP);
+        expect_rules(bob, SHMD__RULE__RULE_POLICY_ACCOUNT, SHMD__RULE__RULE_POLICY_ACCOUNT);
+        expect_rules(carol, SHMD__RULE__RULE_POLICY_GROUP, SHMD__RULE__RULE_POLICY_GROUP);
 
         client_expect_done(alice, call_create(alice, "/shared/alice/x", 4096, NULL));
         client_expect_error(bob, DENIED, SEARCH, call_open(bob, "/shared/alice/x", READ_ONLY, NULL));

@@ -286,9 +286,9 @@ TEST(account, an_exception_is_for_one_uid_whether_it_has_an_account_or_not) {
         cr_assert_eq(alice->max[ACCOUNT_BYTES], 100);
         cr_assert_eq(bob->max[ACCOUNT_BYTES], 7);
         cr_assert_eq(bob->max[ACCOUNT_REGIONS], 100, "what it does not name is as for everybody");
-        accounts_limits_of(&accounts, CAROL, max);
+        accounts_limits_of(&accounts, CAROL, max, NULL);
         cr_assert(max[ACCOUNT_BYTES] == UINT64_MAX && max[ACCOUNT_REGIONS] == 100);
-        accounts_limits_of(&accounts, 1, max);
+        accounts_limits_of(&accounts, 1, max, NULL);
         cr_assert_eq(max[ACCOUNT_BYTES], 100);
         (void)account_unref(alice);
         (void)account_unref(bob);
@@ -419,7 +419,7 @@ TEST(account, what_never_fits_is_told_apart_from_what_does_not_fit_now) {
 static uint64_t bytes_of(uid_t uid) {
         uint64_t max[_ACCOUNT_SLOT_N];
 
-        accounts_limits_of(&accounts, uid, max);
+        accounts_limits_of(&accounts, uid, max, NULL);
         return max[ACCOUNT_BYTES];
 }
 
@@ -442,6 +442,8 @@ TEST(account, each_slot_has_the_first_rule_that_names_it) {
                 .everybody = { BIT(PEERS) | BIT(WATCHES), { [ACCOUNT_PEERS] = 41, [ACCOUNT_WATCHES] = 42 } },
                 .users = users, .n_users = 1, .groups = groups, .n_groups = 1,
         };
+        AccountRule rules[_ACCOUNT_SLOT_N];
+        uint64_t max[_ACCOUNT_SLOT_N];
         Account *alice, *bob;
 
         begin_with(base_users, 1);
@@ -454,6 +456,11 @@ TEST(account, each_slot_has_the_first_rule_that_names_it) {
         cr_assert_eq(alice->max[ACCOUNT_PEERS], 33, "the policy for the group");
         cr_assert_eq(alice->max[ACCOUNT_WATCHES], 42, "the policy for everybody");
         cr_assert_eq(alice->max[ACCOUNT_PENDING], 100, "the configuration for everybody");
+        accounts_limits_of(&accounts, ALICE, max, rules);
+        cr_assert_arr_eq(max, alice->max, sizeof(max));
+        cr_assert(rules[ACCOUNT_REGIONS] == ACCOUNT_RULE_POLICY_USER && rules[ACCOUNT_BYTES] == ACCOUNT_RULE_BASE_USER);
+        cr_assert(rules[ACCOUNT_PEERS] == ACCOUNT_RULE_POLICY_GROUP && rules[ACCOUNT_WATCHES] == ACCOUNT_RULE_POLICY);
+        cr_assert_eq(rules[ACCOUNT_PENDING], ACCOUNT_RULE_BASE);
 
         bob = user(BOB);
         cr_assert(bob->max[ACCOUNT_BYTES] == 100 && bob->max[ACCOUNT_PEERS] == 41 && bob->max[ACCOUNT_WATCHES] == 42);

@@ -24,7 +24,7 @@ _shmdctl_options() {
         why)     echo "--as= --size= $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         reload)  echo "--daemon= --policy-root= $global" ;;
-        df)      echo "--directory= --user= --accounts --total $global" ;;
+        df)      echo "--directory= --user= --accounts --total --rules $global" ;;
         top)     echo "--delay= --iterations= --once --sort= --reverse $global" ;;
         doctor)  echo "--strict $global" ;;
         ping)    echo "--count= --interval= $global" ;;
