@@ -1602,6 +1602,7 @@ test_completion() {
         check 'bash completes names of the broker' [ "$(complete_bash cat /com)" = $'/complete\n/complete/region\\ one' ]
         check 'bash completes names after options' [ "$(complete_bash --json ls -l /complete/)" = '/complete/region\ one' ]
         check 'bash completes values of options' [ "$(complete_bash create /a 1 --lifetime = s)" = session ]
+        check 'bash completes what top sorts by' [ "$(complete_bash top --sort = r)" = rate ]
         check 'bash completes files where a file is meant' \
                 [ "$(complete_bash put /a "$dir/shmd.c")" = "$dir/shmd.conf" ]
         for command in $commands; do

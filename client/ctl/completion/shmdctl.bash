@@ -58,8 +58,10 @@ _shmdctl_value() {
         --huge)                  _shmdctl_words '2M 1G' "$2" ;;
         --as)                    _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
         --user | -u)             _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
-        --directory | -d)        _shmdctl_names "$2" ;;
-        --timeout | --interval | --ttl) _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
+        --directory)             _shmdctl_names "$2" ;;
+        -d)                      [[ $command == top ]] || _shmdctl_names "$2" ;;
+        --sort)                  _shmdctl_words 'allocated size grants rate user name' "$2" ;;
+        --timeout | --interval | --ttl | --delay) _shmdctl_words '500ms 1s 10s 1min' "$2" ;;
         --mode | -m)             [[ $command == acl ]] || _shmdctl_words '0600 0640 0644 0660 0666 0755 1777' "$2" ;;
         esac
 }
