@@ -146,16 +146,15 @@ static void change_scene(void) {
         static const uid_t uids[] = { 0, ALICE, BOB, CAROL };
         static const gid_t gids[] = { 0, STAFF, VIDEO, ALICE };
         static const char *const directories[N_DIRECTORIES] = { "/a", "/a/b", "/b", "/a/b/c" };
-        const char *path = any_path();
+        const char *path = any_path(), *made = directories[chance(N_DIRECTORIES)], *region = paths[4 + chance(7)];
 
-        (void)ask(root, MESSAGE_MKDIR, REQUEST(Mkdir, mkdir, .path = BYTES(directories[chance(N_DIRECTORIES)]),
-                                               .mode = 0755));
+        (void)ask(root, MESSAGE_MKDIR, REQUEST(Mkdir, mkdir, .path = BYTES(made), .mode = 0755));
         (void)ask(root, MESSAGE_CREATE,
-                  REQUEST(Create, create, .path = BYTES(paths[4 + chance(7)]), .size = chance(3) * PAGE, .mode = 0644,
+                  REQUEST(Create, create, .path = BYTES(region), .size = chance(3) * PAGE, .mode = 0644,
                           .flags = chance(2) ? SHMD__CREATE_FLAGS__CREATE_FREEZABLE : 0));
-        (void)ask(root, MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES(path), .set_uid = true,
-                                               .uid = uids[chance(4)],
-                                               .set_gid = true, .gid = gids[chance(4)]));
+        (void)ask(root, MESSAGE_CHOWN,
+                  REQUEST(Chown, chown, .path = BYTES(path), .set_uid = true, .uid = uids[chance(4)],
+                          .set_gid = true, .gid = gids[chance(4)]));
         change_acl(any_path());
         if (chance(4) == 0)
                 change_limits();
