@@ -1,6 +1,6 @@
 /* Clients of three users create, link, rename, open, map, fork, pass on and unlink as they please, and
- * in each round one process is killed at a random instant. After every hundred rounds the broker's books must say
- * what is true, as two sources have it that know nothing of the broker's own way to find out:
+ * in each round one process is killed at a random instant. After every hundred rounds the broker's
+ * books must say what is true, as two sources have it that know nothing of its own way to find out:
  *
  *   - a ledger of names, kept by the clients in memory they share with the test. A client writes
  *     "doubtful" before it asks for a change of a name and the outcome when it knows it. If it dies
@@ -10,11 +10,11 @@
  *     that nothing is in flight from the broker, and what they passed to each other and nobody has
  *     received yet is taken out of the sockets first.
  *
- * A region is charged if and only if it has a name or somebody has it. Its size says whose it is:
- * its pages modulo the number of users. So also those are known whose maker died before it could
- * say what it got. Then all are killed that have copies and no connection, when the broker has no
- * other reason any more to look around than what the kernel tells it, and it is compared again.
- * The seed repeats the choices, not the instants.
+ * A region is charged, and listed, if and only if it has a name or somebody has it; a counted one, only
+ * if somebody has it. Its size says whose it is: its pages modulo the number of users. So also those
+ * are known whose maker died before it could say what it got. Then all are killed that have copies
+ * and no connection, when the broker has no other reason any more to look around than what the
+ * kernel tells it, and it is compared again. The seed repeats the choices, not the instants.
  */
 
 #define TEST_TIMEOUT 1200
@@ -32,7 +32,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -63,7 +62,7 @@ typedef enum NameState {
 
 typedef struct Name {
         _Atomic int state;
-        bool session;
+        uint32_t lifetime;
         uint64_t inode;
         uint64_t size;
 } Name;
@@ -88,6 +87,7 @@ typedef struct Ledger {
 } Ledger;
 
 typedef struct Chaos {
+        pid_t test;
         Broker *broker;
         Client *admin;
         Ledger *ledger;
@@ -151,7 +151,7 @@ static void be_heir(Worker *worker) {
                 if (atomic_compare_exchange_strong(&worker->ledger->heirs[i], &none, getpid()))
                         break;
         }
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        test_end_with(worker->chaos->test);
         worker->client->fd = close_fd(worker->client->fd);
         for (size_t k = 0; k < WORKERS; ++k)
                 for (size_t end = 0; end < 2; ++end)
@@ -216,8 +216,8 @@ static uint64_t inode_of(int fd) {
         return st.st_ino;
 }
 
-static void name_is_there(Name *name, const Grant *grant, bool session) {
-        name->session = session;
+static void name_is_there(Name *name, const Grant *grant, uint32_t lifetime) {
+        name->lifetime = lifetime;
         name->inode = inode_of(grant->fd);
         name->size = grant->size;
         atomic_store(&name->state, THERE);
@@ -227,19 +227,18 @@ static void create_named(Worker *worker, uint64_t slot) {
         Name *name = name_of(worker, slot);
         Held *held = make_room(worker);
         Grant grant = GRANT_NULL;
-        bool session = any(worker, 4) == 0;
+        uint32_t lifetime = (uint32_t)any(worker, 3);
 
         atomic_store(&name->state, DOUBTFUL);
         if (refused(worker, call_create_with(worker->client,
                                              REQUEST(Create, create, .path = BYTES(path_of(worker->index, slot)),
                                                      .size = any_size(worker), .mode = 0666, .rights = READ_WRITE,
-                                                     .lifetime = session ? SHMD__LIFETIME__LIFETIME_SESSION :
-                                                                           SHMD__LIFETIME__LIFETIME_NAMED),
+                                                     .lifetime = lifetime),
                                              &grant))) {
                 atomic_store(&name->state, FREE);
                 return;
         }
-        name_is_there(name, &grant, session);
+        name_is_there(name, &grant, lifetime);
         held->fd = grant.fd;
         count(worker, CREATED);
 }
@@ -260,22 +259,26 @@ static void create_unnamed(Worker *worker, uint64_t slot) {
         client_expect_done(worker->client,
                            call_publish(worker->client, grant.region, path_of(worker->index, slot),
                                         SHMD__PUBLISH_FLAGS__PUBLISH_REPLACE));
-        name_is_there(name, &grant, false);
+        name_is_there(name, &grant, SHMD__LIFETIME__LIFETIME_NAMED);
         count(worker, REPLACED);
 }
 
 static void unlink_name(Worker *worker, uint64_t slot) {
         Name *name = name_of(worker, slot);
+        bool counted = name->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED;
+        uint32_t error;
 
         atomic_store(&name->state, DOUBTFUL);
-        client_expect_done(worker->client, call_unlink(worker->client, path_of(worker->index, slot)));
+        error = call_unlink(worker->client, path_of(worker->index, slot));
+        REQUIRE(error == 0 || (counted && error == SHMD__ERROR__ERROR_NOT_FOUND), "%s",
+                client_describe(worker->client));
         atomic_store(&name->state, FREE);
         count(worker, UNLINKED);
 }
 
 /* What one name leads to the other leads to as well, or instead. */
 static void copy_name(Name *to, const Name *from) {
-        to->session = from->session;
+        to->lifetime = from->lifetime;
         to->inode = from->inode;
         to->size = from->size;
         atomic_store(&to->state, THERE);
@@ -313,9 +316,12 @@ static void rename_name(Worker *worker, uint64_t slot, uint64_t other) {
                                         REQUEST(Rename, rename, .path = BYTES(path),
                                                 .to = BYTES(path_of(worker->index, other)),
                                                 .flags = exchange ? SHMD__RENAME_FLAGS__RENAME_EXCHANGE : 0)))) {
-                /* Taken by what a dead predecessor's session leaves in a moment. */
+                /* Taken by what a dead predecessor's session leaves in a moment, or gone by itself. */
                 copy_name(from, &old_from);
-                atomic_store(&to->state, FREE);
+                if (exchange)
+                        copy_name(to, &old_to);
+                else
+                        atomic_store(&to->state, FREE);
                 return;
         }
         copy_name(to, &old_from);
@@ -425,7 +431,7 @@ static void be_worker(Chaos *chaos, int index, uint64_t seed) {
                 worker.held[i] = (Held){ .fd = -1 };
         worker.client = client_connect_as(chaos->broker, uid, uid);
         test_become(uid, uid);
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        test_end_with(chaos->test);
         for (;;) {
                 if (atomic_load(&worker.ledger->still))
                         stand_still(&worker);
@@ -462,7 +468,7 @@ static void end_sessions(Chaos *chaos, int index) {
         for (uint64_t slot = 0; slot < NAMES; ++slot) {
                 Name *name = &chaos->ledger->names[index][slot];
 
-                if (atomic_load(&name->state) == THERE && name->session)
+                if (atomic_load(&name->state) == THERE && name->lifetime == SHMD__LIFETIME__LIFETIME_SESSION)
                         atomic_store(&name->state, FREE);
         }
 }
@@ -544,13 +550,30 @@ static void settle_names(Chaos *chaos) {
                 }
 }
 
+enum { ORPHANS_MAX = 128 };     /* of three users with 40 regions each */
+
 /* What there is, and what the broker says there is. */
 typedef struct Books {
         uint64_t bytes[USERS];
         uint64_t regions[USERS];
         uint64_t named;
         uint64_t orphans;
+        struct {
+                uint64_t id;
+                uint64_t size;
+        } list[ORPHANS_MAX];    /* the orphans, by number */
 } Books;
+
+/* By number, whatever the order they come in. */
+static void enter_orphan(Books *books, uint64_t id, uint64_t size) {
+        size_t i = books->orphans++;
+
+        REQUIRE(i < ORPHANS_MAX);
+        for (; i > 0 && books->list[i - 1].id > id; --i)
+                books->list[i] = books->list[i - 1];
+        books->list[i].id = id;
+        books->list[i].size = size;
+}
 
 static void enter(Books *books, uint64_t size) {
         int user = owner_of(size);
@@ -578,10 +601,25 @@ static void enter_name(Books *books, const Ledger *ledger, const Name *name) {
         ++books->named;
 }
 
+/* Names of what is counted went with the last holder. */
+static void forget_unheld(Ledger *ledger, const Census *census) {
+        for (int i = 0; i < WORKERS; ++i)
+                for (int k = 0; k < NAMES; ++k) {
+                        Name *name = &ledger->names[i][k];
+
+                        if (name->state == THERE && name->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED &&
+                            !census_find(census, name->inode))
+                                atomic_store(&name->state, FREE);
+                }
+}
+
 static Books look(Chaos *chaos) {
         Census census = CENSUS_NULL;
         Books books = { .named = 0 };
 
+        census_look_at_group(&census, chaos->group);
+        census_look_at(&census, getpid());
+        forget_unheld(chaos->ledger, &census);
         for (int i = 0; i < WORKERS; ++i)
                 for (int k = 0; k < NAMES; ++k) {
                         const Name *name = &chaos->ledger->names[i][k];
@@ -590,18 +628,34 @@ static Books look(Chaos *chaos) {
                         if (name->state == THERE)
                                 enter_name(&books, chaos->ledger, name);
                 }
-        census_look_at_group(&census, chaos->group);
-        census_look_at(&census, getpid());
         for (size_t i = 0; i < census.n; ++i) {
                 chaos->n_mapped_only += census.seen[i].n_open == 0;
                 if (first_name(chaos->ledger, census.seen[i].inode))
                         continue;
                 enter(&books, census.seen[i].size);
-                ++books.orphans;
+                enter_orphan(&books, census.seen[i].id, census.seen[i].size);
         }
         chaos->n_orphans += books.orphans;
         census_deinit(&census);
         return books;
+}
+
+static void ask_for_orphans(Chaos *chaos, Books *books) {
+        uint64_t cursor = 0;
+
+        do {
+                const Shmd__ListReply *page;
+
+                client_expect_done(chaos->admin, client_call(chaos->admin, MESSAGE_LIST,
+                                                             REQUEST(List, list, .orphan = cursor,
+                                                                     .flags = SHMD__LIST_FLAGS__LIST_ORPHANS)));
+                page = (Shmd__ListReply *)chaos->admin->reply;
+                for (size_t i = 0; i < page->n_nodes; ++i) {
+                        REQUIRE(page->nodes[i]->uid == uids[owner_of(page->nodes[i]->size)]);
+                        enter_orphan(books, page->nodes[i]->region, page->nodes[i]->size);
+                }
+                cursor = page->orphan;
+        } while (cursor);
 }
 
 static Books ask(Chaos *chaos) {
@@ -627,9 +681,12 @@ static Books ask(Chaos *chaos) {
                         }
         client_expect_done(chaos->admin, client_call(chaos->admin, MESSAGE_STATS, REQUEST(Stats, stats)));
         stats = (Shmd__StatsReply *)chaos->admin->reply;
-        REQUIRE(stats->regions >= stats->named + stats->orphans);
         books.named = stats->named;
-        books.orphans = stats->regions - stats->named;
+        /* Those that are about to be released are still there: then these are not the books to look at. */
+        if (stats->regions == stats->named + stats->orphans)
+                ask_for_orphans(chaos, &books);
+        else
+                books.orphans = stats->regions - stats->named;
         return books;
 }
 
@@ -701,6 +758,7 @@ static void check(Chaos *chaos, uint64_t round) {
 
 static void begin(Chaos *chaos) {
         test_needs_root();
+        chaos->test = getpid();
         chaos->random = test_seed();
         chaos->broker = broker_spawn(limits);
         chaos->admin = client_connect_as(chaos->broker, 0, 0);
@@ -709,7 +767,7 @@ static void begin(Chaos *chaos) {
         for (int i = 0; i < WORKERS; ++i)
                 REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, chaos->inboxes[i]) == 0);
         if (fork_client(chaos) == 0) {
-                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                test_end_with(chaos->test);
                 child_close_fds_but(-1);
                 for (;;)
                         (void)pause();

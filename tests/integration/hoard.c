@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -50,6 +49,7 @@ typedef struct Kept {
 } Kept;
 
 typedef struct Hoarder {
+        pid_t test;
         Broker *broker;
         pid_t group;            /* 0: its own */
         int index;
@@ -93,12 +93,12 @@ static void let_go(Kept *kept) {
 }
 
 static pid_t fork_keeper(Hoarder *hoarder) {
-        pid_t pid = fork();
+        pid_t parent = getpid(), pid = fork();
 
         REQUIRE(pid >= 0, "%s", strerror(errno));
         if (pid > 0)
                 return pid;
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        test_end_with(parent);
         /* Only what it was forked for: other copies would make it keep more. */
         for (size_t i = 0; i < KEPT; ++i) {
                 Kept *kept = &hoarder->kept[i];
@@ -192,7 +192,7 @@ static int hoard(void *userdata) {
         REQUIRE(setpgid(0, hoarder->group) == 0, "%s", strerror(errno));
         hoarder->client = client_connect_as(hoarder->broker, ALICE, ALICE);
         test_become(ALICE, ALICE);
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        test_end_with(hoarder->test);
         for (;;) {
                 show_messages(hoarder);
                 child_arrive((int64_t)hoarder->n_refused);
@@ -263,7 +263,7 @@ TEST(hoard, attack_060_create_unlink_and_hold_in_a_loop_never_gets_a_page_beyond
                 static Hoarder hoarder;
 
                 children[i] = (Child)CHILD_NULL;
-                hoarder = (Hoarder){ .broker = broker, .group = i > 0 ? children[0].pid : 0, .index = i,
+                hoarder = (Hoarder){ .test = getpid(), .broker = broker, .group = i > 0 ? children[0].pid : 0, .index = i,
                                      .random = test_random(&random, UINT32_MAX) + 1 };
                 child_spawn(&children[i], hoard, &hoarder);
         }

@@ -19,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -82,15 +81,17 @@ static void sleep_and_see(Wakeups *wakeups) {
 
 static Control control_begin(void) {
         Control control;
+        pid_t parent;
 
         control.wakeups = mmap(NULL, sizeof(*control.wakeups), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
                                -1, 0);
         REQUIRE(control.wakeups != MAP_FAILED);
         (void)fflush(NULL);
+        parent = getpid();
         control.pid = fork();
         REQUIRE(control.pid >= 0);
         if (control.pid == 0) {
-                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                test_end_with(parent);
                 sleep_and_see(control.wakeups);
         }
         return control;
@@ -111,13 +112,14 @@ static int64_t control_end(Control *control) {
 /* -- holders -------------------------------------------------------------------------------- */
 
 typedef struct Scene {
+        pid_t test;
         Broker *broker;
         Client *alice;
         _Atomic pid_t *holder;          /* shared: says so itself */
 } Scene;
 
 static Scene scene_begin(const char *config) {
-        Scene scene = { .broker = broker_spawn(config) };
+        Scene scene = { .test = getpid(), .broker = broker_spawn(config) };
 
         scene.alice = client_connect_as(scene.broker, ALICE, ALICE);
         scene.holder = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -134,7 +136,7 @@ static void scene_end(Scene *scene) {
 
 /* A process without the descriptor, with a mapping. */
 static void __attribute__((noreturn)) hold_mapping(Scene *scene) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        test_end_with(scene->test);
         atomic_store(scene->holder, getpid());
         for (;;)
                 (void)pause();

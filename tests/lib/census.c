@@ -42,11 +42,19 @@ static Seen *see_path(Census *census, const char *path) {
         return seen;
 }
 
-static bool is_region(const char *link) {
-        char target[sizeof(REGION_NAME)];
-        ssize_t n = readlink(link, target, sizeof(target));
+/* Return: the number in the name of a region, 0 if it is the name of something else. */
+static uint64_t id_in(const char *name) {
+        const char *at = strstr(name, REGION_NAME);
 
-        return n == sizeof(target) && memcmp(target, REGION_NAME, sizeof(REGION_NAME) - 1) == 0;
+        return at ? strtoull(at + sizeof(REGION_NAME) - 1, NULL, 16) : 0;
+}
+
+static uint64_t id_behind(const char *link) {
+        char target[64];
+        ssize_t n = readlink(link, target, sizeof(target) - 1);
+
+        target[n > 0 ? n : 0] = '\0';
+        return id_in(target);
 }
 
 static void look_at_descriptors(Census *census, pid_t pid) {
@@ -61,12 +69,16 @@ static void look_at_descriptors(Census *census, pid_t pid) {
                 return;
         }
         while ((entry = readdir(dir))) {
+                uint64_t id;
                 Seen *seen;
 
                 (void)snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, entry->d_name);
-                seen = is_region(path) ? see_path(census, path) : NULL;
-                if (seen)
-                        ++seen->n_open;
+                id = id_behind(path);
+                seen = id ? see_path(census, path) : NULL;
+                if (!seen)
+                        continue;
+                seen->id = id;
+                ++seen->n_open;
         }
         (void)closedir(dir);
 }
@@ -78,7 +90,7 @@ static void look_at_mapping(Census *census, pid_t pid, const char *line) {
         char path[128];
         Seen *seen;
 
-        if (!strstr(line, REGION_NAME) ||
+        if (id_in(line) == 0 ||
             sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %*s %" SCNu64, &from, &to, &offset, &inode) != 4)
                 return;
         (void)snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, from, to);
@@ -87,6 +99,7 @@ static void look_at_mapping(Census *census, pid_t pid, const char *line) {
                 seen = find_or_add(census, inode);
         if (seen->size == 0)
                 seen->size = offset + to - from;
+        seen->id = id_in(line);
         ++seen->n_mapped;
 }
 

@@ -13,6 +13,7 @@
 /* A region that somebody has. */
 typedef struct Seen {
         uint64_t inode;
+        uint64_t id;            /* the broker's number, which is in its name */
         uint64_t size;          /* bytes */
         uint64_t allocated;     /* bytes */
         uint32_t n_open;        /* descriptors */

@@ -215,6 +215,12 @@ void test_become(uid_t uid, gid_t gid) {
         }
 }
 
+void test_end_with(pid_t parent) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+                _exit(0);
+}
+
 static pid_t fork_quietly(void) {
         pid_t pid;
 
@@ -261,12 +267,13 @@ int run_as(uid_t uid, gid_t gid, TestFn fn, void *userdata) {
 }
 
 void child_start(Child *child, TestFn fn, void *userdata) {
+        pid_t parent = getpid();
         int go[2], ready[2];
 
         REQUIRE(pipe(go) == 0 && pipe(ready) == 0);
         child->pid = fork_quietly();
         if (child->pid == 0) {
-                (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+                test_end_with(parent);
                 close_fd(go[1]);
                 close_fd(ready[0]);
                 child_go = go[0];

@@ -94,6 +94,9 @@ uint64_t test_random(uint64_t *random, uint64_t n);
 
 /* -- other processes ------------------------------------------------------------------ */
 
+/* In a child: ends with that process, also if it has ended already. After test_become(). */
+void test_end_with(pid_t parent);
+
 /* In a child: becomes uid and gid for good, without supplementary groups. */
 void test_become(uid_t uid, gid_t gid);
 
