@@ -1071,7 +1071,8 @@ TEST(request, accounts_are_shown_to_their_users_and_to_administrators) {
         guest_expect(bob, DENIED, ADMIN, guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = ALICE)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = ALICE)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .set_uid = true, .uid = 12345)));
-        cr_assert_eq(((const Shmd__DfReply *)root->reply)->accounts[0]->slots[0]->limit, table_options.rules.everybody.max[0]);
+        reply = (const Shmd__DfReply *)root->reply;
+        cr_assert_eq(reply->accounts[0]->slots[0]->limit, table_options.rules.everybody.max[0]);
         guest_expect(bob, DENIED, ADMIN,
                      guest_ask(bob, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNTS)));
         guest_expect_done(root, guest_ask(root, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNTS)));
