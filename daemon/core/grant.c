@@ -13,10 +13,13 @@
 #include "util/probe.h"
 
 /* A question that takes longer than this says that the region is full of locks, ours or forged. It may
- * also have been an interruption, so one slow question is never believed; and when there are too
- * many locks, marks are tried again after this many grants. */
+ * also have been an interruption, so fewer than this many slow questions are never believed; and when
+ * there are too many locks, marks are tried again after this many grants. Without leases nothing else
+ * tells that a region is let go, and no grant may follow: there they are also asked after once a second. */
 #define MARK_SLOW_NS (20 * NSEC_PER_USEC)
+#define MARK_SLOW_QUESTIONS 4
 #define GRANT_SLOW_EVERY 256
+#define GRANT_AGAIN_NS NSEC_PER_SEC
 
 /* Grants without a mark that are looked at to say who holds a region. */
 #define HELD_STEPS 256
@@ -81,7 +84,8 @@ static void decide(Reaping *reaping, uint64_t last, bool alive) {
 /* Whether the walk is over before its end: too many questions, or too long ones, each of them. */
 static bool must_stop(Reaping *reaping) {
         reaping->overran = reaping->steps >= REAP_STEPS ||
-                           (reaping->fastest > MARK_SLOW_NS && reaping->steps > 0 && time_now() > reaping->until);
+                           (reaping->fastest > MARK_SLOW_NS && reaping->steps >= MARK_SLOW_QUESTIONS &&
+                            time_now() > reaping->until);
         return reaping->overran;
 }
 
@@ -128,14 +132,21 @@ static void reap_unmarked(Region *region) {
                         (void)grant_free(grant);
 }
 
-/* Asks after the marks, unless that was slow a short while ago. */
-static unsigned int reap_marked(Region *region) {
+/* Whether the marks are asked after: not if that was slow a short while ago. */
+static bool may_ask(const RegionGrants *of, bool leases) {
+        if (of->n_marked == 0)
+                return false;
+        return !of->marks_off || of->n >= of->reap_at || (!leases && time_now() >= of->again_at);
+}
+
+static unsigned int reap_marked(Region *region, bool leases) {
         Reaping reaping = { .region = region, .next = grant_after(region, NULL), .fastest = UINT64_MAX };
         RegionGrants *of = &region->grants;
 
-        if (of->n_marked == 0 || (of->marks_off && of->n < of->reap_at))
+        if (!may_ask(of, leases))
                 return 0;
         reaping.until = time_now() + REAP_NS;
+        of->again_at = reaping.until + GRANT_AGAIN_NS;
         reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
         of->marks_off = reaping.overran;
         /* Those that live are asked about again only after several times as many opens. */
@@ -154,7 +165,7 @@ static unsigned int reap(Region *region, int probed) {
                 of->reap_at = GRANT_REAP_EVERY;
                 return 0;
         }
-        steps = reap_marked(region);
+        steps = reap_marked(region, probed >= 0);
         if (probed < 0)
                 reap_unmarked(region);
         if (of->n >= of->reap_at)
@@ -207,7 +218,7 @@ bool region_grants_explain(Region *region) {
 static bool is_slow(const Region *region, uint64_t mark) {
         uint64_t first, last;
 
-        for (unsigned int i = 0; i < 3; ++i) {
+        for (unsigned int i = 1; i < MARK_SLOW_QUESTIONS; ++i) {
                 uint64_t before = time_now();
 
                 (void)memfd_find_mark(region->fd, mark, mark, &first, &last);

@@ -76,6 +76,7 @@ struct RegionGrants {
         uint32_t n_marked;
         uint64_t reap_at;       /* as many grants as this: reap before the next is marked */
         bool marks_off;         /* a mark failed or was slow: none until the next reaping */
+        uint64_t again_at;      /* without leases: until then, marks that are off are not asked after */
         uint64_t swept;         /* the sweep that looked at all of them last */
 };
 

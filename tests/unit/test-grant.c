@@ -402,6 +402,31 @@ TEST(grant, without_leases_a_mark_or_a_connection_explains_a_holder) {
         house_expect_child(explain_without_leases, NULL);
 }
 
+static int explain_after_slow_marks(void *userdata) {
+        Grant *grant;
+        int fd;
+
+        begin();
+        house_deny(EINVAL, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
+        grant_many(&grant, &fd, 1);
+        region->grants.marks_off = true;
+        region->grants.reap_at = UINT64_MAX;
+        REQUIRE(region_grants_explain(region), "it is asked after, and there");
+        REQUIRE(region->grants.again_at > time_now());
+        region->grants.marks_off = true;
+        region->grants.reap_at = region->grants.again_at = UINT64_MAX;
+        close_fd(fd);
+        REQUIRE(region_grants_explain(region), "it was asked after a moment ago");
+        region->grants.again_at = time_now();
+        REQUIRE(!region_grants_explain(region) && region->grants.n == 0, "it is asked after, and gone");
+        end();
+        return 0;
+}
+
+TEST(grant, without_leases_marks_that_were_slow_are_asked_after_again_without_another_grant) {
+        house_expect_child(explain_after_slow_marks, NULL);
+}
+
 static int held_without_leases(void *userdata) {
         Grant *grant;
         int fd;
