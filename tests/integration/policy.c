@@ -101,7 +101,8 @@ static const char full_policy[] =
 static void expect_rules(Client *client, uint32_t regions, uint32_t bytes) {
         const Shmd__AccountUse *account;
 
-        client_expect_done(client, client_call(client, MESSAGE_DF, REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNT)));
+        client_expect_done(client, client_call(client, MESSAGE_DF,
+                                               REQUEST(Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNT)));
         account = ((Shmd__DfReply *)client->reply)->accounts[0];
         REQUIRE(account->slots[REGIONS_SLOT - 1]->rule == regions && account->slots[BYTES_SLOT - 1]->rule == bytes);
         REQUIRE(account->slots[PEERS_SLOT - 1]->rule == SHMD__RULE__RULE_ACCOUNT);
