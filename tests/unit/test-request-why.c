@@ -399,6 +399,10 @@ TEST(request_why, each_limit_with_its_figures) {
         cr_assert(answer(alice)->error == ERROR(QUOTA));
         guest_expect_done(alice, ask_why(alice, WHY(CREATE), "/d/y", "", 5 * PAGE));
         cr_assert(answer(alice)->allowed);
+        guest_expect_done(alice, ask_mkdir(alice, "/d/e", 0777));
+        guest_expect_done(alice, ask_why(alice, WHY(CREATE), "/d/e/y", "", 6 * PAGE));
+        n = answer(alice)->n_step;
+        cr_assert(is_about(answer(alice)->step[n - 1], "/d", REASON(DIRECTORY_LIMIT)), "the directory above has the limit");
         guest_expect_done(alice, ask_why(alice, WHY(CREATE), "/d/y", "", UINT64_MAX));
         cr_assert(answer(alice)->error == ERROR(INVALID) && answer(alice)->reason == REASON(SIZE));
         end();
