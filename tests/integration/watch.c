@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define NEVER UINT64_MAX
@@ -168,6 +169,7 @@ TEST(watch, who_waits_may_leave_and_the_broker_may_stop) {
 /* -- watches ------------------------------------------------------------------------------ */
 
 #define ALL 511u
+#define ALL_BUT_HOLDERS (ALL & ~(uint32_t)SHMD__EVENT_MASK__EVENT_HOLDERS)
 #define REPLACE SHMD__RENAME_FLAGS__RENAME_REPLACE
 #define EXCHANGE SHMD__RENAME_FLAGS__RENAME_EXCHANGE
 
@@ -329,7 +331,7 @@ TEST(watch, what_is_undone_is_never_heard_of_and_what_goes_by_itself_is) {
                 items[i].create = &creates[i];
         }
         listen_to(bob, &heard);
-        client_expect_done(bob, call_watch(bob, "/", ALL & ~(uint32_t)SHMD__EVENT_MASK__EVENT_HOLDERS, 0, &watch, NULL));
+        client_expect_done(bob, call_watch(bob, "/", ALL_BUT_HOLDERS, 0, &watch, NULL));
         client_expect_error(alice, QUOTA, LIMIT, client_call(alice, MESSAGE_BATCH,
                                                              REQUEST(Batch, batch, .n_items = 3, .items = pointers)));
         EXPECT_HEARD(bob, "");
@@ -525,5 +527,399 @@ TEST(watch, the_limit_of_watches_is_exact_and_comes_back) {
         REQUIRE(bob->refusal->slot == WATCHES_SLOT);
         client_expect_done(bob, call_unwatch(bob, watches[1]));
         client_expect_done(bob, call_watch(bob, "/", ALL, 0, &watch, NULL));
+        scene_end(&scene);
+}
+
+/* -- listing and watching a busy tree ----------------------------------------------------- */
+
+#define WRITERS 3
+#define ROUNDS 24
+#define NAMES 4096
+#define NEWS 65536
+#define PAGES 256
+
+/* What the test and its writers have in common. */
+typedef struct Busy {
+        Broker *broker;
+        int pause;
+        int paused[WRITERS];
+} Busy;
+
+typedef struct Writer {
+        Busy *busy;
+        int number;
+} Writer;
+
+static unsigned int random_of(uint64_t *state, unsigned int n) {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        return (unsigned int)(*state >> 33) % n;
+}
+
+/* "/busy/b/x3" or, one in four, "/busy/b/d1/x3"; or such a directory. */
+static const char *busy_path(uint64_t *state, bool directory, char path[64]) {
+        int n = snprintf(path, 64, "/busy/%c", 'a' + (char)random_of(state, 4));
+
+        if (directory || random_of(state, 4) == 0)
+                n += snprintf(path + n, 64 - (size_t)n, "/d%u", random_of(state, 3));
+        if (!directory)
+                (void)snprintf(path + n, 64 - (size_t)n, "/x%u", random_of(state, 12));
+        return path;
+}
+
+static void write_something(Client *client, uint64_t *state) {
+        char a[64], b[64];
+
+        switch (random_of(state, 12)) {
+        case 0:
+                (void)call_mkdir(client, busy_path(state, true, a), 0777);
+                return;
+        case 1:
+                (void)call_rmdir(client, busy_path(state, true, a));
+                return;
+        case 2:
+                (void)call_unlink(client, busy_path(state, false, a));
+                return;
+        case 3:
+                (void)call_chmod(client, busy_path(state, false, a), 0640);
+                return;
+        case 4:
+                (void)client_call(client, MESSAGE_LINK,
+                                  REQUEST(Link, link, .path = BYTES(busy_path(state, false, a)),
+                                          .to = BYTES(busy_path(state, false, b))));
+                return;
+        case 5:
+        case 6:
+        case 7:
+                (void)call_rename(client, busy_path(state, false, a), busy_path(state, false, b), random_of(state, 3));
+                return;
+        case 8:
+                /* Seldom, because a list has to be made again after it. */
+                if (random_of(state, 40) == 0)
+                        (void)call_rename(client, busy_path(state, true, a), busy_path(state, true, b),
+                                          random_of(state, 3));
+                return;
+        default:
+                (void)call_create(client, busy_path(state, false, a), 0, NULL);
+        }
+}
+
+static int write_on(void *userdata) {
+        static const uid_t uids[] = { ALICE, BOB, CAROL };
+        const Writer *writer = userdata;
+        Busy *busy = writer->busy;
+        int me = writer->number;
+        uint64_t state = (uint64_t)test_now_ns() * 2 + 1;
+        Client *client = client_connect_as(busy->broker, uids[me], uids[me]);
+
+        while (getppid() != 1) {
+                if (__atomic_load_n(&busy->pause, __ATOMIC_ACQUIRE)) {
+                        __atomic_store_n(&busy->paused[me], 1, __ATOMIC_RELEASE);
+                        test_sleep_ms(1);
+                        continue;
+                }
+                __atomic_store_n(&busy->paused[me], 0, __ATOMIC_RELEASE);
+                write_something(client, &state);
+        }
+        return 0;
+}
+
+static bool all_paused(void *userdata) {
+        Busy *busy = userdata;
+
+        for (int i = 0; i < WRITERS; ++i)
+                if (!__atomic_load_n(&busy->paused[i], __ATOMIC_ACQUIRE))
+                        return false;
+        return true;
+}
+
+static void pause_writers(Busy *busy, bool pause) {
+        __atomic_store_n(&busy->pause, pause, __ATOMIC_RELEASE);
+        REQUIRE(!pause || test_eventually(all_paused, busy), "a writer is stuck");
+}
+
+/* What is known: each name and the number of its region (0: a directory). */
+typedef struct Known {
+        bool used;
+        uint64_t region;
+        char path[64];
+} Known;
+
+typedef struct News {
+        uint64_t sequence;
+        uint32_t event;
+        bool directory;
+        bool exchange;
+        uint64_t region;
+        char path[64];
+        char to[64];
+} News;
+
+typedef struct ListPage {
+        uint64_t sequence;
+        char last[64];          /* empty: the last page */
+} ListPage;
+
+typedef struct Observer {
+        Client *client;
+        Known known[NAMES];
+        News news[NEWS];
+        size_t n_news;
+        bool overflow;
+        ListPage pages[PAGES];
+        size_t n_pages;
+} Observer;
+
+static void path_copy(char path[64], const char *prefix, ProtobufCBinaryData from) {
+        REQUIRE(strlen(prefix) + from.len < 64);
+        (void)snprintf(path, 64, "%s%.*s", prefix, (int)from.len, (char *)from.data);
+}
+
+static void note(Client *client, const Shmd__Event *event, void *userdata) {
+        Observer *observer = userdata;
+        News *news = &observer->news[observer->n_news];
+
+        (void)client;
+        observer->overflow |= event->event == SHMD__EVENT_MASK__EVENT_OVERFLOW;
+        REQUIRE(++observer->n_news < NEWS);
+        *news = (News){ .sequence = event->sequence, .event = event->event, .exchange = event->exchange,
+                        .region = event->region, .directory = event->kind == SHMD__NODE_KIND__NODE_DIRECTORY };
+        path_copy(news->path, "/busy", event->path);
+        path_copy(news->to, "/busy", event->to);
+}
+
+static Known *known_at(Observer *observer, const char *path) {
+        for (Known *k = observer->known; k < observer->known + NAMES; ++k)
+                if (k->used && !strcmp(k->path, path))
+                        return k;
+        return NULL;
+}
+
+static void know(Observer *observer, const char *path, uint64_t region) {
+        Known *k = observer->known;
+
+        while (k->used)
+                REQUIRE(++k < observer->known + NAMES);
+        *k = (Known){ .used = true, .region = region };
+        (void)strcpy(k->path, path);
+}
+
+static bool path_is_within(const char *path, const char *above) {
+        size_t n = strlen(above);
+
+        return !strncmp(path, above, n) && (path[n] == '\0' || path[n] == '/');
+}
+
+static void forget_below(Observer *observer, const char *path) {
+        for (Known *k = observer->known; k < observer->known + NAMES; ++k)
+                if (k->used && path_is_within(k->path, path))
+                        k->used = false;
+}
+
+static void move_below(Observer *observer, const char *path, const char *to) {
+        for (Known *k = observer->known; k < observer->known + NAMES; ++k) {
+                char moved[128];
+
+                if (!k->used || !path_is_within(k->path, path))
+                        continue;
+                (void)snprintf(moved, sizeof(moved), "%s%s", to, k->path + strlen(path));
+                REQUIRE(strlen(moved) < sizeof(k->path));
+                (void)strcpy(k->path, moved);
+        }
+}
+
+/* The pages in the order of a list: a directory, then what is below it. */
+static int list_order(const char *a, const char *b) {
+        for (; *a && *a == *b; ++a, ++b)
+                continue;
+        if (*a == *b)
+                return 0;
+        if (!*a || !*b || (*a != '/' && *b != '/'))
+                return (unsigned char)*a - (unsigned char)*b;
+        return *a == '/' ? -1 : 1;
+}
+
+static bool is_in_list(const Observer *observer, const char *path, uint64_t sequence) {
+        for (size_t i = 0; i < observer->n_pages; ++i)
+                if (!observer->pages[i].last[0] || list_order(path, observer->pages[i].last) <= 0)
+                        return sequence <= observer->pages[i].sequence;
+        return false;
+}
+
+static void list_busy(Observer *observer, uint32_t limit) {
+        char cursor[64] = "";
+
+        memset(observer->known, 0, sizeof(observer->known));
+        observer->n_pages = 0;
+        do {
+                Shmd__ListReply *list;
+                ListPage *page = &observer->pages[observer->n_pages];
+
+                REQUIRE(++observer->n_pages < PAGES);
+                client_expect_done(observer->client,
+                                   client_call(observer->client, MESSAGE_LIST,
+                                               REQUEST(List, list, .path = BYTES("/busy"), .cursor = BYTES(cursor),
+                                                       .flags = SHMD__LIST_FLAGS__LIST_RECURSIVE, .limit = limit)));
+                list = (Shmd__ListReply *)observer->client->reply;
+                for (size_t i = 0; i < list->n_nodes; ++i) {
+                        char path[64];
+
+                        path_copy(path, "", list->nodes[i]->path);
+                        know(observer, path, list->nodes[i]->region);
+                }
+                path_copy(cursor, "", list->cursor);
+                page->sequence = list->sequence;
+                (void)strcpy(page->last, cursor);
+        } while (cursor[0]);
+}
+
+/* Whether a directory was moved while the pages were made. */
+static bool is_torn(const Observer *observer) {
+        for (size_t i = 0; i < observer->n_news; ++i) {
+                const News *n = &observer->news[i];
+
+                if ((n->directory || n->exchange) &&
+                    n->event & (SHMD__EVENT_MASK__EVENT_RENAMED | SHMD__EVENT_MASK__EVENT_REPLACED) &&
+                    n->sequence > observer->pages[0].sequence &&
+                    n->sequence <= observer->pages[observer->n_pages - 1].sequence)
+                        return true;
+        }
+        return false;
+}
+
+/* An event that no page has must fit what is known: if one were missing, or told twice, it would not. */
+static void apply(Observer *observer, const News *n) {
+        bool path = !is_in_list(observer, n->path, n->sequence);
+        bool to = n->event == SHMD__EVENT_MASK__EVENT_RENAMED && !is_in_list(observer, n->to, n->sequence);
+        Known *at = known_at(observer, n->path), *at_to = to ? known_at(observer, n->to) : NULL;
+
+        if (n->event == SHMD__EVENT_MASK__EVENT_RENAMED && path != to) {
+                if (path)
+                        forget_below(observer, n->path);
+                if (to)
+                        forget_below(observer, n->to);
+                if (to)
+                        know(observer, n->to, n->region);
+                return;
+        }
+        if (!path)
+                return;
+        switch (n->event) {
+        case SHMD__EVENT_MASK__EVENT_CREATED:
+                REQUIRE(!at, "%s was created and is known", n->path);
+                know(observer, n->path, n->region);
+                return;
+        case SHMD__EVENT_MASK__EVENT_REMOVED:
+                REQUIRE(at && at->region == n->region, "%s was removed and is not known", n->path);
+                forget_below(observer, n->path);
+                return;
+        case SHMD__EVENT_MASK__EVENT_RENAMED:
+                REQUIRE(at && at->region == n->region, "%s was renamed and is not known", n->path);
+                REQUIRE(!n->exchange || at_to, "%s changed places and is not known", n->to);
+                if (n->exchange)
+                        move_below(observer, n->to, "/swap");
+                else
+                        forget_below(observer, n->to);
+                move_below(observer, n->path, n->to);
+                move_below(observer, "/swap", n->path);
+                return;
+        case SHMD__EVENT_MASK__EVENT_CHANGED:
+                REQUIRE(at, "%s was changed and is not known", n->path);
+                return;
+        default:
+                test_fail(__FILE__, __LINE__, "an event that was asked for", " %u", n->event);
+        }
+}
+
+/* What is known must be what is there, now that nobody writes. */
+static void compare_known(Observer *observer) {
+        static Observer fresh;
+        size_t n = 0, there = 0;
+
+        fresh.client = observer->client;
+        list_busy(&fresh, 0);
+        for (size_t i = 0; i < NAMES; ++i) {
+                const Known *k;
+
+                n += observer->known[i].used;
+                there += fresh.known[i].used;
+                if (!fresh.known[i].used)
+                        continue;
+                k = known_at(observer, fresh.known[i].path);
+                REQUIRE(k && k->region == fresh.known[i].region, "%s is there and was not told", fresh.known[i].path);
+        }
+        REQUIRE(n == there, "%zu names are known, %zu are there", n, there);
+}
+
+/* Lists and watches while others write, in this or the other order. Return: whether the list was whole. */
+static bool observe(Observer *observer, Busy *busy, bool watch_first) {
+        const uint64_t *first = &observer->pages[0].sequence;
+        Client *client = observer->client;
+        bool whole;
+        uint64_t watch;
+
+        observer->n_news = 0;
+        observer->overflow = false;
+        if (watch_first)
+                client_expect_done(client, call_watch(client, "/busy", ALL_BUT_HOLDERS, 0, &watch, NULL));
+        list_busy(observer, 10);
+        if (!watch_first)
+                client_expect_done(client, call_watch(client, "/busy", ALL_BUT_HOLDERS, *first, &watch, NULL));
+        for (int i = 0; i < 100; ++i)
+                client_expect_done(client, call_ping(client));
+        pause_writers(busy, true);
+        for (size_t n = SIZE_MAX; n != observer->n_news;) {
+                n = observer->n_news;
+                test_sleep_ms(2);
+                client_expect_done(client, call_ping(client));
+                client_expect_done(client, call_ping(client));
+        }
+        whole = !observer->overflow && !is_torn(observer);
+        for (size_t i = 0; whole && i < observer->n_news; ++i)
+                apply(observer, &observer->news[i]);
+        if (whole)
+                compare_known(observer);
+        client_expect_done(client, call_unwatch(client, watch));
+        pause_writers(busy, false);
+        return whole;
+}
+
+TEST(watch, list_then_watch_of_a_busy_tree_misses_and_doubles_nothing) {
+        static Observer observer;
+        Scene scene = scene_begin(NULL);
+        Client *root = scene.root;
+        Child children[WRITERS];
+        Writer writers[WRITERS];
+        size_t n = 0, n_torn = 0, n_events = 0;
+        Busy *busy = mmap(NULL, sizeof(*busy), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+        REQUIRE(busy != MAP_FAILED);
+        *busy = (Busy){ .broker = scene.broker };
+        client_expect_done(root, call_mkdir(root, "/busy", 0777));
+        client_expect_done(root, call_mkdir(root, "/busy/a", 0777));
+        client_expect_done(root, call_mkdir(root, "/busy/b", 0777));
+        client_expect_done(root, call_mkdir(root, "/busy/c", 0777));
+        client_expect_done(root, call_mkdir(root, "/busy/d", 0777));
+        observer.client = scene.bob;
+        scene.bob->on_event = note;
+        scene.bob->event_userdata = &observer;
+        for (int i = 0; i < WRITERS; ++i) {
+                writers[i] = (Writer){ busy, i };
+                child_start(&children[i], write_on, &writers[i]);
+        }
+        while (n < ROUNDS) {
+                bool whole = observe(&observer, busy, n % 2);
+
+                n += whole;
+                n_torn += !whole;
+                n_events += observer.n_news;
+                REQUIRE(n_torn < 50 * ROUNDS, "no list is whole");
+        }
+        (void)fprintf(stderr, "%zu lists and watches agreed, %zu were torn, %zu events\n", n, n_torn, n_events);
+        REQUIRE(n_events > 1000);
+        for (int i = 0; i < WRITERS; ++i)
+                child_kill(&children[i]);
+        (void)munmap(busy, sizeof(*busy));
         scene_end(&scene);
 }
