@@ -263,8 +263,8 @@ TEST(hoard, attack_060_create_unlink_and_hold_in_a_loop_never_gets_a_page_beyond
                 static Hoarder hoarder;
 
                 children[i] = (Child)CHILD_NULL;
-                hoarder = (Hoarder){ .test = getpid(), .broker = broker, .group = i > 0 ? children[0].pid : 0, .index = i,
-                                     .random = test_random(&random, UINT32_MAX) + 1 };
+                hoarder = (Hoarder){ .test = getpid(), .broker = broker, .group = i > 0 ? children[0].pid : 0,
+                                     .index = i, .random = test_random(&random, UINT32_MAX) + 1 };
                 child_spawn(&children[i], hoard, &hoarder);
         }
         for (uint64_t round = 0; round < rounds; ++round) {
