@@ -24,7 +24,8 @@ static void check_list(const AclList *list, bool is_default) {
 
                 FUZZ_REQUIRE(acl_check_entry(&list->entries[i]) == ACL_OK);
                 FUZZ_REQUIRE(i == 0 || acl_compare(&list->entries[i - 1], &list->entries[i]) < 0);
-                n = acltext_format(&list->entries[i], (i % 2 ? ACLTEXT_SHORT : 0) | (is_default ? ACLTEXT_IS_DEFAULT : 0),
+                n = acltext_format(&list->entries[i],
+                                   (i % 2 ? ACLTEXT_SHORT : 0) | (is_default ? ACLTEXT_IS_DEFAULT : 0),
                                    NULL, NULL, text);
                 FUZZ_REQUIRE(n == strlen(text) && n < sizeof(text));
                 FUZZ_REQUIRE(acltext_parse(text, n, ACLTEXT_DEFAULTS, NULL, NULL, &again, NULL) == 0);
