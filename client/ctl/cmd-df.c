@@ -78,7 +78,7 @@ const struct argp command_df_argp = {
         .parser = parse_df,
         .doc = "Shows, slot by slot, how much may be used, is used and is left: of your account unless an option "
                "says otherwise.\v"
-               "Slots: bytes, regions (and directories), grants, peers (connections), watches (names waited for), "
+               "Slots: bytes, regions (and directories), grants, peers (connections), watches (and waits), "
                "pending (requests not answered yet), inflight (descriptors on their way).\n\n"
                "Examples:\n"
                "  shmdctl df\n"

@@ -56,7 +56,8 @@ static Sent send_packet(Feed *feed, Watch *watch) {
 
         if (deadline_is_armed(&peer->end))
                 return SENT_NOTHING;
-        if (!connection_has_room(peer->connection))
+        /* Once one watch of the peer had no room, the others need not ask the kernel. */
+        if (!list_is_empty(&peer->feed.blocked) || !connection_has_room(peer->connection))
                 return SENT_BLOCKED;
 
         message.events = feed->pointers;

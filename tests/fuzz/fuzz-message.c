@@ -24,6 +24,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         kind = data[0] & 0x7f;
         if (kind == 0x7f)
                 kind = MESSAGE_REFUSAL;
+        if (kind == 0x7e)
+                kind = MESSAGE_EVENT;
         r = message_unpack(arena, kind, data[0] & 0x80, data + 1, n - 1, &message);
         FUZZ_REQUIRE(r >= 0);
         if (r)

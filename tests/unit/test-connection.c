@@ -287,6 +287,22 @@ TEST(connection, after_a_yes_an_answer_of_any_size_fits) {
         }
 }
 
+TEST(connection, room_for_what_nobody_waits_for_is_no_debt) {
+        unsigned int n = 0;
+
+        begin_with(100);
+        while (connection_has_room(connection)) {
+                REQUIRE(send_packet(connection, 1, WIRE_REPLY_MAX, 0) == 0 && list_is_empty(&connection->queue));
+                REQUIRE(++n < 100000);
+        }
+        cr_assert_gt(n, 0);
+        cr_assert(connection->owes_since == 0 && !deadline_is_armed(&connections.refresh));
+        cr_assert_eq(receive_all(other), n);
+        cr_assert(connection_has_room(connection));
+        cr_assert_eq(n_stalled, 0);
+        end();
+}
+
 /* Fills the other side's buffer until the kernel itself says no. */
 static unsigned int fill(void) {
         unsigned int n = 0;
