@@ -226,7 +226,7 @@ TEST(helpers, an_idle_worker_gets_the_next_job) {
         begin();
         job_new(&job, ALICE);
         hand_new(&hand);
-        for (int i = 0; i < 3; ++i) {
+        for (unsigned int i = 0; i < 3; ++i) {
                 REQUIRE(hand_take(&hand));
                 hand_answer(&hand, 0);
                 cr_assert_eq(job.n_ends, i + 1);
