@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "buildinfo.h"
 
 /* A program of the build directory. */
 static const char *program_path(const char *name) {
@@ -452,6 +453,14 @@ const char *broker_status(Broker *broker, const char *key) {
 
 size_t broker_rss(Broker *broker) {
         return (size_t)strtoull(broker_status(broker, "VmRSS"), NULL, 10) * 1024;
+}
+
+void broker_expect_rss(Broker *broker, size_t most) {
+#ifndef SHMD_SANITIZERS
+        size_t rss = broker_rss(broker);
+
+        REQUIRE(rss <= most, "%zu bytes are resident, more than %zu", rss, most);
+#endif
 }
 
 int64_t broker_cpu_ms(Broker *broker) {

@@ -70,6 +70,9 @@ size_t broker_log_count(Broker *broker, const char *what);
 size_t broker_fds(Broker *broker);
 size_t broker_rss(Broker *broker);
 int64_t broker_cpu_ms(Broker *broker);
+/* Requires that no more than that many bytes are resident. With sanitizers nothing is required: they keep
+ * what was freed. */
+void broker_expect_rss(Broker *broker, size_t most);
 /* Waits until the broker has no more than n descriptors. */
 void broker_expect_fds(Broker *broker, size_t n);
 /* The value of a line of /proc/PID/status ("Seccomp"), valid until the next call. */
