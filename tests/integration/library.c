@@ -102,6 +102,55 @@ TEST(library, who_waits_gets_what_another_user_publishes) {
         broker_stop(broker);
 }
 
+/* -- watching ----------------------------------------------------------------------------- */
+
+static char watched[512];
+
+static void on_event(shmd *client, const struct shmd_event *event, void *userdata) {
+        size_t n = strlen(watched);
+
+        (void)client;
+        (void)userdata;
+        (void)snprintf(watched + n, sizeof(watched) - n, "%u:%s%s%s ", event->event, event->path, event->to ? ">" : "",
+                       event->to ? event->to : "");
+}
+
+TEST(library, who_watches_hears_what_another_connection_does_until_its_own_ends) {
+        struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
+        Broker *broker = broker_spawn(NULL);
+        shmd *client = connect_to(broker->socket), *other = connect_to(broker->socket);
+        struct shmd_list_result *list;
+        shmd_region *region;
+        uint64_t watch, begun;
+
+        watched[0] = '\0';
+        options.rights = SHMD_RIGHTS_NONE;
+        EXPECT(other, shmd_mkdir(other, "/w", 0755, PATIENCE));
+        EXPECT(client, shmd_list(client, "/w", 0, NULL, 0, &list, PATIENCE));
+        EXPECT(other, shmd_create(other, "/w/a", &options, &region, PATIENCE));
+        EXPECT(client, shmd_watch(client, "/w", SHMD_EVENT_ALL, list->sequence, on_event, NULL, &watch, &begun,
+                                  PATIENCE));
+        cr_assert_eq(begun, list->sequence);
+        EXPECT(other, shmd_rename(other, "/w/a", "/w/b", 0, PATIENCE));
+        EXPECT(other, shmd_unlink(other, "/w/b", PATIENCE));
+        while (!strstr(watched, "2:"))
+                cr_assert_geq(shmd_process(client, PATIENCE), 0);
+        cr_assert_str_eq(watched, "1:/w/a 4:/w/a>/w/b 2:/w/b ");
+        EXPECT(client, shmd_unwatch(client, watch, PATIENCE));
+        cr_assert_eq(shmd_unwatch(client, watch, PATIENCE), -ENOENT);
+
+        EXPECT(client, shmd_watch(client, "/", SHMD_EVENT_ALL, 0, on_event, NULL, &watch, NULL, PATIENCE));
+        watched[0] = '\0';
+        broker_stop(broker);
+        while (shmd_process(client, PATIENCE) >= 0)
+                continue;
+        cr_assert_str_eq(watched, "512:/ ");
+        shmd_region_free(region);
+        shmd_list_free(list);
+        shmd_close(client);
+        shmd_close(other);
+}
+
 /* -- freezing ----------------------------------------------------------------------------- */
 
 static shmd_region *make_freezable(shmd *client, const char *path) {
