@@ -111,6 +111,15 @@ static void tell_peer(Freeze *freeze, HelpersOutcome outcome, uint32_t seals) {
         }
 }
 
+/* Once, whoever added the seals: a writer may have, and a worker that was given up may have gone on. */
+static void tell_frozen(Broker *broker, Region *region) {
+        if (region->told_frozen)
+                return;
+        region->told_frozen = true;
+        events_frozen(&broker->events, region);
+        region_tell(region, REGION_WAS_FROZEN);
+}
+
 static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
         Freeze *freeze = job->userdata;
         Broker *broker = freeze->broker;
@@ -119,10 +128,8 @@ static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
         /* One that nobody holds any more, and nobody can get, is as good as frozen. */
         tell_peer(freeze, outcome, region ? region_seals(region) : job->packet.seals);
         (void)freeze_free(freeze);
-        if (region && outcome == HELPERS_DONE) {
-                events_frozen(&broker->events, region);
-                region_tell(region, REGION_WAS_FROZEN);
-        }
+        if (region && outcome == HELPERS_DONE)
+                tell_frozen(broker, region);
 }
 
 /* -- the request ------------------------------------------------------------------------- */
@@ -162,7 +169,9 @@ static int reply_frozen(Request *request, Region *region) {
         Shmd__FreezeReply reply = SHMD__FREEZE_REPLY__INIT;
 
         reply.seals = region_seals(region);
-        return request_reply(request, &reply.base, NULL, 0);
+        (void)request_reply(request, &reply.base, NULL, 0);
+        tell_frozen(request->broker, region);
+        return 0;
 }
 
 /* Whether the seal is there that the client was to add. */

@@ -118,6 +118,7 @@ struct Region {
         bool proven;            /* the latest lease said that nobody holds it */
         bool lent;              /* another process has our descriptor, and may be stuck with it */
         bool buried;            /* fd is not its own any more, but something that encloses it */
+        bool told_frozen;       /* those who wait for that, and watch, were told */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */
         uint32_t n_names;

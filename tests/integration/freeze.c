@@ -362,6 +362,25 @@ TEST(freeze, what_a_writer_sealed_by_itself_is_shown_and_can_be_completed) {
         scene_end(&scene);
 }
 
+TEST(freeze, who_waits_hears_of_a_freeze_also_if_a_writer_added_every_seal) {
+        Scene scene = scene_begin();
+        Grant bobs = GRANT_NULL;
+
+        make(scene.alice, "/r", SIZE, &scene.alices);
+        client_expect_done(scene.bob, call_open(scene.bob, "/r", READ_WRITE, &bobs));
+        (void)client_send(scene.bob, MESSAGE_WAIT,
+                          REQUEST(Wait, wait, .path = BYTES("/r"), .until = SHMD__WAIT_FOR__WAIT_FROZEN,
+                                  .timeout_ns = UINT64_MAX));
+        REQUIRE(client_receive(scene.bob, 50) == CLIENT_SILENT, "it is not frozen");
+        REQUIRE(fcntl(bobs.fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL) == 0);
+        client_expect_done(scene.alice, call_freeze(scene.alice, "/r", IMMUTABLE));
+        REQUIRE(client_receive(scene.bob, TEST_PATIENCE_MS) == CLIENT_REPLY, "%s", client_describe(scene.bob));
+        client_expect_done(scene.alice, call_freeze(scene.alice, "/r", IMMUTABLE));
+        REQUIRE(client_receive(scene.bob, 50) == CLIENT_SILENT, "once is enough");
+        grant_deinit(&bobs);
+        scene_end(&scene);
+}
+
 TEST(freeze, what_a_writer_sealed_against_sealing_cannot_be_frozen) {
         Scene scene = scene_begin();
         Grant bobs = GRANT_NULL;
