@@ -251,6 +251,7 @@ Region *region_free(Region *region) {
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
         leave_state(region);
         list_unlink(&region->session);
+        watch_end(region);
         region_grants_clear(&region->grants);
         (void)region_tickets_clear(&region->tickets);
         region->fd = close_fd(region->fd);
@@ -313,15 +314,51 @@ static bool bury(Region *region) {
                memfd_allocated(region->fd) > PUNCH_STEP && regions->bury(region, regions->bury_userdata);
 }
 
+/* What cannot be emptied is watched, from before it is closed, to hear when the file is gone. */
+static void watch_file(Region *region) {
+        if (region->freezable && region->proven && !region->buried &&
+            region_seals(region) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) && memfd_allocated(region->fd) > 0)
+                watch_begin(region);
+}
+
+static void region_release(Region *region) {
+        Regions *regions = region->regions;
+
+        (void)region_free(region);
+        ++regions->n_released;
+}
+
+/* Closes it, and releases it unless its file has to be gone first. */
+static void region_close(Region *region) {
+        if (region->watch < 0) {
+                region_release(region);
+                return;
+        }
+        region->fd = close_fd(region->fd);
+        list_move(&region->regions->kept, &region->link);
+        ++region->regions->n_kept;
+}
+
+/* The last descriptor of any kind is gone, and so was the watch then. */
+static void region_file_gone(Region *region) {
+        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, region);
+        region->watch = -1;
+        if (region->fd >= 0)
+                return;                 /* buried, and not returned yet */
+        --region->regions->n_kept;
+        region_release(region);
+}
+
 /* Empties condemned regions until the turn is over. */
 static void punch_turn(Regions *regions) {
         uint64_t until = time_now() + PUNCH_TURN_NS;
         Region *region;
 
         while ((region = list_first(&regions->condemned, Region, link))) {
-                if (punch_step(region) && !bury(region)) {
-                        (void)region_free(region);
-                        ++regions->n_released;
+                if (punch_step(region)) {
+                        watch_file(region);
+                        if (!bury(region))
+                                region_close(region);
                 }
                 if (time_now() >= until)
                         return;
@@ -471,7 +508,9 @@ void regions_dispatch(Regions *regions) {
                         continue;
                 }
                 region = RB_FIND(RegionWatchTree, &regions->by_watch, &key);
-                if (region && event->mask & IN_CLOSE)
+                if (region && event->mask & IN_IGNORED)
+                        region_file_gone(region);
+                else if (region && event->mask & IN_CLOSE)
                         region_event(region);
         }
 }
@@ -481,7 +520,7 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
                 regions_dispatch(regions);
         if (regions->sweep == 0 && regions->n_asked > 0 && time_now() - regions->swept_at >= SWEEP_NS)
                 sweep_begin(NULL, regions);
-        if (regions->sweep > 0 || regions->n_condemned > regions->n_buried)
+        if (regions->sweep > 0 || regions->n_condemned > regions->n_buried + regions->n_kept)
                 return REGIONS_SOON;
         if (regions->n_buried > 0 && waited < BURYING_NS)
                 return REGIONS_LATER;
@@ -735,6 +774,7 @@ int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         RB_INIT(&regions->by_watch);
         list_init(&regions->asked);
         list_init(&regions->condemned);
+        list_init(&regions->kept);
         if (!probe_have(PROBE_INOTIFY))
                 return 0;
 
@@ -750,6 +790,7 @@ void regions_deinit(Regions *regions) {
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
         deadline_disarm(&regions->collect);
+        list_splice(&regions->condemned, &regions->kept);
         while ((region = list_first(&regions->condemned, Region, link)))
                 (void)region_free(region);
         for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {

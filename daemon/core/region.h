@@ -17,7 +17,8 @@
  * a peer has left. A condemned region is emptied in steps,
  * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
  * descriptors may still refer to. A frozen one cannot be emptied; if it is large, another process
- * closes it (RegionsBury). Memory of one owner is never handed to another.
+ * closes it (RegionsBury), and what O_PATH descriptors keep of it, which no lease tells of, stays
+ * charged until inotify says that the file is gone. Memory of one owner is never handed to another.
  *
  * Somebody may take an interest in a region that has a name, and be told when the kernel was asked
  * who holds it: then it is watched and asked in the same way as an orphan, for as long as the
@@ -160,12 +161,14 @@ struct Regions {
         uint64_t n_condemned;
         uint64_t n_released;
         uint64_t n_buried;      /* of the condemned: lent to be closed elsewhere */
+        uint64_t n_kept;        /* of the condemned: closed, and kept by somebody */
         RegionsBury bury;       /* NULL: nobody does that */
         void *bury_userdata;
         List asked;             /* orphans, and those with an interest in their holders: they are
                                  * asked in turn, first is the one not asked for longest */
         uint64_t n_asked;
         List condemned;
+        List kept;
         int inotify;            /* -1 where there is none */
         Deadline work;
         Deadline sweep_due;

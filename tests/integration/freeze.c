@@ -447,6 +447,33 @@ TEST(freeze, frozen_regions_give_their_charge_back_when_nobody_holds_them) {
         scene_end(&scene);
 }
 
+/* It cannot be emptied, and no lease tells of such a descriptor. */
+TEST(freeze, a_frozen_region_stays_charged_while_a_descriptor_that_cannot_read_keeps_it) {
+        Scene scene = scene_begin();
+
+        for (unsigned int i = 0; i < 2; ++i) {
+                uint64_t size = i == 0 ? SIZE : 64u << 20;
+                struct stat st;
+                char path[64];
+                int inode;
+
+                make(scene.alice, NULL, size, &scene.alices);
+                REQUIRE(fallocate(scene.alices.fd, 0, 0, (off_t)size) == 0);
+                REQUIRE(fcntl(scene.alices.fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+                client_expect_done(scene.alice, call_freeze_id(scene.alice, scene.alices.region, IMMUTABLE));
+                (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", scene.alices.fd);
+                inode = open(path, O_PATH | O_CLOEXEC);
+                REQUIRE(inode >= 0);
+                grant_deinit(&scene.alices);
+                test_sleep_ms(300);
+                REQUIRE(fstat(inode, &st) == 0 && (uint64_t)st.st_blocks * 512 == size);
+                REQUIRE(client_used(scene.alice, SHMD__SLOT__SLOT_BYTES) == size, "its memory is in use, and not charged");
+                inode = close_fd(inode);
+                client_expect_used(scene.alice, SHMD__SLOT__SLOT_BYTES, 0);
+        }
+        scene_end(&scene);
+}
+
 /* -- the helper ------------------------------------------------------------------------------- */
 
 /* The nth child of a process, 0 for none. */
