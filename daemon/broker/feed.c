@@ -124,16 +124,18 @@ static void flush_one(Feed *feed, Watch *watch) {
 }
 
 static void flush(Deadline *deadline, void *userdata) {
+        uint64_t until = time_now() + FEED_TURN_NS;
         Feed *feed = userdata;
+        unsigned int n = 0;
         Watch *watch;
 
         (void)deadline;
-        for (unsigned int i = 0; i < FEED_PACKETS; ++i) {
+        do {
                 watch = list_first(&feed->ready, Watch, ready);
                 if (!watch)
                         return;
                 flush_one(feed, watch);
-        }
+        } while (++n < FEED_PACKETS && time_now() < until);
         if (!list_is_empty(&feed->ready))
                 flush_arm(feed);
 }

@@ -17,8 +17,9 @@
 /* Events and bytes of paths in one packet; a last event may have paths beyond that. */
 #define FEED_EVENTS 64
 #define FEED_BYTES 8192
-/* Packets sent in one turn. */
+/* Packets sent in one turn, and after how long no more are begun: looking through the history takes time. */
 #define FEED_PACKETS 128
+#define FEED_TURN_NS NSEC_PER_MSEC
 
 typedef struct Broker Broker;
 typedef struct Peer Peer;
