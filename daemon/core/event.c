@@ -71,6 +71,12 @@ static void lose(Watch *watch) {
         watch->lost = watch->events->sequence;
 }
 
+/* What holders do will not be heard of everywhere: there is no memory. */
+static void lose_holders(Watch *watch) {
+        lose(watch);
+        watch->events->ready(watch, false);
+}
+
 /* Loses what was not taken, too. */
 static void lose_all(Watch *watch) {
         watch->replay = watch->replay_end + 1;
@@ -80,8 +86,10 @@ static void lose_all(Watch *watch) {
 
 static void watch_put(Watch *watch, const RecordHeader *header, const char *path, const char *to) {
         if (!watch->lossy && !queue_put(watch, header, path, to)) {
-                watch->events->ready(watch, true);
-                if (!queue_put(watch, header, path, to))
+                /* In a replay, somebody is taking already: then the queue is empty, and there is no memory. */
+                if (!watch->replaying)
+                        watch->events->ready(watch, true);
+                if (watch->replaying || !queue_put(watch, header, path, to))
                         lose(watch);
         } else if (watch->lossy) {
                 lose(watch);
@@ -175,7 +183,7 @@ static void follow_holders(Watch *watch, const View *view, const Change *change)
                 return;
         if ((change->region && !notice_take(watch->events, change->region)) ||
             (change->other && !notice_take(watch->events, change->other)))
-                lose(watch);
+                lose_holders(watch);
 }
 
 /* Tells the watches of one directory. */
@@ -214,7 +222,7 @@ static void tell_self(const Node *node, const Change *change) {
                 watch_tell(watch, &header, NULL, NULL);
                 if (node->region && watch->mask & EVENT_HOLDERS && header.what == EVENT_REPLACED &&
                     !notice_take(watch->events, node->region))
-                        lose(watch);
+                        lose_holders(watch);
         }
 }
 
@@ -584,12 +592,14 @@ static bool notice_take(Events *events, Region *region) {
 }
 
 static bool wants_holders(const Node *node) {
-        const Watch *watch;
+        const Watch *first = list_first(&node->watches, Watch, in_node);
 
-        list_for_each(watch, &node->watches, Watch, in_node)
-                if (watch->mask & EVENT_HOLDERS)
-                        return true;
-        return false;
+        return first && first->mask & EVENT_HOLDERS;
+}
+
+/* Those that want to hear of holders come first, so that whether there is one is seen at a look. */
+static void watch_join(Watch *watch, Node *node) {
+        list_append(watch->mask & EVENT_HOLDERS ? node->watches.next : &node->watches, &watch->in_node);
 }
 
 /* Whether anybody still watches the region, for its holders. */
@@ -712,7 +722,7 @@ static void walk_step(Watch *watch) {
         watch->n_cursor = n - n_base;
         memcpy(watch->cursor, path + n_base, n - n_base);
         if (node->region && !notice_take(watch->events, node->region))
-                lose(watch);
+                lose_holders(watch);
 }
 
 static void walk_turn(Events *events) {
@@ -788,7 +798,7 @@ int watch_new(Watch **ret, Events *events, Account *account, const Credentials *
                         return error_origin(-ENOMEM);
         }
         begin_after(watch, since);
-        list_append(&node->watches, &watch->in_node);
+        watch_join(watch, node);
         if (mask & EVENT_LIMITS)
                 list_append(&events->limits, &watch->in_limits);
         walk_begin(watch);
