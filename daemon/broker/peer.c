@@ -21,8 +21,10 @@
 #define HELD_MAX_NS (100 * NSEC_PER_MSEC)
 /* What the requests of one user may take of a turn. */
 #define USER_TURN_NS NSEC_PER_MSEC
-/* Session regions that lose their names in one turn when their creator is gone. */
+/* Names of session regions that go in one turn when their creator is gone, and what that may take of it:
+ * who watches hears of each. */
 #define SESSIONS_TURN 64
+#define SESSIONS_TURN_NS NSEC_PER_MSEC
 
 static int peer_compare(Peer *a, Peer *b) {
         return a->id < b->id ? -1 : a->id > b->id;
@@ -59,13 +61,17 @@ Asker peer_asker(const Peer *peer) {
 
 /* -- ending --------------------------------------------------------------------------- */
 
-/* Takes the names of at most n session regions. Return: whether none is left. */
-static bool end_sessions(Peer *peer, size_t n) {
+/* Takes at most n names of session regions, until a time. Return: whether none is left. */
+static bool end_sessions(Peer *peer, size_t n, uint64_t until) {
         Region *region;
 
         while ((region = list_first(&peer->sessions, Region, session))) {
-                if (n-- == 0)
+                if (n-- == 0 || time_now() >= until)
                         return false;
+                if (region->n_names > 1) {
+                        region_unlink_name(region_name(region));
+                        continue;
+                }
                 list_unlink(&region->session);
                 region_unlink(region);
         }
@@ -75,7 +81,7 @@ static bool end_sessions(Peer *peer, size_t n) {
 static void peer_over(Deadline *deadline, void *userdata) {
         Peer *peer = userdata;
 
-        if (end_sessions(peer, SESSIONS_TURN))
+        if (end_sessions(peer, SESSIONS_TURN, time_now() + SESSIONS_TURN_NS))
                 (void)peer_free(peer);
         else
                 deadline_arm(deadline, &peer->broker->deadlines, 0, peer_over, peer);
@@ -118,7 +124,7 @@ Peer *peer_free(Peer *peer) {
         peer_leave_freezes(peer);
         feed_peer_deinit(&peer->feed);
         peer->connection = connection_retire(peer->connection);
-        (void)end_sessions(peer, SIZE_MAX);
+        (void)end_sessions(peer, SIZE_MAX, UINT64_MAX);
         peer->account = account_unref(peer->account);
         peercred_deinit(&peer->cred);
 

@@ -23,6 +23,8 @@
 #define PUNCH_TURN_NS NSEC_PER_MSEC
 /* Regions asked in one turn of a sweep; a probe takes about a microsecond. */
 #define SWEEP_STEPS 64
+/* Names that one region loses in a turn because nobody holds it. */
+#define NAMES_TURN 64
 /* Sweeps begin at most so often: close events are the rule, sweeps the exception. */
 #define SWEEP_NS (100 * NSEC_PER_MSEC)
 /* How long a shortage waits for orphans that had an event and were still held: two retries. */
@@ -397,6 +399,12 @@ static void ask_later(Region *region) {
         ++region->regions->n_asking;
 }
 
+static void ask_soon(Region *region) {
+        ask_no_more(region);
+        deadline_arm(&region->probe, region->regions->deadlines, 0, probe_expired, region);
+        ++region->regions->n_asking;
+}
+
 /* It was asked, and nobody holds it. */
 static void region_let_go(Region *region) {
         ask_no_more(region);
@@ -724,9 +732,19 @@ int region_bell(Region *region, Region **ret, Shortage *shortage) {
 
 /* -- counted ---------------------------------------------------------------------------- */
 
+/* Some of its names go; if it has more, it is asked once more in the next turn. */
 static void counted_news(RegionInterest *interest, RegionNews news) {
-        if (news == REGION_IS_UNHELD)
-                region_unlink(interest->region);
+        Region *region = interest->region;
+        unsigned int n = 0;
+
+        if (news != REGION_IS_UNHELD)
+                return;
+        while (region->n_names > 1 && n++ < NAMES_TURN)
+                region_unlink_name(region_name(region));
+        if (region->n_names > 1)
+                ask_soon(region);
+        else
+                region_unlink(region);
 }
 
 void region_count(Region *region) {

@@ -94,6 +94,33 @@ static int hold_mapping(void *userdata) {
         return 0;
 }
 
+/* More names than go in one turn. */
+TEST(ends, all_names_of_a_region_go_however_many_they_are) {
+        static const uint32_t lifetimes[] = { COUNTED, SHMD__LIFETIME__LIFETIME_SESSION };
+        Scene scene = scene_begin();
+        char path[16];
+
+        for (size_t i = 0; i < 2; ++i) {
+                Client *maker = client_connect_as(scene.broker, BOB, BOB);
+                Grant grant = GRANT_NULL;
+
+                client_expect_done(maker, call_create_with(maker, REQUEST(Create, create, .path = BYTES("/0"), .size = PAGE,
+                                                                          .mode = 0600, .lifetime = lifetimes[i],
+                                                                          .rights = READ_WRITE), &grant));
+                for (unsigned int n = 1; n < 500; ++n) {
+                        (void)snprintf(path, sizeof(path), "/%u", n);
+                        client_expect_done(maker, client_call(maker, MESSAGE_LINK,
+                                                              REQUEST(Link, link, .path = BYTES("/0"), .to = BYTES(path))));
+                }
+                grant_deinit(&grant);
+                maker = client_free(maker);
+                client_expect_used(scene.bob, BYTES_SLOT, 0);
+                client_expect_used(scene.bob, SHMD__SLOT__SLOT_REGIONS, 0);
+                client_expect_error(scene.bob, NOT_FOUND, MISSING, call_stat(scene.bob, path));
+        }
+        scene_end(&scene);
+}
+
 TEST(ends, a_mapping_alone_keeps_a_counted_region_and_sigkill_ends_it) {
         Scene scene = scene_begin();
         Child holder = CHILD_NULL;
