@@ -136,7 +136,20 @@ static int stat_names(Request *request, const Region *region, Looked *looked, Sh
         return 0;
 }
 
-static int stat_reply(Request *request, Node *node, Region *region, uint32_t flags) {
+const Node *request_name_of(const Peer *peer, const Region *region) {
+        const Node *name;
+        size_t steps = 0;
+
+        list_for_each(name, &region->names, Node, in_region) {
+                if (steps++ == NAMES_STEPS)
+                        break;
+                if (tree_may_find(name, &peer->who))
+                        return name;
+        }
+        return NULL;
+}
+
+static int stat_reply(Request *request, const Node *node, Region *region, uint32_t flags) {
         Shmd__StatReply reply = SHMD__STAT_REPLY__INIT;
         char path[PATH_BYTES_MAX];
         Shmd__Node description;
@@ -195,7 +208,7 @@ int request_stat(Request *request) {
                 Region *region;
 
                 r = request_own_region(request, stat->region, &region);
-                return r ? r : stat_reply(request, region_name(region), region, stat->flags);
+                return r ? r : stat_reply(request, request_name_of(request->peer, region), region, stat->flags);
         }
         r = stat->flags & SHMD__STAT_FLAGS__STAT_HOLDERS ? request_may_see_holders(request, stat->path, &spot) :
                                                            request_find(request, stat->path, &spot);

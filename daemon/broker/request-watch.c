@@ -17,12 +17,12 @@ static void answer_wait(Peer *peer, uint64_t serial, const Node *node, Region *r
 }
 
 /* The name that the asker waited by, if it still is one of the region: where else it may have gone is
- * not for everybody to know. By number, as in stat, the first name. */
+ * not for everybody to know. By number, as in stat, the first name that it may find. */
 static const Node *name_for(Peer *peer, Region *region, const void *path, size_t n) {
         Spot spot;
 
         if (n == 0)
-                return region_name(region);
+                return request_name_of(peer, region);
         if (tree_find(&peer->broker->tree, &peer->who, path, n, &spot) || spot.node->region != region)
                 return NULL;
         return spot.node;

@@ -117,6 +117,10 @@ int request_may_set(Request *request, ProtobufCBinaryData path, Spot *ret);
  * bytes of its path may go (PATH_BYTES_MAX). */
 void request_describe(const Node *node, Region *region, char *path, Shmd__Node *ret);
 
+/* The oldest name of a region that the peer may find, NULL without: whoever owns a region may search where it
+ * is, or not, as somebody may have moved the directory it is in. */
+const Node *request_name_of(const Peer *peer, const Region *region);
+
 /* Grants a region by ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER,
  * negative errno: then nothing was granted. */
 int request_grant_by_ticket(Request *request, Region *region, bool writable);

@@ -596,6 +596,32 @@ TEST(request, a_region_by_number_is_its_owners_business) {
         end();
 }
 
+static size_t n_path_by_number(Guest *guest, MessageKind kind, const ProtobufCMessage *request) {
+        guest_expect_done(guest, guest_ask(guest, kind, request));
+        return kind == MESSAGE_STAT ? ((const Shmd__StatReply *)guest->reply)->node->path.len :
+                                      ((const Shmd__WaitReply *)guest->reply)->node->path.len;
+}
+
+TEST(request, a_region_by_number_has_no_name_where_its_owner_may_not_search) {
+        uint64_t id;
+
+        begin();
+        guest_expect_done(alice, ask_mkdir(alice, "/d", 0777));
+        guest_expect_done(alice, ask_mkdir(alice, "/secret", 0700));
+        guest_expect_done(bob, ask_create(bob, "/d/x", 4096, 0600));
+        guest_expect_done(bob, ask_stat(bob, "/d/x"));
+        id = ((const Shmd__StatReply *)bob->reply)->node->region;
+        cr_assert_eq(n_path_by_number(bob, MESSAGE_STAT, REQUEST(Stat, stat, .region = id)), 4);
+
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_RENAME,
+                                           REQUEST(Rename, rename, .path = BYTES("/d"), .to = BYTES("/secret/plan"))));
+        cr_assert_eq(n_path_by_number(bob, MESSAGE_STAT, REQUEST(Stat, stat, .region = id)), 0);
+        cr_assert_eq(n_path_by_number(root, MESSAGE_STAT, REQUEST(Stat, stat, .region = id)), 14);
+        cr_assert_eq(n_path_by_number(bob, MESSAGE_WAIT,
+                                      REQUEST(Wait, wait, .region = id, .until = SHMD__WAIT_FOR__WAIT_UNHELD)), 0);
+        end();
+}
+
 TEST(request, publishing_over_a_name_needs_replace_and_the_right_to_take_it) {
         uint64_t a, b;
 
