@@ -192,7 +192,7 @@ void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLO
  * accounts_settle() make the rest, which must follow before anything is charged. */
 void accounts_set_policy(Accounts *accounts, const Rules *policy);
 /* A user is in the groups its clients were in when they connected: in all of them, and of an account
- * without clients the last word counts. account_settle() must follow. */
+ * without clients the last word counts, until the next one connects. account_settle() must follow. */
 void account_forget_groups(Account *account);
 void account_meet_groups(Account *account, gid_t gid, const gid_t *groups, size_t n);
 /* Gives an account the limits its rules say. Return: whether they are other than before. */

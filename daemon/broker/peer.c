@@ -446,6 +446,9 @@ void peer_accept_consume_fd(Broker *broker, int fd) {
         uid = cred.uid;
         r = accounts_ref_user(&broker->accounts, uid, &account);
         if (!r) {
+                /* A user is in the groups of those who are connected, not of those who were. */
+                if (account->used[ACCOUNT_PEERS] == 0)
+                        account_forget_groups(account);
                 account_meet_groups(account, cred.gid, cred.groups, cred.n_groups);
                 (void)account_settle(account);
                 r = account_charge(account, &connection_cost, &slot, &shortage);

@@ -139,6 +139,29 @@ TEST(policy, what_the_files_say_holds_from_the_start) {
         broker = broker_stop(broker);
 }
 
+static bool is_alone(void *root) {
+        return client_total_used(root, PEERS_SLOT) == 1;
+}
+
+/* The account lives on, with what it owns. */
+TEST(policy, a_group_counts_no_more_when_nobody_who_was_in_it_is_connected) {
+        Client *root, *alice;
+        Broker *broker;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .policy = "[account]\nregions = 20\n[group 64500]\nregions = 40\n" });
+        root = client_connect_as(broker, 0, 0);
+        alice = client_connect_as(broker, ALICE, GROUP);
+        client_expect_done(alice, call_create(alice, "/x", 4096, NULL));
+        REQUIRE(client_limit(alice, REGIONS_SLOT) == 40);
+        alice = client_free(alice);
+        REQUIRE(test_eventually(is_alone, root));
+        alice = client_connect_as(broker, ALICE, ALICE);
+        REQUIRE(client_limit(alice, REGIONS_SLOT) == 20);
+        client_free(alice), client_free(root);
+        broker = broker_stop(broker);
+}
+
 TEST(policy, files_are_compiled_and_put_in_force_while_it_runs) {
         Client *root, *alice;
         Broker *broker;
