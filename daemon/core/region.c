@@ -696,9 +696,9 @@ int region_chown(Region *region, Account *owner, Shortage *shortage) {
                 r = charge_move(&region->bell->charge, owner, shortage);
         if (!r) {
                 r = charge_move(&region->charge, owner, shortage);
-                /* Back where there was room a moment ago; if a limit was lowered since, it has to go. */
-                if (r && region->bell && charge_move(&region->bell->charge, old, NULL))
-                        region_orphan(bell_detach(region));
+                /* Back where it was a moment ago, also when a limit has been lowered since it was charged there. */
+                if (r && region->bell)
+                        charge_move_anyway(&region->bell->charge, old);
         }
         (void)account_unref(old);
         if (r)

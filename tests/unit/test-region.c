@@ -1407,6 +1407,10 @@ TEST(region, a_doorbell_moves_to_a_new_owner_with_its_region_or_not_at_all) {
                 cr_assert_eq(region_chown(region, bob, &shortage), REGION_E_QUOTA);
                 cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region->bell == page);
         }
+        bob->max[ACCOUNT_REGIONS] = 1;
+        alice->max[ACCOUNT_REGIONS] = 1;
+        cr_assert_eq(region_chown(region, bob, &shortage), REGION_E_QUOTA);
+        cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region->bell == page, "a lowered limit takes nothing");
         bob->max[ACCOUNT_REGIONS] = 2;
         cr_assert_eq(region_chown(region, bob, &shortage), 0);
         cr_assert(bytes(alice) == 0 && bytes(bob) == 2 * PAGE && page->permissions.uid == BOB);
