@@ -144,6 +144,7 @@ static int look_at_list(Ctl *ctl, const char *path, uint32_t flags, TopLook *loo
 
 static int look_at_stats(Ctl *ctl, TopLook *look) {
         CLEANUP(shmd_stats_freep) struct shmd_stats_result *stats = NULL;
+        CLEANUP(freep) char *broker = NULL;
         int r = shmd_stats(ctl->client, &stats, SHMD_TIMEOUT_DEFAULT);
 
         if (r < 0)
@@ -152,7 +153,8 @@ static int look_at_stats(Ctl *ctl, TopLook *look) {
         look->n_regions_all = stats->regions;
         look->n_orphans_all = stats->orphans;
         look->n_peers = stats->peers;
-        (void)snprintf(look->broker, sizeof(look->broker), "%s", stats->broker);
+        broker = output_escape(stats->broker, stdout);
+        (void)snprintf(look->broker, sizeof(look->broker), "%s", broker);
         return 0;
 }
 
