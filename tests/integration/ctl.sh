@@ -11,6 +11,9 @@ set -u
 export LC_ALL=C.UTF-8 TZ=UTC
 unset SHMD_SOCKET XDG_RUNTIME_DIR
 
+# The interpreter itself: what is in the PATH may be a script that looks for it, each time.
+python3=$(python3 -c 'import sys; print(sys.executable)') || exit 99
+
 build=${SHMD_TEST_BUILDDIR:-.}
 source=${SHMD_TEST_SRCDIR:-.}
 here=$source/tests/integration
@@ -137,10 +140,9 @@ complains() {
         if grep -Eq -- "$2" "$err"; then ok "$1"; else not_ok "$1" "no line of standard error matches $2"; fi
 }
 
-# python EXPRESSION FILE: it holds for d, the JSON value in the file, which json.tool accepts.
+# python EXPRESSION FILE: it holds for d, the JSON value that the file is.
 python() {
-        python3 -m json.tool "$2" >/dev/null &&
-        python3 -c 'import json, sys
+        "$python3" -I -c 'import json, sys
 d = json.load(open(sys.argv[2]))
 sys.exit(0 if eval(sys.argv[1]) else 1)' "$1" "$2"
 }
@@ -189,7 +191,7 @@ eventually() {
 }
 
 field() {
-        python3 -c 'import json, sys
+        "$python3" -I -c 'import json, sys
 d = json.load(sys.stdin)
 print(eval(sys.argv[1]))' "$1"
 }
@@ -549,7 +551,7 @@ round_trip() {
 
 # A file of 1 GiB + 1 in which no two pages are alike.
 big_file() {
-        [ -s "$dir/big" ] || python3 -c 'import os, sys
+        [ -s "$dir/big" ] || "$python3" -I -c 'import os, sys
 block = bytearray(os.urandom(1 << 20))
 for i in range(1024):
     for page in range(0, len(block), 4096):
@@ -956,7 +958,7 @@ test_watch() {
 }
 
 lines_are_json() {
-        python3 -c 'import json, sys
+        "$python3" -I -c 'import json, sys
 events = [json.loads(line) for line in open(sys.argv[1])]
 assert [e["event"] for e in events][0] == "created" and events[-1]["event"] == "removed", events
 assert all(e["sequence"] > 0 and e["path"] for e in events)' "$1"
@@ -965,7 +967,7 @@ assert all(e["sequence"] > 0 and e["path"] for e in events)' "$1"
 # -- figures ------------------------------------------------------------------------------------------
 
 metrics_are_valid() {
-        as "$1" shmdctl --socket="$socket" metrics >"$out" 2>"$err" && python3 "$here/ctl-openmetrics.py" <"$out" 2>>"$err"
+        as "$1" shmdctl --socket="$socket" metrics >"$out" 2>"$err" && "$python3" -I "$here/ctl-openmetrics.py" <"$out" 2>>"$err"
 }
 
 test_figures() {
@@ -989,7 +991,7 @@ test_figures() {
         json 'stats --json agrees' \
                 'd["regions"] == 1 and d["bytes"] == 65536 and d["refusals"]["missing"] > 0 and any(r["name"] == "ping" and r["count"] == sum(r["buckets"]) > 0 for r in d["requests"])' stats
 
-        check 'the checker of OpenMetrics text finds every mistake' python3 "$here/ctl-openmetrics.py" --test
+        check 'the checker of OpenMetrics text finds every mistake' "$python3" -I "$here/ctl-openmetrics.py" --test
         check 'metrics is OpenMetrics text' metrics_are_valid "$me"
         says 'metrics has the regions' '^shmd_regions\{state="named"\} 1$'
         says 'metrics has the bytes' '^shmd_charged_bytes 65536$'
@@ -1018,7 +1020,7 @@ region_fd() {
 # description, as one that was passed on; "other", one of its own. Leaves $keeper.
 keep() {
         rm -f "$dir/kept"
-        python3 -c '
+        "$python3" -I -c '
 import ctypes, os, sys, time
 how, pid, path = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 if how == "same":
@@ -1108,7 +1110,7 @@ test_pages() {
         expect 'stat --pages of a directory has none' 0 stat --pages /
 
         check 'a region is held' hold_as "$me" create /sparse 40K
-        python3 -c 'import sys
+        "$python3" -I -c 'import sys
 with open(sys.argv[1], "r+b", 0) as f:
     f.seek(8192)
     f.write(b"x" * 8192)' "$(region_fd "$held")" 2>"$err"
@@ -1156,7 +1158,7 @@ test_top() {
         head -c 16384 /dev/urandom | as "$me" shmdctl --socket="$socket" put /top-b - --quiet
         expect 'ln /top-b' 0 ln /top-b /top-c
         check 'a region is held' hold_as "$me" create /top-d 4K --open
-        python3 -c 'import sys
+        "$python3" -I -c 'import sys
 with open(sys.argv[1], "r+b", 0) as f: f.write(b"x")' "$(region_fd "$held")"
         json 'top --json has accounts and regions' \
                 'len(d["regions"]) == 3 and [a["uid"] for a in d["accounts"]].count('"$me"') == 1 and d["total"]["regions"] >= 3' \
@@ -1184,13 +1186,13 @@ with open(sys.argv[1], "r+b", 0) as f: f.write(b"x")' "$(region_fd "$held")"
         fi
         expect 'rm /top-a' 0 rm /top-a
         check 'a region is held' hold_as "$me" create /top-a 64K
-        python3 -c 'import sys
+        "$python3" -I -c 'import sys
 with open(sys.argv[1], "r+b", 0) as f: f.write(b"x" * 8192)' "$(region_fd "$held")"
         for scenario in shows sorts resizes stops; do
-                check "top on a terminal $scenario" as "$me" env LC_ALL=C python3 "$here/ctl-screen.py" "$scenario" \
+                check "top on a terminal $scenario" as "$me" env LC_ALL=C "$python3" -I "$here/ctl-screen.py" "$scenario" \
                         shmdctl --socket="$socket" top -d 100ms 2>"$err"
         done
-        check 'top -n 3 on a terminal ends by itself' as "$me" python3 "$here/ctl-screen.py" ends \
+        check 'top -n 3 on a terminal ends by itself' as "$me" "$python3" -I "$here/ctl-screen.py" ends \
                 shmdctl --socket="$socket" top -d 100ms -n 3 2>"$err"
         in_terminal "TERM=dumb shmdctl --socket=$socket top -d 100ms"
         check 'a dumb terminal gets plain text' eval '[ "$status" -eq 0 ] && ! grep -q "$(printf "\033")" "$out"'
