@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -54,6 +55,7 @@ static void turn(void) {
 
         deadline_arm(&soon, &house.deadlines, time_now() + NSEC_PER_MSEC, stop, NULL);
         REQUIRE(loop_run(broker.loop) == 0);
+        regions_dispatch(&house.regions);
 }
 
 #define turn_until(condition)                                                           \
@@ -66,20 +68,29 @@ static void turn(void) {
                 }                                                                       \
         } while (0)
 
-/* A region that was filled, frozen if so wanted, and let go of a moment ago. */
-static void make_unheld(uint64_t size, bool frozen) {
+/* A region that was filled, frozen if so wanted, and let go of a moment ago. Return: an O_PATH descriptor of it. */
+static int make_kept(uint64_t size, bool frozen) {
         RegionSpec spec = { .size = size, .freezable = true, .permissions = { .uid = ALICE, .mode = 0600 } };
         Region *region;
-        int fd;
+        char path[64];
+        int fd, kept;
 
         REQUIRE(region_new(&region, &house.regions, alice, &spec, NULL) == 0);
         fd = house_hold(region, true);
         REQUIRE(fallocate(fd, 0, 0, (off_t)size) == 0, "%s", strerror(errno));
         if (frozen)
                 REQUIRE(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        kept = open(path, O_PATH | O_CLOEXEC);
+        REQUIRE(kept >= 0);
         close_fd(fd);
         region_orphan(region);
         cr_assert_eq(house.regions.n_condemned, 1);
+        return kept;
+}
+
+static void make_unheld(uint64_t size, bool frozen) {
+        close_fd(make_kept(size, frozen));
 }
 
 /* Becomes the worker that was asked for, and takes a job. Return: the worker's end. */
@@ -169,6 +180,31 @@ TEST(burial, without_a_helper_it_is_closed_here) {
         turn_until(house.regions.n == 0);
         cr_assert_eq(alice->used[ACCOUNT_BYTES], 0);
         end();
+}
+
+TEST(burial, what_an_o_path_descriptor_keeps_of_a_frozen_region_is_charged_and_nobody_waits_for_it) {
+        int kept;
+
+        begin(-1, 60 * NSEC_PER_SEC);
+        close_fd(make_kept(LARGE, false));
+        turn_until(house.regions.n == 0);
+        kept = make_kept(LARGE, true);
+        turn_until(house.regions.n_kept == 1);
+        cr_assert_eq(alice->used[ACCOUNT_BYTES], LARGE);
+        (void)regions_squeeze(&house.regions, 0);       /* may begin a sweep */
+        turn();
+        cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_SPENT);
+        cr_assert_eq(deadlines_next(&house.deadlines), DEADLINE_NEVER, "the broker sleeps");
+        close_fd(kept);
+        turn_until(house.regions.n == 0);
+        cr_assert_eq(alice->used[ACCOUNT_BYTES], 0);
+        cr_assert_eq(house.regions.n_kept, 0);
+
+        /* Nor does the end of the broker. */
+        kept = make_kept(LARGE, true);
+        turn_until(house.regions.n_kept == 1);
+        end();
+        close_fd(kept);
 }
 
 /* The supervisor is there and gives nobody. */
