@@ -73,7 +73,10 @@ static int why_open(Request *request, const Shmd__Why *why) {
         Spot spot;
         int r = request_may_open(request, why->path, rights, &spot);
 
-        return r ? r : ask_grant(request, &spot);
+        if (r)
+                return r;
+        r = grant_is_possible(spot.node->region, rights == SHMD__RIGHTS__RIGHTS_READ_WRITE);
+        return r ? request_refuse_grant(request, r, why->path, NULL) : ask_grant(request, &spot);
 }
 
 static int why_create(Request *request, const Shmd__Why *why) {

@@ -248,6 +248,10 @@ static void mark(Grant *grant, int fd) {
         ++of->n_marked;
 }
 
+int grant_is_possible(Region *region, bool writable) {
+        return writable && region_is_frozen(region) ? GRANT_E_FROZEN : 0;
+}
+
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage) {
         static const Cost cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
@@ -255,8 +259,9 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         CLEANUP(close_fdp) int fd = -1;
         int r;
 
-        if (writable && region_is_frozen(region))
-                return GRANT_E_FROZEN;
+        r = grant_is_possible(region, writable);
+        if (r)
+                return r;
         if (region->grants.n >= region->grants.reap_at)
                 (void)region_grants_reap(region);
 

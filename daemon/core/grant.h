@@ -104,10 +104,14 @@ uint64_t grants_sweep(Grants *grants, Account *account);
 /* Whether that look is over. */
 bool grants_swept(const Grants *grants, uint64_t ticket);
 
+/* Whether there can be a grant of the region at all, whoever asks.
+ * Return: 0, GRANT_E_FROZEN (a writable one of a frozen region). */
+int grant_is_possible(Region *region, bool writable);
+
 /* Makes a grant: charges the asker, opens the description, marks it. *ret_fd is the caller's,
  * *ret the region's.
  * Return: 0, GRANT_E_QUOTA (*shortage says where), GRANT_E_NO_MEMORY, GRANT_E_FAILED, GRANT_E_FROZEN
- * (a writable one of a frozen region), -ENOMEM. */
+ * (as above), -ENOMEM. */
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage);
 

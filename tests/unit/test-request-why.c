@@ -6,6 +6,7 @@
 
 #include "daemon-table.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -141,6 +142,14 @@ static void change_limits(void) {
         }
 }
 
+/* Somebody who can write it seals a region, without a word to the broker. */
+static void change_seals(const char *path) {
+        Spot spot;
+
+        if (tree_find(&table->tree, &house_admin, path, strlen(path), &spot) == 0 && spot.node->region)
+                (void)fcntl(spot.node->region->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SEAL);
+}
+
 /* Root makes what is missing, and changes whose it is and who may what. */
 static void change_scene(void) {
         static const uid_t uids[] = { 0, ALICE, BOB, CAROL };
@@ -158,6 +167,8 @@ static void change_scene(void) {
         change_acl(any_path());
         if (chance(4) == 0)
                 change_limits();
+        if (chance(2))
+                change_seals(any_path());
 }
 
 static uint32_t do_wait(Guest *guest, const char *path) {
@@ -269,8 +280,10 @@ static void compare_one(void) {
                 "operation %u of uid %u on %s, %s", operation, guest_peer(guest)->cred.uid, path, to);
 
         r = do_it(guest, operation, path, to, size);
-        if (operation == WHY(FREEZE) && r == ERROR(INVALID) && guest->refusal->reason == REASON(SEALS))
-                r = 0;          /* only a client can add the seal */
+        /* Only a client can add the seal, and where somebody has, there is no helper here for the rest. */
+        if (operation == WHY(FREEZE) && r != 0 && (guest->refusal->reason == REASON(SEALS) ||
+                                                   guest->refusal->reason == REASON(HELPER)))
+                r = 0;
         REQUIRE((r == 0) == allowed, "operation %u of uid %u on %s, %s: why says %u/%u, but %s", operation,
                 guest_peer(guest)->cred.uid, path, to, error, reason, guest_describe(guest, r));
         REQUIRE(r == 0 || (r == error && guest->refusal->reason == reason),
@@ -325,6 +338,23 @@ TEST(request_why, groups_of_somebody_else_may_come_in_any_order) {
         guest_expect_done(root, ask(root, MESSAGE_WHY, REQUEST(Why, why, .operation = WHY(OPEN), .path = BYTES("/x"),
                                                                .other = true, .uid = 5000, .gid = 5000)));
         cr_assert_not(answer(root)->allowed);
+        end();
+}
+
+TEST(request_why, a_frozen_region_is_opened_for_reading_only) {
+        begin();
+        guest_expect_done(alice, ask(alice, MESSAGE_CREATE,
+                          REQUEST(Create, create, .path = BYTES("/x"), .size = PAGE, .mode = 0600,
+                                  .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE)));
+        guest_expect_done(alice, ask_why(alice, WHY(WRITE), "/x", "", 0));
+        cr_assert(answer(alice)->allowed);
+        change_seals("/x");
+        guest_expect_done(alice, ask_why(alice, WHY(WRITE), "/x", "", 0));
+        cr_assert_not(answer(alice)->allowed);
+        cr_assert_eq(answer(alice)->reason, REASON(FROZEN));
+        check_steps(answer(alice));
+        guest_expect_done(alice, ask_why(alice, WHY(OPEN), "/x", "", 0));
+        cr_assert(answer(alice)->allowed);
         end();
 }
 
