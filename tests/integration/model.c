@@ -786,6 +786,10 @@ static void do_publish(Model *model, const Person *who, const char *path) {
         grant_deinit(&grant);
 }
 
+static bool is_text(const ProtobufCBinaryData *bytes, const char *text) {
+        return bytes->len == strlen(text) && (bytes->len == 0 || !memcmp(bytes->data, text, bytes->len));
+}
+
 /* Takes an event: it must be the next one of its watch. */
 static void take_event(Client *client, const Shmd__Event *event, void *userdata) {
         Model *model = userdata;
@@ -800,10 +804,8 @@ static void take_event(Client *client, const Shmd__Event *event, void *userdata)
         REQUIRE(w->n > 0, "seed %" PRIu64 ", operation %zu: an event %u %.*s that the model does not have", model->seed,
                 model->step, event->event, (int)event->path.len, (char *)event->path.data);
         e = &w->expected[w->first];
-        REQUIRE(e->what == event->event && strlen(e->path) == event->path.len &&
-                !memcmp(e->path, event->path.data, event->path.len) && strlen(e->to) == event->to.len &&
-                !memcmp(e->to, event->to.data, event->to.len) && e->region == event->region &&
-                e->exchange == event->exchange && event->kind == (e->region ? 1u : 0u),
+        REQUIRE(e->what == event->event && is_text(&event->path, e->path) && is_text(&event->to, e->to) &&
+                e->region == event->region && e->exchange == event->exchange && event->kind == (e->region ? 1u : 0u),
                 "seed %" PRIu64 ", operation %zu: the model tells %u %s %s %" PRIu64 " %d, the broker %u %.*s %.*s "
                 "%" PRIu64 " %d", model->seed, model->step, e->what, e->path, e->to, e->region, e->exchange, event->event,
                 (int)event->path.len, (char *)event->path.data, (int)event->to.len, (char *)event->to.data,
