@@ -466,6 +466,7 @@ int main(int argc, char **argv) {
         broker_options.landlock = landlock;
         log_ready(path, broker, landlock);
         service_notify("READY=1");
+        service_keep_alive(&broker->deadlines);
         r = broker_run(broker);
         service_notify("STOPPING=1");
         service_disconnect();

@@ -14,12 +14,20 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "acct/quota.h"
 #include "base/cleanup.h"
+#include "base/overflow.h"
 #include "util/error.h"
 
 #define LISTEN_FDS_FIRST 3
 
 static int notify_fd = -1;
+
+static struct {
+        Deadline deadline;
+        Deadlines *deadlines;
+        uint64_t every;         /* nanoseconds */
+} alive;
 
 int service_connect(void) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -50,14 +58,38 @@ void service_notify(const char *state) {
                 (void)send(notify_fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void service_disconnect(void) {
-        notify_fd = close_fd(notify_fd);
-}
-
 static bool environment_number(const char *name, uint64_t *ret) {
         const char *text = getenv(name);
 
         return text && config_parse_count(text, ret);
+}
+
+uint64_t service_watchdog(void) {
+        uint64_t pid, us, ns;
+
+        if (!environment_number("WATCHDOG_USEC", &us) || us == QUOTA_UNLIMITED || !mul_u64(us, NSEC_PER_USEC, &ns))
+                return 0;
+        if (getenv("WATCHDOG_PID") && (!environment_number("WATCHDOG_PID", &pid) || pid != (uint64_t)getpid()))
+                return 0;
+        return ns;
+}
+
+static void say_alive(Deadline *deadline, void *userdata) {
+        (void)userdata;
+        service_notify("WATCHDOG=1");
+        deadline_arm(deadline, alive.deadlines, time_now() + alive.every, say_alive, NULL);
+}
+
+void service_keep_alive(Deadlines *deadlines) {
+        alive.every = service_watchdog() / 2;
+        alive.deadlines = deadlines;
+        if (notify_fd >= 0 && alive.every > 0)
+                say_alive(&alive.deadline, NULL);
+}
+
+void service_disconnect(void) {
+        deadline_disarm(&alive.deadline);
+        notify_fd = close_fd(notify_fd);
 }
 
 static bool is_our_kind(int fd) {

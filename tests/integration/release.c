@@ -391,3 +391,51 @@ TEST(release, the_idle_broker_never_wakes_up) {
                 peers[i] = client_free(peers[i]);
         scene_end(&scene);
 }
+
+/* -- a watchdog --------------------------------------------------------------------------------------- */
+
+#define INTERVAL_US "1000000"
+
+static void set_watchdog(void *userdata) {
+        (void)userdata;
+        REQUIRE(setenv("WATCHDOG_USEC", INTERVAL_US, 1) == 0 && unsetenv("WATCHDOG_PID") == 0);
+}
+
+/* How many signs of life have come since the last time, and nothing else has. */
+static unsigned int count_signs(Broker *broker) {
+        char text[64];
+        unsigned int n = 0;
+        ssize_t got;
+
+        while ((got = recv(broker->notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT)) > 0) {
+                text[got] = '\0';
+                REQUIRE(strcmp(text, "WATCHDOG=1") == 0, "%s", text);
+                ++n;
+        }
+        return n;
+}
+
+static unsigned int count_waits(Broker *broker) {
+        return (unsigned int)strtoul(broker_status(broker, "voluntary_ctxt_switches"), NULL, 10);
+}
+
+TEST(release, with_a_watchdog_the_idle_broker_wakes_up_twice_in_an_interval) {
+        enum { INTERVALS = 4 };
+        Broker *broker = broker_spawn_with(&(BrokerOptions){ .prepare = set_watchdog });
+        int64_t start;
+        unsigned int waits, signs, most;
+
+        /* From one sign of life on, so that it is asleep. */
+        test_sleep_ms(100);
+        (void)count_signs(broker);
+        start = test_now_ms();
+        waits = count_waits(broker);
+        test_sleep_ms(1000 * INTERVALS);
+        signs = count_signs(broker);
+        waits = count_waits(broker) - waits;
+        most = (unsigned int)(2 * (test_now_ms() - start) / 1000) + 1;
+        fprintf(stderr, "with a watchdog of 1 s: %u signs of life and %u wake-ups in %d s\n", signs, waits, INTERVALS);
+        REQUIRE(signs >= 2 * INTERVALS - 1 && signs <= most, "%u", signs);
+        REQUIRE(waits <= most, "%u", waits);
+        broker = broker_stop(broker);
+}

@@ -204,7 +204,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
         if (!options->socket)
                 (void)snprintf(broker->socket, sizeof(broker->socket), "%s/socket", broker->dir);
         (void)snprintf(broker->log, sizeof(broker->log), "%s/log", broker->dir);
-        broker->minder_fd = -1;
+        broker->minder_fd = broker->notify_fd = -1;
 
         (void)snprintf(config, sizeof(config), "%s/shmd.conf", broker->dir);
         file = fopen(config, "we");
@@ -226,7 +226,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
                 become_daemon(broker, options, config);
         minder_start(broker);
         wait_until_ready(broker, notify);
-        close_fd(notify);
+        broker->notify_fd = notify;
         return broker;
 }
 
@@ -243,6 +243,7 @@ int broker_wait(Broker *broker) {
 
 Broker *broker_forget(Broker *broker) {
         minder_stop(broker);
+        broker->notify_fd = close_fd(broker->notify_fd);
         remove_tree(broker->dir);
         free(broker);
         return NULL;

@@ -19,6 +19,7 @@ typedef struct Broker {
         char log[96];
         pid_t minder;           /* kills the broker when the test is gone */
         int minder_fd;
+        int notify_fd;          /* what it tells its service manager: datagrams, to be read or not */
 } Broker;
 
 typedef struct BrokerOptions {

@@ -114,6 +114,80 @@ TEST(service, a_manager_that_is_not_there_or_cannot_be_is_an_error) {
         house_expect_child(fail_to_connect, NULL);
 }
 
+/* -- signs of life ------------------------------------------------------------------------------- */
+
+static void set_watchdog(const char *us, const char *pid) {
+        REQUIRE((us ? setenv("WATCHDOG_USEC", us, 1) : unsetenv("WATCHDOG_USEC")) == 0);
+        REQUIRE((pid ? setenv("WATCHDOG_PID", pid, 1) : unsetenv("WATCHDOG_PID")) == 0);
+}
+
+static int read_watchdog(void *userdata) {
+        char own[32];
+
+        (void)snprintf(own, sizeof(own), "%d", (int)getpid());
+        set_watchdog(NULL, NULL);
+        REQUIRE(service_watchdog() == 0);
+        set_watchdog("2000000", NULL);
+        REQUIRE(service_watchdog() == 2 * NSEC_PER_SEC);
+        set_watchdog("2000000", own);
+        REQUIRE(service_watchdog() == 2 * NSEC_PER_SEC);
+        set_watchdog("2000000", "1");
+        REQUIRE(service_watchdog() == 0, "it is meant for another process");
+        set_watchdog("soon", NULL);
+        REQUIRE(service_watchdog() == 0);
+        set_watchdog("18446744073709551", NULL);
+        REQUIRE(service_watchdog() == UINT64_C(18446744073709551000));
+        set_watchdog("18446744073709552", NULL);
+        REQUIRE(service_watchdog() == 0, "more nanoseconds than there can be");
+        return 0;
+}
+
+TEST(service, a_watchdog_has_an_interval_and_a_process) {
+        house_expect_child(read_watchdog, NULL);
+}
+
+static int stay_alive(void *userdata) {
+        char name[64], variable[64];
+        Deadlines deadlines;
+        int manager;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        manager = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        deadlines_init(&deadlines);
+
+        set_watchdog(NULL, NULL);
+        REQUIRE(service_connect() == 0);
+        service_keep_alive(&deadlines);
+        REQUIRE(deadlines_next(&deadlines) == DEADLINE_NEVER, "no watchdog, no wake-up");
+
+        set_watchdog("60000000", NULL);
+        for (int i = 0; i < 3; ++i) {
+                uint64_t before = time_now();
+
+                if (i == 0)
+                        service_keep_alive(&deadlines);
+                else
+                        deadlines_run(&deadlines, deadlines_next(&deadlines));
+                REQUIRE(!strcmp(manager_read(manager), "WATCHDOG=1"));
+                REQUIRE(deadlines_next(&deadlines) >= before + 30 * NSEC_PER_SEC, "twice in each interval");
+                REQUIRE(deadlines_next(&deadlines) <= time_now() + 30 * NSEC_PER_SEC);
+        }
+        service_disconnect();
+        REQUIRE(deadlines_next(&deadlines) == DEADLINE_NEVER);
+        deadlines_deinit(&deadlines);
+        close_fd(manager);
+        return 0;
+}
+
+TEST(service, a_watchdog_hears_twice_in_each_interval_that_the_loop_turns) {
+        house_expect_child(stay_alive, NULL);
+}
+
+/* -- a manager that does not listen --------------------------------------------------------------- */
+
 static int tell_a_deaf_one(void *userdata) {
         char name[64], variable[64];
         int manager;
