@@ -167,7 +167,8 @@ static void supervise(int control, pid_t broker) {
         (void)prctl(PR_SET_NAME, "shmd-helper", 0, 0, 0);
         /* The broker lets the kernel reap for it; here the number of a child must stay its own. */
         (void)signal(SIGCHLD, SIG_DFL);
-        if (!end_with(broker) || !close_others(control) || sandbox_enter(SANDBOX_SUPERVISOR, &landlock))
+        if (!end_with(broker) || !close_others(control) || sandbox_enter(SANDBOX_SUPERVISOR, &landlock) ||
+            helperlink_send(control, &(HelperPacket){ .op = HELPER_READY }, -1))
                 _exit(1);
         while (helperlink_receive(control, true, &packet, &fd) == 0) {
                 fd = close_fd(fd);
@@ -177,10 +178,23 @@ static void supervise(int control, pid_t broker) {
         _exit(0);
 }
 
+/* What it inherited has to be closed before the broker serves: the listening socket must end with the
+ * broker, however early that is. */
+static int await_supervisor(int control) {
+        HelperPacket packet;
+        int fd, r;
+
+        r = helperlink_receive(control, true, &packet, &fd);
+        if (r)
+                return r < 0 ? error_fold(r) : error_origin(-ECHILD);
+        (void)close_fd(fd);
+        return packet.op == HELPER_READY ? 0 : error_origin(-EBADMSG);
+}
+
 int helper_start(int *ret) {
         CLEANUP(close_fdp) int ours = -1, theirs = -1;
         pid_t broker = getpid(), pid;
-        int pair[2];
+        int pair[2], r;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return error_origin(-errno);
@@ -193,6 +207,10 @@ int helper_start(int *ret) {
                 (void)close(ours);
                 supervise(steal_fd(&theirs), broker);
         }
+        theirs = close_fd(theirs);
+        r = await_supervisor(ours);
+        if (r)
+                return error_fold(r);
         *ret = steal_fd(&ours);
         return 0;
 }

@@ -16,8 +16,9 @@
 #ifndef HELPER_H
 #define HELPER_H
 
-/* Forks the supervisor. *ret is the broker's end of its socket, the caller's; broker/helpers.h says
- * what to do with it. To be called with privileges dropped, from the one thread.
+/* Forks the supervisor, and waits until it has closed what it inherited and is confined. *ret is the
+ * broker's end of its socket, the caller's; broker/helpers.h says what to do with it. To be called with
+ * privileges dropped, from the one thread.
  * Return: 0, or a negative errno. */
 int helper_start(int *ret);
 

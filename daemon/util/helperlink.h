@@ -29,6 +29,7 @@ typedef enum HelperOp {
         HELPER_KILL,            /* the worker `pid`: it takes too long */
         HELPER_REAP,            /* the worker `pid` has ended */
         /* From the supervisor. */
+        HELPER_READY,           /* once: it has nothing of the broker's any more */
         HELPER_WORKER,          /* result 0: the worker `pid`, with its socket */
         /* To a worker, with a region. */
         HELPER_SEAL,            /* add `seals` */
