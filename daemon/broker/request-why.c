@@ -238,13 +238,14 @@ static int compare_groups(const void *a, const void *b) {
         return x < y ? -1 : x > y;
 }
 
-/* For somebody else, as if he had connected a moment ago. */
+/* For somebody else, as if he had connected a moment ago: his account has the limits of his groups for as
+ * long as the question takes. */
 static int explain_other(Request *request, const Shmd__Why *why) {
         Peercred cred = { .uid = why->uid, .gid = why->gid, .groups = why->groups, .n_groups = why->n_groups };
         Accounts *accounts = &request->broker->accounts;
-        bool is_new = !accounts_find_user(accounts, why->uid);
         Request asked = *request;
         Credentials who;
+        gid_t before;
         int r;
 
         if (why->n_groups)
@@ -254,11 +255,14 @@ static int explain_other(Request *request, const Shmd__Why *why) {
         r = accounts_ref_user(accounts, why->uid, &asked.account);
         if (r)
                 return error_fold(r);
-        if (is_new) {
-                account_meet_groups(asked.account, cred.gid, cred.groups, cred.n_groups);
-                (void)account_settle(asked.account);
-        }
+        before = asked.account->group;
+        if (asked.account->used[ACCOUNT_PEERS] == 0)
+                account_forget_groups(asked.account);
+        account_meet_groups(asked.account, cred.gid, cred.groups, cred.n_groups);
+        (void)account_settle(asked.account);
         r = explain(&asked, request, why);
+        asked.account->group = before;
+        (void)account_settle(asked.account);
         (void)account_unref(asked.account);
         return r;
 }

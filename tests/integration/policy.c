@@ -143,6 +143,20 @@ static bool is_alone(void *root) {
         return client_total_used(root, PEERS_SLOT) == 1;
 }
 
+/* How many regions alice may have, were she to connect with that group. */
+static uint64_t regions_in_group(Client *root, gid_t gid) {
+        const Shmd__WhyReply *reply;
+
+        client_expect_done(root, client_call(root, MESSAGE_WHY,
+                                             REQUEST(Why, why, .operation = SHMD__WHY_OPERATION__WHY_MKDIR,
+                                                     .path = BYTES("/y"), .other = true, .uid = ALICE, .gid = gid)));
+        reply = (const Shmd__WhyReply *)root->reply;
+        for (size_t i = 0; i < reply->n_step; ++i)
+                if (reply->step[i]->reason == SHMD__REASON__REASON_LIMIT && reply->step[i]->slot == REGIONS_SLOT)
+                        return reply->step[i]->limit;
+        return 0;
+}
+
 /* The account lives on, with what it owns. */
 TEST(policy, a_group_counts_no_more_when_nobody_who_was_in_it_is_connected) {
         Client *root, *alice;
@@ -156,8 +170,10 @@ TEST(policy, a_group_counts_no_more_when_nobody_who_was_in_it_is_connected) {
         REQUIRE(client_limit(alice, REGIONS_SLOT) == 40);
         alice = client_free(alice);
         REQUIRE(test_eventually(is_alone, root));
+        REQUIRE(regions_in_group(root, ALICE) == 20 && regions_in_group(root, GROUP) == 40);
+        REQUIRE(regions_in_group(root, ALICE) == 20, "asking changes nothing");
         alice = client_connect_as(broker, ALICE, ALICE);
-        REQUIRE(client_limit(alice, REGIONS_SLOT) == 20);
+        REQUIRE(regions_in_group(root, GROUP) == 40 && client_limit(alice, REGIONS_SLOT) == 20);
         client_free(alice), client_free(root);
         broker = broker_stop(broker);
 }
