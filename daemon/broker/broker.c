@@ -123,6 +123,8 @@ static int make_core(Broker *broker) {
                 return error_fold(r);
         broker->regions.bury = burial_begin;
         broker->regions.bury_userdata = broker;
+        broker->regions.frozen = freeze_tell;
+        broker->regions.frozen_userdata = broker;
         return arena_new(&broker->arena, ARENA_BYTES);
 }
 
@@ -235,6 +237,7 @@ bool broker_free(Broker *broker) {
         freezes_free(broker);
         burials_free(broker);
         feed_deinit(&broker->feed);
+        broker->regions.frozen = NULL;
         events_deinit(&broker->events);
         bells_free(broker);
         helpers_deinit(&broker->helpers);

@@ -111,8 +111,10 @@ static void tell_peer(Freeze *freeze, HelpersOutcome outcome, uint32_t seals) {
         }
 }
 
-/* Once, whoever added the seals: a writer may have, and a worker that was given up may have gone on. */
-static void tell_frozen(Broker *broker, Region *region) {
+/* Once, whoever added the seals: a writer may have, and a worker that was given up goes on once it can. */
+void freeze_tell(Region *region, void *userdata) {
+        Broker *broker = userdata;
+
         if (region->told_frozen)
                 return;
         region->told_frozen = true;
@@ -129,7 +131,7 @@ static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
         tell_peer(freeze, outcome, region ? region_seals(region) : job->packet.seals);
         (void)freeze_free(freeze);
         if (region && outcome == HELPERS_DONE)
-                tell_frozen(broker, region);
+                freeze_tell(region, broker);
 }
 
 /* -- the request ------------------------------------------------------------------------- */
@@ -170,7 +172,7 @@ static int reply_frozen(Request *request, Region *region) {
 
         reply.seals = region_seals(region);
         (void)request_reply(request, &reply.base, NULL, 0);
-        tell_frozen(request->broker, region);
+        freeze_tell(region, request->broker);
         return 0;
 }
 

@@ -134,6 +134,8 @@ int request_expire(Request *request, Node *node, uint64_t ttl_ns);
 void peer_leave_freezes(Peer *peer);
 void peer_finish_freezes(Peer *peer);
 void freezes_free(Broker *broker);
+/* A region is frozen: who waits for that, or watches, is told if that was not so already. For core/region. */
+void freeze_tell(Region *region, void *broker);
 
 /* Refuses what grant_new() refused. Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED, negative errno. */
 int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage);

@@ -761,14 +761,18 @@ void region_lend(Region *region) {
 }
 
 void region_return(Region *region) {
+        Regions *regions = region->regions;
+
         ASSERT(region->lent);
         region->lent = false;
         if (region->state == REGION_STATE_CONDEMNED) {
-                --region->regions->n_buried;
-                list_append(&region->regions->condemned, &region->link);
-                work_arm(region->regions);
+                --regions->n_buried;
+                list_append(&regions->condemned, &region->link);
+                work_arm(regions);
                 return;
         }
+        if (regions->frozen && region->freezable && !region->told_frozen && region_is_frozen(region))
+                regions->frozen(region, regions->frozen_userdata);
         region_event(region);
 }
 

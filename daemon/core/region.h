@@ -145,6 +145,8 @@ struct Region {
 /* Lets a region that was condemned, and cannot be emptied in steps, be closed where nobody waits for
  * it; it is lent until that is over. Return: whether it will be. */
 typedef bool (*RegionsBury)(Region *region, void *userdata);
+/* A region came back from another process and is frozen, which was not told yet. */
+typedef void (*RegionsFrozen)(Region *region, void *userdata);
 
 RB_HEAD(RegionTree, Region);
 RB_HEAD(RegionWatchTree, Region);
@@ -164,6 +166,8 @@ struct Regions {
         uint64_t n_kept;        /* of the condemned: closed, and kept by somebody */
         RegionsBury bury;       /* NULL: nobody does that */
         void *bury_userdata;
+        RegionsFrozen frozen;   /* NULL: nobody wants to know */
+        void *frozen_userdata;
         List asked;             /* orphans, and those with an interest in their holders: they are
                                  * asked in turn, first is the one not asked for longest */
         uint64_t n_asked;

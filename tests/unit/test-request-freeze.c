@@ -167,6 +167,31 @@ TEST(request_freeze, what_takes_too_long_is_refused_and_may_be_asked_again) {
         end();
 }
 
+TEST(request_freeze, who_takes_an_interest_is_told_of_a_freeze_that_came_too_late_as_well) {
+        RegionInterest interest = { 0 };
+        HelperPacket packet;
+        int fd;
+
+        begin();
+        n_told = 0;
+        (void)region_take_interest(regions_find(&table->regions, 1), &interest, false, told, NULL);
+        cr_assert_eq(ask_freeze(), SILENT);
+        give_worker();
+        table_pass(HELPER_NS + 1);
+        guest_expect(alice, BUSY, HELPER, guest_receive(alice));
+        REQUIRE(helperlink_receive(worker, false, &packet, &fd) == 0 && packet.op == HELPER_SEAL);
+        REQUIRE(fcntl(fd, F_ADD_SEALS, (int)packet.seals) == 0);
+        fd = close_fd(fd);
+        cr_assert_eq(n_told, 0);
+        worker = close_fd(worker);
+        turn();
+        cr_assert_eq(n_told, 1);
+        guest_expect_done(alice, ask_freeze());
+        cr_assert_eq(n_told, 1);
+        region_drop_interest(&interest);
+        end();
+}
+
 TEST(request_freeze, what_the_kernel_says_is_in_the_refusal) {
         begin();
         cr_assert_eq(ask_freeze(), SILENT);
