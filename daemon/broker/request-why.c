@@ -245,7 +245,7 @@ static int explain_other(Request *request, const Shmd__Why *why) {
         Accounts *accounts = &request->broker->accounts;
         Request asked = *request;
         Credentials who;
-        gid_t before;
+        gid_t before, during;
         int r;
 
         if (why->n_groups)
@@ -259,10 +259,13 @@ static int explain_other(Request *request, const Shmd__Why *why) {
         if (asked.account->used[ACCOUNT_PEERS] == 0)
                 account_forget_groups(asked.account);
         account_meet_groups(asked.account, cred.gid, cred.groups, cred.n_groups);
-        (void)account_settle(asked.account);
+        during = asked.account->group;
+        if (during != before)
+                (void)account_settle(asked.account);
         r = explain(&asked, request, why);
         asked.account->group = before;
-        (void)account_settle(asked.account);
+        if (during != before)
+                (void)account_settle(asked.account);
         (void)account_unref(asked.account);
         return r;
 }
