@@ -402,6 +402,12 @@ int request_may_change(Request *request, const Spot *spot) {
                 audit_tree(&request->refusal, r, spot, sticky);
                 return REQUEST_E_REFUSED;
         }
+        /* Else its owner could put a region in its place, and keep the next policy from taking effect. */
+        if (spot->node && node_is_directory(spot->node) && !list_is_empty(&node_directory(spot->node)->ruled) &&
+            !request->who->admin)
+                return request_refuse(request, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_ADMIN,
+                                      spot->path, spot->n_path,
+                                      "a policy names the directory: only an administrator may take it away");
         return 0;
 }
 

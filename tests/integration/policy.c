@@ -143,6 +143,33 @@ static bool is_alone(void *root) {
         return client_total_used(root, PEERS_SLOT) == 1;
 }
 
+/* With a region in its place no reload would take effect, not even one that limits whoever put it there. */
+TEST(policy, a_directory_that_it_names_is_not_its_owners_to_take_away) {
+        Client *root, *alice;
+        Broker *broker;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .policy = "[directory /d]\nowner = 64101\nmode = 0755\n" });
+        root = client_connect_as(broker, 0, 0);
+        alice = client_connect_as(broker, ALICE, ALICE);
+        client_expect_done(alice, call_mkdir(alice, "/mine", 0700));
+        client_expect_error(alice, DENIED, ADMIN, call_rmdir(alice, "/d"));
+        client_expect_error(alice, DENIED, ADMIN, client_call(alice, MESSAGE_RENAME,
+                            REQUEST(Rename, rename, .path = BYTES("/d"), .to = BYTES("/e"))));
+        client_expect_error(alice, DENIED, ADMIN, client_call(alice, MESSAGE_RENAME,
+                            REQUEST(Rename, rename, .path = BYTES("/mine"), .to = BYTES("/d"),
+                                    .flags = SHMD__RENAME_FLAGS__RENAME_EXCHANGE)));
+        client_expect_error(alice, DENIED, ADMIN, client_call(alice, MESSAGE_RENAME,
+                            REQUEST(Rename, rename, .path = BYTES("/mine"), .to = BYTES("/d"),
+                                    .flags = SHMD__RENAME_FLAGS__RENAME_REPLACE)));
+        client_expect_done(alice, call_mkdir(alice, "/d/e", 0700));
+        client_expect_done(alice, call_rmdir(alice, "/d/e"));
+        reload(root, &(Policy){ .n_directories = 0 });
+        client_expect_done(alice, call_rmdir(alice, "/d"));
+        client_free(alice), client_free(root);
+        broker = broker_stop(broker);
+}
+
 /* How many regions alice may have, were she to connect with that group. */
 static uint64_t regions_in_group(Client *root, gid_t gid) {
         const Shmd__WhyReply *reply;
