@@ -448,8 +448,12 @@ static void sweep_turn(Regions *regions) {
                         return;
                 }
                 list_move(&regions->asked, &region->link);
-                if (!region_is_held(region))
+                if (!region_is_held(region)) {
                         region_let_go(region);
+                } else if (regions->missed) {
+                        region->retry = 0;
+                        ask_later(region);
+                }
         }
 }
 
@@ -486,6 +490,8 @@ static void sweep_begin(Deadline *deadline, void *userdata) {
         (void)deadline;
         regions->sweep = regions->n_asked;
         regions->swept_at = time_now();
+        regions->missed = regions->overflowed;
+        regions->overflowed = false;
         if (regions->sweep > 0)
                 work_arm(regions);
         regions->n_collects = 0;
@@ -512,6 +518,7 @@ void regions_dispatch(Regions *regions) {
                 at += (ssize_t)(sizeof(*event) + event->len);
                 if (event->mask & IN_Q_OVERFLOW) {
                         ++regions->n_overflows;
+                        regions->overflowed = true;
                         regions_sweep(regions);
                         continue;
                 }

@@ -182,6 +182,8 @@ struct Regions {
         unsigned int n_collects;
         uint64_t n_asking;      /* of those asked: to be asked again after an event */
         uint64_t n_overflows;   /* of events */
+        bool overflowed;        /* since the last sweep began */
+        bool missed;            /* this sweep is for events that got lost: "held" is asked again as after one */
 };
 
 /* grants: borrowed. Return: 0, negative errno. */

@@ -366,6 +366,27 @@ TEST(region, attack_086_sockets_that_only_hold_each_other_keep_it_until_a_peer_h
         end();
 }
 
+TEST(region, what_is_still_held_after_events_got_lost_is_asked_again_as_after_an_event) {
+        Region *region;
+        int fd;
+
+        begin();
+        region = house_named(&house, alice, "/x", 4096);
+        fd = house_hold(region, false);
+        region_unlink(region);
+        house_turn(&house);
+        for (int lost = 0; lost < 2; ++lost) {
+                deadline_disarm(&region->probe);
+                house.regions.overflowed = lost;
+                regions_sweep(&house.regions);
+                house_until(&house, house.regions.sweep == 0 && !deadline_is_armed(&house.regions.sweep_due));
+                cr_assert_eq(deadline_is_armed(&region->probe), lost);
+        }
+        close_fd(fd);
+        house_until(&house, house.regions.n == 0);
+        end();
+}
+
 TEST(region, after_a_departure_strays_are_looked_for_three_times_and_then_no_more) {
         int ends[2];
 
