@@ -792,9 +792,13 @@ static void end(Chaos *chaos) {
                 close_fd(chaos->inboxes[i][0]);
                 close_fd(chaos->inboxes[i][1]);
                 end_sessions(chaos, i);
-                for (uint64_t slot = 0; slot < NAMES; ++slot)
-                        if (chaos->ledger->names[i][slot].state == THERE)
+                for (uint64_t slot = 0; slot < NAMES; ++slot) {
+                        const Name *name = &chaos->ledger->names[i][slot];
+
+                        /* Nobody holds what is counted any more: it goes without help. */
+                        if (name->state == THERE && name->lifetime != SHMD__LIFETIME__LIFETIME_COUNTED)
                                 client_expect_done(chaos->admin, call_unlink(chaos->admin, path_of(i, slot)));
+                }
         }
         until = test_now_ms() + SETTLE_MS;
         while (books = ask(chaos), memcmp(&none, &books, sizeof(books)) != 0) {

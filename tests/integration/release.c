@@ -425,8 +425,8 @@ TEST(release, with_a_watchdog_the_idle_broker_wakes_up_twice_in_an_interval) {
         int64_t start;
         unsigned int waits, signs, most;
 
-        /* From one sign of life on, so that it is asleep. */
-        test_sleep_ms(100);
+        /* So that all that belongs to its start is over. */
+        test_sleep_ms(2000);
         (void)count_signs(broker);
         start = test_now_ms();
         waits = count_waits(broker);
@@ -436,6 +436,6 @@ TEST(release, with_a_watchdog_the_idle_broker_wakes_up_twice_in_an_interval) {
         most = (unsigned int)(2 * (test_now_ms() - start) / 1000) + 1;
         fprintf(stderr, "with a watchdog of 1 s: %u signs of life and %u wake-ups in %d s\n", signs, waits, INTERVALS);
         REQUIRE(signs >= 2 * INTERVALS - 1 && signs <= most, "%u", signs);
-        REQUIRE(waits <= most, "%u", waits);
+        REQUIRE(waits <= most + 1, "%u", waits);
         broker = broker_stop(broker);
 }
