@@ -15,25 +15,8 @@
 
 #define STEP (UINT64_C(1) << 20)
 
-static error_t parse_cat(int key, char *arg, struct argp_state *state) {
-        const char **path = state->input;
-        Operands operands;
-
-        switch (key) {
-        case ARGP_KEY_ARGS:
-                ctl_operands(state, &operands, 1, 1, 0);
-                *path = operands.names[0];
-                return 0;
-        case ARGP_KEY_NO_ARGS:
-                argp_error(state, "a name is missing");
-                return 0;
-        default:
-                return ARGP_ERR_UNKNOWN;
-        }
-}
-
 const struct argp command_cat_argp = {
-        .parser = parse_cat,
+        .parser = ctl_parse_name,
         .args_doc = "NAME",
         .doc = "Writes all bytes of the region NAME to standard output. Somebody who writes to the region "
                "meanwhile is seen in part.\v"

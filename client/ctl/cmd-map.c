@@ -15,25 +15,8 @@
 #define COLUMNS_OTHER 8
 #define COLUMNS_MIN 16
 
-static error_t parse_map(int key, char *arg, struct argp_state *state) {
-        const char **path = state->input;
-        Operands operands;
-
-        switch (key) {
-        case ARGP_KEY_ARGS:
-                ctl_operands(state, &operands, 1, 1, 0);
-                *path = operands.names[0];
-                return 0;
-        case ARGP_KEY_NO_ARGS:
-                argp_error(state, "a name is missing");
-                return 0;
-        default:
-                return ARGP_ERR_UNKNOWN;
-        }
-}
-
 const struct argp command_map_argp = {
-        .parser = parse_map,
+        .parser = ctl_parse_name,
         .args_doc = "NAME",
         .doc = "Draws which pages of the region NAME are in memory, swapped, or holes, with totals. For that it opens "
                "the region read-only for a moment.\v"

@@ -84,6 +84,9 @@ typedef struct Operands {
  * Those from `first_name` on are checked as names in the broker's tree. */
 void ctl_operands(struct argp_state *state, Operands *ret, int min, int max, int first_name);
 
+/* An argp parser of commands that take one name and no option; the input is a const char **. */
+error_t ctl_parse_name(int key, char *arg, struct argp_state *state);
+
 DEFINE_CLEANUP(shmd_region, shmd_region_free);
 DEFINE_CLEANUP(struct shmd_stat_result, shmd_stat_free);
 DEFINE_CLEANUP(struct shmd_list_result, shmd_list_free);

@@ -224,6 +224,23 @@ void ctl_operands(struct argp_state *state, Operands *ret, int min, int max, int
                 (void)ctl_arg_name(state, ret->names[i]);
 }
 
+error_t ctl_parse_name(int key, char *arg, struct argp_state *state) {
+        const char **name = state->input;
+        Operands operands;
+
+        switch (key) {
+        case ARGP_KEY_ARGS:
+                ctl_operands(state, &operands, 1, 1, 0);
+                *name = operands.names[0];
+                return 0;
+        case ARGP_KEY_NO_ARGS:
+                argp_error(state, "a name is missing");
+                return 0;
+        default:
+                return ARGP_ERR_UNKNOWN;
+        }
+}
+
 /* -- the program ---------------------------------------------------------------------- */
 
 typedef struct ProgramInput {
