@@ -24,15 +24,6 @@
 #define BYTES_SLOT SHMD__SLOT__SLOT_BYTES
 #define REGIONS_SLOT SHMD__SLOT__SLOT_REGIONS
 
-static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
-        return client_call(client, MESSAGE_RENAME,
-                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
-}
-
-static uint32_t call_link(Client *client, const char *path, const char *to) {
-        return client_call(client, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES(path), .to = BYTES(to)));
-}
-
 /* -- the model ---------------------------------------------------------------------------- */
 
 #define ENTRIES 400

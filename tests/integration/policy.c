@@ -272,11 +272,6 @@ TEST(policy, a_user_s_own_broker_has_a_policy_only_if_told_where) {
 
 /* -- limits below what is used ----------------------------------------------------------- */
 
-static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
-        return client_call(client, MESSAGE_RENAME,
-                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
-}
-
 TEST(policy, a_tightened_limit_takes_nothing_away_and_names_still_move) {
         Policy tight = { .rules = { .everybody = { BIT(BYTES) | BIT(REGIONS), { PAGE, 1 } } } };
         PolicyDirectory top = { .path = (char[]){ "/d" }, .permissions = { .mode = 01777 },

@@ -34,15 +34,6 @@ static void scene_end(Scene *scene) {
         scene->broker = broker_stop(scene->broker);
 }
 
-static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
-        return client_call(client, MESSAGE_RENAME,
-                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
-}
-
-static uint32_t call_link(Client *client, const char *path, const char *to) {
-        return client_call(client, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES(path), .to = BYTES(to)));
-}
-
 static uint64_t region_at(Client *client, const char *path) {
         client_expect_done(client, call_stat(client, path));
         return ((Shmd__StatReply *)client->reply)->node->region;

@@ -174,11 +174,6 @@ TEST(watch, who_waits_may_leave_and_the_broker_may_stop) {
 #define REPLACE SHMD__RENAME_FLAGS__RENAME_REPLACE
 #define EXCHANGE SHMD__RENAME_FLAGS__RENAME_EXCHANGE
 
-static uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
-        return client_call(client, MESSAGE_RENAME,
-                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
-}
-
 /* Return: the wire's error; *ret is the watch's number, *ret_sequence (may be NULL) where it begins. */
 static uint32_t call_watch(Client *client, const char *path, uint32_t mask, uint64_t since, uint64_t *ret,
                            uint64_t *ret_sequence) {

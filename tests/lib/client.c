@@ -345,6 +345,15 @@ uint32_t call_unlink(Client *client, const char *path) {
         return client_call(client, MESSAGE_UNLINK, REQUEST(Remove, remove, .path = BYTES(path)));
 }
 
+uint32_t call_link(Client *client, const char *path, const char *to) {
+        return client_call(client, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES(path), .to = BYTES(to)));
+}
+
+uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags) {
+        return client_call(client, MESSAGE_RENAME,
+                           REQUEST(Rename, rename, .path = BYTES(path), .to = BYTES(to), .flags = flags));
+}
+
 uint32_t call_chmod(Client *client, const char *path, uint32_t mode) {
         return client_call(client, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(path), .mode = mode));
 }

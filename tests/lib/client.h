@@ -136,6 +136,8 @@ uint32_t call_list(Client *client, const char *path, uint32_t flags);
 uint32_t call_mkdir(Client *client, const char *path, uint32_t mode);
 uint32_t call_rmdir(Client *client, const char *path);
 uint32_t call_unlink(Client *client, const char *path);
+uint32_t call_link(Client *client, const char *path, const char *to);
+uint32_t call_rename(Client *client, const char *path, const char *to, uint32_t flags);
 uint32_t call_chmod(Client *client, const char *path, uint32_t mode);
 uint32_t call_chown(Client *client, const char *path, int64_t uid, int64_t gid);
 uint32_t call_wait(Client *client, const char *path, uint64_t timeout_ns);
