@@ -386,15 +386,23 @@ int request_own_region(Request *request, uint64_t id, Region **ret) {
 }
 
 int request_may_change(Request *request, const Spot *spot) {
+        const unsigned int want = ACCESS_WRITE | ACCESS_SEARCH;
+        AccessDecision decision = {};
         bool sticky;
-        int r = tree_may_change(spot, request->who, &sticky), denied = 0;
+        int r = tree_may_change(spot, request->who, &sticky);
 
-        if (r != TREE_E_ROOT)
-                denied = request_need_access(request, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
-                                             &spot->parent->permissions, ACCESS_WRITE | ACCESS_SEARCH,
-                                             "no write and search permission on the directory it is in");
-        if (denied)
-                return denied;
+        if (r != TREE_E_ROOT) {
+                decision = access_explain(request->who, &spot->parent->permissions, want);
+                why_access(request->why, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
+                           &spot->parent->permissions, want, &decision);
+        }
+        /* The tree decides; the decision above only has the words for it. */
+        if (r == TREE_E_DENIED && !sticky) {
+                audit_access(&request->refusal, SHMD__REASON__REASON_DIRECTORY_WRITE, spot->path, spot->n_path,
+                             &spot->parent->permissions, &decision,
+                             "no write and search permission on the directory it is in");
+                return REQUEST_E_REFUSED;
+        }
         if (r != TREE_E_ROOT && spot->node && spot->parent->permissions.mode & ACCESS_STICKY)
                 why_owner(request->why, SHMD__REASON__REASON_STICKY, spot->path, spot->n_path,
                           node_permissions(spot->node), request->who, !sticky);
