@@ -107,6 +107,8 @@ static const struct {
         [MESSAGE_TICKETS] = { "tickets", &shmd__tickets__descriptor, &shmd__tickets_reply__descriptor },
         [MESSAGE_BELL]    = { "bell",    &shmd__bell__descriptor,    &shmd__bell_reply__descriptor },
         [MESSAGE_DOCTOR]  = { "doctor",  &shmd__doctor__descriptor,  &shmd__doctor_reply__descriptor },
+        [MESSAGE_UPGRADE] = { "upgrade", &shmd__upgrade__descriptor, &shmd__done__descriptor },
+        [MESSAGE_STATE]   = { "state",   &shmd__state__descriptor,   &shmd__state_reply__descriptor },
 };
 
 const char *message_name(unsigned int kind) {
@@ -153,6 +155,8 @@ static const char *const reasons[] = {
         [SHMD__REASON__REASON_HELPER]          = "helper",
         [SHMD__REASON__REASON_TICKET]          = "ticket",
         [SHMD__REASON__REASON_EVENTS]          = "events",
+        [SHMD__REASON__REASON_KEEPER]          = "keeper",
+        [SHMD__REASON__REASON_SERIAL]          = "serial",
 };
 
 const char *message_reason_name(uint32_t reason) {

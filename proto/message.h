@@ -54,6 +54,8 @@ typedef enum MessageKind {
         MESSAGE_TICKETS,
         MESSAGE_BELL,
         MESSAGE_DOCTOR,
+        MESSAGE_UPGRADE,
+        MESSAGE_STATE,
         _MESSAGE_N,
 } MessageKind;
 

@@ -59,6 +59,8 @@ static const struct {
         [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true },
         [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_UPGRADE] = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
+        [MESSAGE_STATE]   = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
 };
 
 /* -- answering ------------------------------------------------------------------------ */

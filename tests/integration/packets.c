@@ -493,6 +493,8 @@ FLIP(rename, MESSAGE_RENAME, Rename, rename, .path = BYTES("/v"), .to = BYTES("/
 FLIP(stat, MESSAGE_STAT, Stat, stat, .path = BYTES("/v"), .flags = 3)
 FLIP(list_orphans, MESSAGE_LIST, List, list, .flags = 6, .limit = 3, .orphan = 1)
 FLIP(doctor, MESSAGE_DOCTOR, Doctor, doctor)
+FLIP(upgrade, MESSAGE_UPGRADE, Upgrade, upgrade)
+FLIP(state, MESSAGE_STATE, State, state)
 FLIP(list, MESSAGE_LIST, List, list, .path = BYTES("/"), .flags = 1, .cursor = BYTES("/v"), .limit = 3)
 FLIP(mkdir, MESSAGE_MKDIR, Mkdir, mkdir, .path = BYTES("/v"), .mode = 0700)
 FLIP(unlink, MESSAGE_UNLINK, Remove, remove, .path = BYTES("/v"))

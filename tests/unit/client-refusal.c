@@ -93,14 +93,14 @@ TEST(client_refusal, it_carries_everything_the_broker_said) {
 }
 
 TEST(client_refusal, every_reason_and_slot_of_the_protocol_has_a_name) {
-        for (uint32_t reason = 0; reason <= SHMD__REASON__REASON_EVENTS; ++reason) {
+        for (uint32_t reason = 0; reason <= SHMD__REASON__REASON_SERIAL; ++reason) {
                 cr_assert_not_null(shmd_reason_name(reason));
                 cr_assert_str_neq(shmd_reason_name(reason), "unknown");
                 for (uint32_t other = 0; other < reason; ++other)
                         cr_assert_str_neq(shmd_reason_name(reason), shmd_reason_name(other));
         }
         cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_SEARCH), "directory-search");
-        cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_EVENTS + 1), "unknown");
+        cr_assert_str_eq(shmd_reason_name(SHMD__REASON__REASON_SERIAL + 1), "unknown");
         cr_assert_str_eq(shmd_reason_name(UINT32_MAX), "unknown");
         cr_assert_str_eq(shmd_slot_name(SHMD_SLOT_BYTES), "bytes");
         cr_assert_str_eq(shmd_slot_name(SHMD_SLOT_MAX), "inflight");

@@ -56,11 +56,11 @@ TEST(audit, every_error_and_reason_has_a_name_of_its_own) {
         for (uint32_t i = 0; i <= SHMD__ERROR__ERROR_SHUTDOWN; ++i)
                 for (uint32_t k = 0; k < i; ++k)
                         cr_assert_str_neq(audit_error_name(i), audit_error_name(k));
-        for (uint32_t i = 0; i <= SHMD__REASON__REASON_EVENTS; ++i)
+        for (uint32_t i = 0; i <= SHMD__REASON__REASON_SERIAL; ++i)
                 for (uint32_t k = 0; k < i; ++k)
                         cr_assert_str_neq(message_reason_name(i), message_reason_name(k));
         cr_assert_str_eq(audit_error_name(SHMD__ERROR__ERROR_SHUTDOWN + 1), "unknown");
-        cr_assert_str_eq(message_reason_name(SHMD__REASON__REASON_EVENTS + 1), "unknown");
+        cr_assert_str_eq(message_reason_name(SHMD__REASON__REASON_SERIAL + 1), "unknown");
         cr_assert_str_eq(audit_error_name(UINT32_MAX), "unknown");
 }
 

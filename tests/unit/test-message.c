@@ -74,7 +74,7 @@ TEST(message, kinds_have_the_names_of_the_protocol) {
                 NULL, "hello", "ping", "create", "open", "batch", "publish", "stat", "list", "mkdir", "rmdir",
                 "unlink", "chmod", "chown", "wait", "df", "stats", "link", "rename",
                 "ttl", "get-acl", "set-acl", "why", "reload", "freeze", "watch", "unwatch", "ticket", "redeem", "revoke",
-                "tickets", "bell", "doctor",
+                "tickets", "bell", "doctor", "upgrade", "state",
         };
 
         cr_assert_eq(sizeof(names) / sizeof(names[0]), _MESSAGE_N);

@@ -59,5 +59,5 @@ TEST(stats, refusals_are_counted_by_reason_and_unknown_ones_together) {
         stats_refusal(&stats, UINT32_MAX);
         cr_assert_eq(stats.refusals[SHMD__REASON__REASON_LIMIT], 2);
         cr_assert_eq(stats.refusals[0], 2);
-        cr_assert_lt(SHMD__REASON__REASON_EVENTS, STATS_REASONS, "there is room for every reason");
+        cr_assert_lt(SHMD__REASON__REASON_SERIAL, STATS_REASONS, "there is room for every reason");
 }
