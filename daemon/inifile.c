@@ -117,6 +117,10 @@ int inifile_read(const char *path, const IniEvents *events, char message[INIFILE
                                INIFILE_BYTES_MAX);
                 return INIFILE_E_INVALID;
         }
+        if (st.st_mode & S_IWOTH) {
+                (void)snprintf(message, INIFILE_MESSAGE_MAX, "%s: everybody may write to it: chmod o-w it", path);
+                return INIFILE_E_INVALID;
+        }
         file.stream = fdopen(fd, "r");
         if (!file.stream)
                 return error_origin(-ENOMEM);

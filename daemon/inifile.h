@@ -5,7 +5,8 @@
  * is told when it begins, also one without any key. A value goes on in the lines after it that
  * begin with white space; each of them is told as one more value of that key.
  *
- * The first mistake is the one that is told, as "FILE:LINE: what".
+ * The first mistake is the one that is told, as "FILE:LINE: what". A file that everybody may write to is
+ * nobody's word and is refused.
  */
 #ifndef INIFILE_H
 #define INIFILE_H

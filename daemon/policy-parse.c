@@ -348,6 +348,7 @@ static int listing_add(Listing *listing, const char *directory, const char *name
 static int list_directory(Compiler *compiler, Listing *listing, const char *directory) {
         const struct dirent *entry;
         DIR *stream = opendir(directory);
+        struct stat st;
         int r = 0;
 
         if (!stream) {
@@ -355,6 +356,12 @@ static int list_directory(Compiler *compiler, Listing *listing, const char *dire
                         return 0;
                 (void)snprintf(compiler->message, INIFILE_MESSAGE_MAX, "%s: %s", directory, strerror(errno));
                 return POLICY_PARSE_E_INVALID;
+        }
+        /* Else anybody could put a policy there. */
+        if (fstat(dirfd(stream), &st) == 0 && st.st_mode & S_IWOTH) {
+                (void)snprintf(compiler->message, INIFILE_MESSAGE_MAX, "%s: everybody may write to it: chmod o-w it",
+                               directory);
+                r = POLICY_PARSE_E_INVALID;
         }
         while (!r && (errno = 0, entry = readdir(stream)))
                 if (is_policy(entry->d_name))

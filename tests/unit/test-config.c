@@ -485,6 +485,20 @@ TEST(config, what_is_no_regular_file_is_not_waited_for) {
         done();
 }
 
+TEST(config, a_file_that_everybody_may_write_to_is_refused) {
+        char message[128];
+
+        write_bytes("", 0);
+        REQUIRE(chmod(path, 0646) == 0);
+        cr_assert_eq(config_new(&config), 0);
+        cr_assert_eq(config_read(config, path), CONFIG_E_INVALID);
+        (void)snprintf(message, sizeof(message), "%s: everybody may write to it: chmod o-w it", path);
+        cr_assert_str_eq(config->message, message);
+        REQUIRE(chmod(path, 0664) == 0);
+        cr_assert_eq(config_read(config, path), 0);
+        done();
+}
+
 TEST(config, a_file_may_have_1_mib_and_not_a_byte_more) {
         char *text = malloc((1 << 20) + 1);
 

@@ -168,6 +168,22 @@ TEST(policy_parse, what_cannot_be_read_is_an_error_and_not_passed_over) {
         end();
 }
 
+TEST(policy_parse, what_everybody_may_write_to_is_nobodys_policy) {
+        begin();
+        add(0, "a.conf", "[group 5]\nbytes = 1\n");
+        REQUIRE(chmod(file(0, "a.conf"), 0606) == 0);
+        cr_assert_eq(compile(), POLICY_PARSE_E_INVALID);
+        cr_assert_neq(strstr(message, "a.conf: everybody may write to it"), NULL, "%s", message);
+        REQUIRE(chmod(file(0, "a.conf"), 0640) == 0);
+        expect_valid();
+
+        REQUIRE(chmod(directories[0], 01777) == 0);
+        cr_assert_eq(compile(), POLICY_PARSE_E_INVALID);
+        cr_assert_neq(strstr(message, ": everybody may write to it"), NULL, "%s", message);
+        REQUIRE(chmod(directories[0], 0755) == 0);
+        end();
+}
+
 TEST(policy_parse, the_usual_directories_may_be_looked_for_somewhere_else) {
         CLEANUP(freep) uint8_t *blob = NULL;
         const char *sentence;
