@@ -1,0 +1,240 @@
+/* A store of descriptors: see the header for the model. */
+
+#include "util/fdstore.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "base/assert.h"
+#include "util/error.h"
+
+/* How soon to look again at a full queue, or at a barrier: doubled from the first to the last. */
+#define AGAIN_FIRST NSEC_PER_MSEC
+#define AGAIN_LAST (64 * NSEC_PER_MSEC)
+
+#define MESSAGE_MAX 96
+
+typedef char Name[FDSTORE_NAME_MAX];
+
+struct FdStore {
+        int socket;
+        Deadlines *deadlines;
+        Deadline again;
+        uint64_t wait;
+        size_t n_kept;          /* in the store; what is remembered below included */
+        Name *removals;         /* a ring with room for everything that is kept */
+        size_t room;
+        size_t first;
+        size_t n;
+        size_t n_flushed;       /* of those, from the first on: to be sent */
+        List barriers;
+};
+
+/* -- packets ---------------------------------------------------------------------------- */
+
+static bool is_busy(int error) {
+        /* Descriptors on their way are limited for each user, whoever's they are. */
+        return error == EAGAIN || error == ENOBUFS || error == ETOOMANYREFS;
+}
+
+/* fd (-1: none) stays the caller's. Return: 0, FDSTORE_E_BUSY, or a negative errno. */
+static int send_packet(const FdStore *store, const char *text, int fd) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control = { .header = { .cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET,
+                                  .cmsg_type = SCM_RIGHTS } };
+        struct iovec part = { .iov_base = (void *)text, .iov_len = strlen(text) };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+
+        if (fd >= 0) {
+                memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+                message.msg_control = &control;
+                message.msg_controllen = sizeof(control);
+        }
+        if (sendmsg(store->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+                return 0;
+        return is_busy(errno) ? FDSTORE_E_BUSY : error_origin(-errno);
+}
+
+/* -- letting go ------------------------------------------------------------------------- */
+
+/* Return: whether all that was flushed has been sent. */
+static bool send_removals(FdStore *store) {
+        char text[MESSAGE_MAX];
+
+        while (store->n_flushed > 0) {
+                (void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", store->removals[store->first]);
+                if (send_packet(store, text, -1) == FDSTORE_E_BUSY)
+                        return false;
+                /* Sent, or there is no store any more. */
+                store->first = (store->first + 1) % store->room;
+                --store->n;
+                --store->n_flushed;
+                --store->n_kept;
+        }
+        return true;
+}
+
+static int send_barrier(const FdStore *store, FdBarrier *barrier) {
+        CLEANUP(close_fdp) int ours = -1, theirs = -1;
+        int pair[2], r;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return FDSTORE_E_BUSY;
+        ours = pair[0];
+        theirs = pair[1];
+        r = send_packet(store, "BARRIER=1", theirs);
+        if (r == FDSTORE_E_BUSY)
+                return r;
+        /* Without a store the other end is closed here, and it is over too. */
+        barrier->fd = steal_fd(&ours);
+        return 0;
+}
+
+static bool barrier_is_over(const FdBarrier *barrier) {
+        char byte;
+
+        return recv(barrier->fd, &byte, 1, MSG_DONTWAIT) >= 0;
+}
+
+/* Sends those that can be, calls those that are over. They are over in their order. */
+static void look_at_barriers(FdStore *store, bool may_send) {
+        FdBarrier *barrier;
+
+        while ((barrier = list_first(&store->barriers, FdBarrier, link))) {
+                if (barrier->fd < 0 && (!may_send || send_barrier(store, barrier)))
+                        return;
+                if (!barrier_is_over(barrier))
+                        return;
+                fdbarrier_cancel(barrier);
+                barrier->fn(barrier, barrier->userdata);
+        }
+}
+
+static void look_again(Deadline *deadline, void *userdata) {
+        FdStore *store = userdata;
+
+        (void)deadline;
+        look_at_barriers(store, send_removals(store));
+        if (store->n_flushed == 0 && list_is_empty(&store->barriers))
+                return;
+        deadline_arm(&store->again, store->deadlines, time_now() + store->wait, look_again, store);
+        if (store->wait < AGAIN_LAST)
+                store->wait *= 2;
+}
+
+static void look_now(FdStore *store) {
+        store->wait = AGAIN_FIRST;
+        look_again(&store->again, store);
+}
+
+void fdstore_remove(FdStore *store, const char *name) {
+        if (!store)
+                return;
+        ASSERT(store->n < store->n_kept && store->n < store->room);
+        (void)snprintf(store->removals[(store->first + store->n) % store->room], FDSTORE_NAME_MAX, "%s", name);
+        ++store->n;
+}
+
+void fdstore_flush(FdStore *store) {
+        if (!store || store->n == store->n_flushed)
+                return;
+        store->n_flushed = store->n;
+        look_now(store);
+}
+
+/* -- keeping ---------------------------------------------------------------------------- */
+
+/* Makes room for the removal of everything that is kept, and of one more. */
+static int make_room(FdStore *store, size_t n_kept) {
+        size_t room = store->room ? store->room : 16;
+        Name *grown;
+
+        while (room < n_kept)
+                room *= 2;
+        if (room == store->room)
+                return 0;
+        grown = reallocarray(NULL, room, sizeof(*grown));
+        if (!grown)
+                return error_origin(-ENOMEM);
+        for (size_t i = 0; i < store->n; ++i)
+                memcpy(grown[i], store->removals[(store->first + i) % store->room], sizeof(Name));
+        free(store->removals);
+        store->removals = grown;
+        store->room = room;
+        store->first = 0;
+        return 0;
+}
+
+int fdstore_push(FdStore *store, const char *name, int fd) {
+        char text[MESSAGE_MAX];
+        int r;
+
+        if (!store)
+                return 0;
+        ASSERT(strlen(name) < FDSTORE_NAME_MAX);
+        r = make_room(store, store->n_kept + 1);
+        if (r)
+                return r;
+        /* FDPOLL=0: a service manager would let go of what polls as broken or hung up. */
+        (void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
+        r = send_packet(store, text, fd);
+        if (!r)
+                ++store->n_kept;
+        return r;
+}
+
+/* -- barriers --------------------------------------------------------------------------- */
+
+void fdstore_barrier(FdStore *store, FdBarrier *barrier, FdBarrierFn fn, void *userdata) {
+        *barrier = (FdBarrier){ .fd = -1, .fn = fn, .userdata = userdata };
+        list_init(&barrier->link);
+        if (!store) {
+                fn(barrier, userdata);
+                return;
+        }
+        list_append(&store->barriers, &barrier->link);
+        /* Not from here: whoever calls is not ready to be called. */
+        store->wait = AGAIN_FIRST;
+        deadline_arm(&store->again, store->deadlines, 0, look_again, store);
+}
+
+void fdbarrier_cancel(FdBarrier *barrier) {
+        list_unlink(&barrier->link);
+        barrier->fd = close_fd(barrier->fd);
+}
+
+/* -- life ------------------------------------------------------------------------------- */
+
+FdStore *fdstore_free(FdStore *store) {
+        if (!store)
+                return NULL;
+        ASSERT(list_is_empty(&store->barriers));
+        deadline_disarm(&store->again);
+        free(store->removals);
+        free(store);
+        return NULL;
+}
+
+int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) {
+        CLEANUP(fdstore_freep) FdStore *store = NULL;
+        int r;
+
+        store = malloc(sizeof(*store));
+        if (!store)
+                return error_origin(-ENOMEM);
+        *store = (FdStore){ .socket = socket, .deadlines = deadlines, .n_kept = n_kept, .wait = AGAIN_FIRST };
+        list_init(&store->barriers);
+        r = make_room(store, n_kept);
+        if (r)
+                return r;
+        *ret = store;
+        store = NULL;
+        return 0;
+}

@@ -1,0 +1,305 @@
+/* daemon/util/fdstore: descriptors given to whoever keeps them. */
+
+#include "daemon-house.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "util/fdstore.h"
+
+typedef struct Scene {
+        Deadlines deadlines;
+        FdStore *store;
+        int ours;
+        int theirs;             /* the store's end */
+} Scene;
+
+static int a_file(void) {
+        int fd = memfd_create("test", MFD_CLOEXEC);
+
+        REQUIRE(fd >= 0);
+        return fd;
+}
+
+static void scene_open(Scene *scene, size_t n_kept) {
+        int pair[2];
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        *scene = (Scene){ .ours = pair[0], .theirs = pair[1] };
+        deadlines_init(&scene->deadlines);
+        REQUIRE(fdstore_new(&scene->store, scene->ours, &scene->deadlines, n_kept) == 0);
+}
+
+static void scene_close(Scene *scene) {
+        scene->store = fdstore_free(scene->store);
+        REQUIRE(deadlines_next(&scene->deadlines) == DEADLINE_NEVER, "nothing is armed any more");
+        deadlines_deinit(&scene->deadlines);
+        close_fdp(&scene->ours);
+        close_fdp(&scene->theirs);
+}
+
+/* The next packet, "" if there is none; *ret_fd is the caller's. */
+static const char *read_packet(Scene *scene, int *ret_fd) {
+        static char text[256];
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        struct iovec part = { .iov_base = text, .iov_len = sizeof(text) - 1 };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+                                  .msg_controllen = sizeof(control) };
+        ssize_t n = recvmsg(scene->theirs, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        *ret_fd = -1;
+        if (n > 0 && CMSG_FIRSTHDR(&message))
+                memcpy(ret_fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+        text[n > 0 ? n : 0] = '\0';
+        return text;
+}
+
+/* Requires that the next packet is that, without a descriptor. */
+static void expect_packet(Scene *scene, const char *wanted) {
+        int fd = -1;
+        const char *text = read_packet(scene, &fd);
+
+        REQUIRE(fd < 0 && !strcmp(text, wanted), "'%s' came, not '%s'", text, wanted);
+}
+
+/* Pushes until there is no more room. Return: how many went. */
+static unsigned int push_until_busy(Scene *scene, int fd) {
+        char name[FDSTORE_NAME_MAX];
+        unsigned int n = 0;
+        int r = 0;
+
+        for (; r == 0; ++n) {
+                REQUIRE(n < 1000000, "a queue without an end");
+                (void)snprintf(name, sizeof(name), "r%u", n + 1);
+                r = fdstore_push(scene->store, name, fd);
+        }
+        REQUIRE(r == FDSTORE_E_BUSY);
+        return n - 1;
+}
+
+static void read_all(Scene *scene) {
+        int fd;
+
+        while (*read_packet(scene, &fd))
+                fd = close_fd(fd);
+}
+
+static void turn(Scene *scene) {
+        deadlines_run(&scene->deadlines, deadlines_next(&scene->deadlines));
+}
+
+static bool is_same_file(int a, int b) {
+        struct stat x, y;
+
+        return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_ino == y.st_ino && x.st_dev == y.st_dev;
+}
+
+/* -- keeping ----------------------------------------------------------------------------- */
+
+TEST(fdstore, a_descriptor_goes_with_its_name_and_stays_the_callers) {
+        CLEANUP(close_fdp) int fd = a_file(), got = -1;
+        Scene scene;
+
+        scene_open(&scene, 0);
+        REQUIRE(fdstore_push(scene.store, "r17", fd) == 0);
+        cr_assert_str_eq(read_packet(&scene, &got), "FDSTORE=1\nFDNAME=r17\nFDPOLL=0");
+        cr_assert(is_same_file(fd, got));
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_full_queue_is_busy_and_not_waited_for) {
+        CLEANUP(close_fdp) int fd = a_file();
+        Scene scene;
+
+        scene_open(&scene, 0);
+        REQUIRE(push_until_busy(&scene, fd) > 10);
+        REQUIRE(fdstore_push(scene.store, "r0", fd) == FDSTORE_E_BUSY);
+        read_all(&scene);
+        REQUIRE(fdstore_push(scene.store, "r0", fd) == 0, "and has room once it was read");
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_store_that_is_gone_is_trouble) {
+        CLEANUP(close_fdp) int fd = a_file();
+        Scene scene;
+
+        scene_open(&scene, 1);
+        scene.theirs = close_fd(scene.theirs);
+        REQUIRE(fdstore_push(scene.store, "r1", fd) == -EPIPE);
+        fdstore_remove(scene.store, "r0");
+        fdstore_flush(scene.store);
+        scene_close(&scene);
+}
+
+/* -- letting go --------------------------------------------------------------------------- */
+
+TEST(fdstore, nothing_is_let_go_before_it_is_flushed) {
+        Scene scene;
+
+        scene_open(&scene, 2);
+        fdstore_remove(scene.store, "r1");
+        expect_packet(&scene, "");
+        fdstore_flush(scene.store);
+        fdstore_remove(scene.store, "r2");
+        expect_packet(&scene, "FDSTOREREMOVE=1\nFDNAME=r1");
+        expect_packet(&scene, "");
+        fdstore_flush(scene.store);
+        expect_packet(&scene, "FDSTOREREMOVE=1\nFDNAME=r2");
+        fdstore_flush(scene.store);
+        expect_packet(&scene, "");
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_push_in_between_sends_nothing_that_was_not_flushed) {
+        CLEANUP(close_fdp) int fd = a_file(), got = -1;
+        Scene scene;
+
+        scene_open(&scene, 1);
+        fdstore_remove(scene.store, "r1");
+        REQUIRE(fdstore_push(scene.store, "r2", fd) == 0);
+        cr_assert_str_eq(read_packet(&scene, &got), "FDSTORE=1\nFDNAME=r2\nFDPOLL=0");
+        expect_packet(&scene, "");
+        scene_close(&scene);
+}
+
+TEST(fdstore, what_does_not_fit_goes_later_by_itself_and_in_order) {
+        CLEANUP(close_fdp) int fd = a_file();
+        unsigned int n, next = 1;
+        char name[64];
+        Scene scene;
+        int none;
+
+        scene_open(&scene, 0);
+        n = push_until_busy(&scene, fd);
+        for (unsigned int i = 1; i <= n; ++i) {
+                (void)snprintf(name, sizeof(name), "r%u", i);
+                fdstore_remove(scene.store, name);
+        }
+        fdstore_flush(scene.store);
+        read_all(&scene);
+        while (next <= n) {
+                const char *text;
+
+                REQUIRE(deadlines_next(&scene.deadlines) != DEADLINE_NEVER || next > 1, "it comes back to it");
+                if (deadlines_next(&scene.deadlines) != DEADLINE_NEVER)
+                        turn(&scene);
+                while (*(text = read_packet(&scene, &none))) {
+                        (void)snprintf(name, sizeof(name), "FDSTOREREMOVE=1\nFDNAME=r%u", next++);
+                        REQUIRE(!strcmp(text, name), "'%s' came, not '%s'", text, name);
+                }
+        }
+        cr_assert_eq(next, n + 1);
+        cr_assert_eq(deadlines_next(&scene.deadlines), DEADLINE_NEVER, "and nothing wakes up any more");
+        scene_close(&scene);
+}
+
+TEST(fdstore, there_is_room_to_let_go_of_everything_again_and_again) {
+        CLEANUP(close_fdp) int fd = a_file();
+        char name[64];
+        Scene scene;
+        int got;
+
+        scene_open(&scene, 5);
+        for (unsigned int i = 0; i < 5; ++i) {
+                (void)snprintf(name, sizeof(name), "old%u", i);
+                fdstore_remove(scene.store, name);
+        }
+        for (unsigned int i = 0; i < 1000; ++i) {
+                (void)snprintf(name, sizeof(name), "r%u", i);
+                REQUIRE(fdstore_push(scene.store, name, fd) == 0);
+                (void)read_packet(&scene, &got);
+                got = close_fd(got);
+                fdstore_remove(scene.store, name);
+                if (i % 7 == 0)
+                        fdstore_flush(scene.store);
+                read_all(&scene);
+        }
+        scene_close(&scene);
+}
+
+/* -- barriers ------------------------------------------------------------------------------ */
+
+static void count_call(FdBarrier *barrier, void *userdata) {
+        ++*(unsigned int *)userdata;
+}
+
+TEST(fdstore, a_barrier_is_over_when_all_before_it_was_done) {
+        unsigned int n_calls = 0;
+        FdBarrier barrier;
+        Scene scene;
+        int got = -1;
+
+        scene_open(&scene, 1);
+        fdstore_remove(scene.store, "r1");
+        fdstore_flush(scene.store);
+        fdstore_barrier(scene.store, &barrier, count_call, &n_calls);
+        turn(&scene);
+        expect_packet(&scene, "FDSTOREREMOVE=1\nFDNAME=r1");
+        cr_assert_str_eq(read_packet(&scene, &got), "BARRIER=1");
+        REQUIRE(got >= 0);
+        turn(&scene);
+        cr_assert_eq(n_calls, 0, "the store has not closed it yet");
+        got = close_fd(got);
+        turn(&scene);
+        cr_assert_eq(n_calls, 1);
+        cr_assert_eq(deadlines_next(&scene.deadlines), DEADLINE_NEVER);
+        scene_close(&scene);
+}
+
+TEST(fdstore, barriers_wait_for_a_full_queue_and_for_one_another) {
+        CLEANUP(close_fdp) int fd = a_file();
+        unsigned int n_calls[3] = { 0 };
+        FdBarrier barriers[3];
+        Scene scene;
+        int got;
+
+        scene_open(&scene, 0);
+        (void)push_until_busy(&scene, fd);
+        for (size_t i = 0; i < 3; ++i)
+                fdstore_barrier(scene.store, &barriers[i], count_call, &n_calls[i]);
+        turn(&scene);
+        fdbarrier_cancel(&barriers[1]);
+        for (int rounds = 0; n_calls[2] == 0; ++rounds) {
+                REQUIRE(rounds < 1000 && n_calls[0] >= n_calls[2]);
+                read_all(&scene);
+                turn(&scene);
+        }
+        REQUIRE(n_calls[0] == 1 && n_calls[1] == 0 && n_calls[2] == 1);
+        REQUIRE(!*read_packet(&scene, &got));
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_barrier_of_a_store_that_is_gone_is_over) {
+        unsigned int n_calls = 0;
+        FdBarrier barrier;
+        Scene scene;
+
+        scene_open(&scene, 0);
+        scene.theirs = close_fd(scene.theirs);
+        fdstore_barrier(scene.store, &barrier, count_call, &n_calls);
+        turn(&scene);
+        cr_assert_eq(n_calls, 1);
+        scene_close(&scene);
+}
+
+/* -- no store ------------------------------------------------------------------------------ */
+
+TEST(fdstore, without_a_store_everything_is_kept_at_once) {
+        unsigned int n_calls = 0;
+        FdBarrier barrier;
+
+        REQUIRE(fdstore_push(NULL, "r1", -1) == 0);
+        fdstore_remove(NULL, "r1");
+        fdstore_flush(NULL);
+        fdstore_barrier(NULL, &barrier, count_call, &n_calls);
+        cr_assert_eq(n_calls, 1);
+        fdbarrier_cancel(&barrier);
+        REQUIRE(fdstore_free(NULL) == NULL);
+}
