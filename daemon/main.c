@@ -45,6 +45,7 @@ typedef struct Options {
         bool check;
         bool compile;
         bool user;
+        bool no_keeper;
 } Options;
 
 /* -- the command line ------------------------------------------------------------------- */
@@ -56,6 +57,7 @@ __attribute__((visibility("default"))) error_t argp_err_exit_status = 2;
 enum {
         OPTION_CHECK = 256,
         OPTION_COMPILE,
+        OPTION_NO_KEEPER,
         OPTION_POLICY_ROOT,
         OPTION_USER,
 };
@@ -81,6 +83,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
                 return 0;
         case 'o':
                 options->output = argument;
+                return 0;
+        case OPTION_NO_KEEPER:
+                options->no_keeper = true;
                 return 0;
         case OPTION_USER:
                 options->user = true;
@@ -111,6 +116,7 @@ static const struct argp_option option_table[] = {
         { "compile-policy", OPTION_COMPILE, NULL, 0,
           "Compile the policy files (of each DIRECTORY, the weakest first, or of the usual ones) and exit", 0 },
         { "output", 'o', "FILE", 0, "Write the compiled policy to FILE instead of standard output", 0 },
+        { "no-keeper", OPTION_NO_KEEPER, NULL, 0, "Run the broker alone: nothing survives its end", 0 },
         { "user", OPTION_USER, NULL, 0, "Be a user's own broker: listen on $XDG_RUNTIME_DIR/shmd/socket", 0 },
         { 0 },
 };

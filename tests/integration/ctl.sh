@@ -223,7 +223,7 @@ END
         } >"$dir/shmd.conf"
         chmod 0644 "$dir/shmd.conf"
 
-        "$build/shmd" --socket "$socket" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/log" &
+        "$build/shmd" --no-keeper --socket "$socket" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/log" &
         broker=$!
         if ! eventually grep -q 'event=ready' "$dir/log"; then
                 echo "not ok - the broker starts"

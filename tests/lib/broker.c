@@ -154,10 +154,11 @@ static void become_daemon(Broker *broker, const BrokerOptions *options, const ch
                 REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
 
         if (options->no_socket)
-                (void)execl(program_path("shmd"), "shmd", "--config", config, "--policy-root", broker->dir, NULL);
+                (void)execl(program_path("shmd"), "shmd", "--no-keeper", "--config", config, "--policy-root",
+                            broker->dir, NULL);
         else
-                (void)execl(program_path("shmd"), "shmd", "--config", config, "--policy-root", broker->dir,
-                            "--socket", broker->socket, NULL);
+                (void)execl(program_path("shmd"), "shmd", "--no-keeper", "--config", config, "--policy-root",
+                            broker->dir, "--socket", broker->socket, NULL);
         fprintf(stderr, "cannot run %s: %s\n", program_path("shmd"), strerror(errno));
         _exit(127);
 }
