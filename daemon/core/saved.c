@@ -1,0 +1,519 @@
+/* Saved: see the header for the model. */
+
+#include "core/saved.h"
+
+#include <string.h>
+
+#include "base/assert.h"
+#include "core/region.h"
+#include "util/error.h"
+
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "records are copied as they are in memory, which must be little-endian"
+#endif
+
+#define NO_ID_MAX (UINT32_MAX - 1)      /* uid or gid */
+#define ACL_OF_MODE 16U
+#define ACL_EXTENDED 8U
+
+/* One field: a number within bounds, or, of more than 8 bytes, whatever bytes. */
+typedef struct Field {
+        uint16_t offset;
+        uint16_t bytes;
+        uint64_t min;
+        uint64_t max;
+} Field;
+
+typedef struct Form {
+        const Field *fields;
+        size_t n;
+        size_t size;            /* of the struct */
+} Form;
+
+#define FIELD(type, member, min, max) { offsetof(type, member), sizeof(((type *)NULL)->member), (min), (max) }
+#define BYTES(type, member) FIELD(type, member, 0, UINT64_MAX)
+#define FORM(type, fields) { (fields), sizeof(fields) / sizeof((fields)[0]), sizeof(type) }
+
+/* -- what there is: fields are only ever added, at the end of a table ---------------------- */
+
+static const Field counters_fields[] = {
+        FIELD(SavedCounters, last_region, 0, SAVED_ID_MAX),
+        FIELD(SavedCounters, last_grant, 0, SAVED_ID_MAX),
+        FIELD(SavedCounters, last_ticket, 0, SAVED_ID_MAX),
+        FIELD(SavedCounters, last_directory, SAVED_ROOT, SAVED_ID_MAX),
+        FIELD(SavedCounters, last_name, 0, SAVED_ID_MAX),
+        FIELD(SavedCounters, last_session, 0, SAVED_ID_MAX),
+        FIELD(SavedCounters, sequence, 0, SAVED_ID_MAX),
+};
+static const Form counters_form = FORM(SavedCounters, counters_fields);
+
+static const Field policy_fields[] = {
+        FIELD(SavedPolicy, generation, 0, SAVED_ID_MAX),
+        FIELD(SavedPolicy, n_blob, 0, UINT32_MAX),
+        FIELD(SavedPolicy, pending, false, true),
+};
+static const Form policy_form = FORM(SavedPolicy, policy_fields);
+
+static const Field directory_fields[] = {
+        FIELD(SavedDirectory, n_name, 0, PATH_COMPONENT_MAX),
+        FIELD(SavedDirectory, id, SAVED_ROOT, SAVED_ID_MAX),
+        FIELD(SavedDirectory, parent, 0, SAVED_ID_MAX),
+        FIELD(SavedDirectory, permissions.uid, 0, NO_ID_MAX),
+        FIELD(SavedDirectory, permissions.gid, 0, NO_ID_MAX),
+        FIELD(SavedDirectory, permissions.mode, 0, ACCESS_DIRECTORY_MODES),
+        FIELD(SavedDirectory, defaults.mode, 0, 0777),
+        FIELD(SavedDirectory, own_max[0], 0, UINT64_MAX),
+        FIELD(SavedDirectory, own_max[1], 0, UINT64_MAX),
+        FIELD(SavedDirectory, created_ns, 0, UINT64_MAX),
+        FIELD(SavedDirectory, changed, 0, SAVED_ID_MAX),
+        FIELD(SavedDirectory, ruled, false, true),
+        FIELD(SavedDirectory, paid, false, true),
+        FIELD(SavedDirectory, payer, 0, NO_ID_MAX),
+};
+static const Form directory_form = FORM(SavedDirectory, directory_fields);
+_Static_assert(DIRECTORY_SLOTS == 2, "a limit needs a field");
+
+static const Field region_fields[] = {
+        FIELD(SavedRegion, id, 1, SAVED_ID_MAX),
+        FIELD(SavedRegion, size, 0, INT64_MAX),
+        FIELD(SavedRegion, created_ns, 0, UINT64_MAX),
+        FIELD(SavedRegion, inode, 0, UINT64_MAX),
+        FIELD(SavedRegion, permissions.uid, 0, NO_ID_MAX),
+        FIELD(SavedRegion, permissions.gid, 0, NO_ID_MAX),
+        FIELD(SavedRegion, permissions.mode, 0, ACCESS_REGION_MODES),
+        FIELD(SavedRegion, payer, 0, NO_ID_MAX),
+        FIELD(SavedRegion, huge_shift, 0, 40),
+        FIELD(SavedRegion, lifetime, REGION_NAMED, REGION_COUNTED),
+        FIELD(SavedRegion, state, REGION_STATE_NAMED, REGION_STATE_CONDEMNED),
+        FIELD(SavedRegion, freezable, false, true),
+        FIELD(SavedRegion, published, false, true),
+        FIELD(SavedRegion, told_frozen, false, true),
+        FIELD(SavedRegion, is_bell, false, true),
+        FIELD(SavedRegion, polled, false, true),
+        FIELD(SavedRegion, rings_for, 0, SAVED_ID_MAX),
+        BYTES(SavedRegion, session),
+};
+static const Form region_form = FORM(SavedRegion, region_fields);
+
+static const Field name_fields[] = {
+        FIELD(SavedName, n_name, 1, PATH_COMPONENT_MAX),
+        FIELD(SavedName, id, 1, SAVED_ID_MAX),
+        FIELD(SavedName, directory, SAVED_ROOT, SAVED_ID_MAX),
+        FIELD(SavedName, region, 1, SAVED_ID_MAX),
+        FIELD(SavedName, order, 0, SAVED_ID_MAX),
+        FIELD(SavedName, expires_at, 0, UINT64_MAX),
+};
+static const Form name_form = FORM(SavedName, name_fields);
+
+static const Field ticket_fields[] = {
+        FIELD(SavedTicket, id, 1, SAVED_ID_MAX),
+        FIELD(SavedTicket, region, 1, SAVED_ID_MAX),
+        FIELD(SavedTicket, until, 0, UINT64_MAX),
+        FIELD(SavedTicket, issuer, 0, NO_ID_MAX),
+        FIELD(SavedTicket, uid, 0, NO_ID_MAX),
+        FIELD(SavedTicket, uses, 1, TICKET_USES_MAX),
+        FIELD(SavedTicket, left, 1, TICKET_USES_MAX),
+        FIELD(SavedTicket, writable, false, true),
+        FIELD(SavedTicket, one_user, false, true),
+        BYTES(SavedTicket, digest),
+};
+static const Form ticket_form = FORM(SavedTicket, ticket_fields);
+
+static const Field grant_fields[] = {
+        FIELD(SavedGrant, id, 1, SAVED_ID_MAX),
+        FIELD(SavedGrant, region, 1, SAVED_ID_MAX),
+        FIELD(SavedGrant, born, 0, UINT64_MAX),
+        FIELD(SavedGrant, pidfd_ino, 0, UINT64_MAX),
+        FIELD(SavedGrant, uid, 0, NO_ID_MAX),
+        FIELD(SavedGrant, pid, 0, INT32_MAX),
+        FIELD(SavedGrant, writable, false, true),
+        FIELD(SavedGrant, marked, false, true),
+        FIELD(SavedGrant, ticket, false, true),
+};
+static const Form grant_form = FORM(SavedGrant, grant_fields);
+
+static const Field session_fields[] = {
+        FIELD(SavedSession, id, 1, SAVED_ID_MAX),
+        BYTES(SavedSession, session),
+        FIELD(SavedSession, uid, 0, NO_ID_MAX),
+        FIELD(SavedSession, last_serial, 0, UINT64_MAX),
+};
+static const Form session_form = FORM(SavedSession, session_fields);
+
+#define OUTCOME_FIELDS(i)                                               \
+        FIELD(SavedOutcomes, outcomes[i].serial, 0, UINT64_MAX),        \
+        FIELD(SavedOutcomes, outcomes[i].kind, 0, UINT16_MAX),          \
+        FIELD(SavedOutcomes, outcomes[i].hash, 0, UINT32_MAX),          \
+        FIELD(SavedOutcomes, outcomes[i].region, 0, SAVED_ID_MAX),      \
+        FIELD(SavedOutcomes, outcomes[i].extra, 0, UINT64_MAX)
+
+static const Field outcomes_fields[] = {
+        FIELD(SavedOutcomes, session, 1, SAVED_ID_MAX),
+        FIELD(SavedOutcomes, block, 0, SAVED_OUTCOME_BLOCKS - 1),
+        OUTCOME_FIELDS(0),
+        OUTCOME_FIELDS(1),
+        OUTCOME_FIELDS(2),
+};
+static const Form outcomes_form = FORM(SavedOutcomes, outcomes_fields);
+_Static_assert(SAVED_OUTCOMES == 3, "an outcome needs fields");
+
+/* -- writing ---------------------------------------------------------------------------- */
+
+/* Sizes that the compiler knows are copied without a call. */
+static void copy(void *to, const void *from, size_t n) {
+        switch (n) {
+        case 1:
+                memcpy(to, from, 1);
+                break;
+        case 2:
+                memcpy(to, from, 2);
+                break;
+        case 4:
+                memcpy(to, from, 4);
+                break;
+        case 8:
+                memcpy(to, from, 8);
+                break;
+        default:
+                memcpy(to, from, n);
+        }
+}
+
+/* Writes the fixed part. Return: its length. */
+static size_t put_fields(const Form *form, const void *from, uint8_t *data) {
+        size_t at = sizeof(uint16_t);
+
+        for (size_t i = 0; i < form->n; ++i) {
+                const Field *field = &form->fields[i];
+
+                copy(data + at, (const uint8_t *)from + field->offset, field->bytes);
+                at += field->bytes;
+        }
+        memcpy(data, &(uint16_t){ (uint16_t)at }, sizeof(uint16_t));
+        return at;
+}
+
+/* Appends what a mode cannot say of a list. Return: the new end. */
+static size_t put_acl(const AclList *list, uint8_t *data, size_t at) {
+        size_t n_at = at + 1;
+
+        if (list->n == 0 || !acl_list_is_extended(list)) {
+                data[at] = list->n == 0 ? 0 : ACL_OF_MODE;
+                return at + 1;
+        }
+        at += 2;
+        data[n_at] = 0;
+        for (size_t i = 0; i < list->n; ++i) {
+                const AclEntry *entry = &list->entries[i];
+
+                if (entry->tag == ACL_GROUP_OBJ)
+                        data[n_at - 1] = (uint8_t)(ACL_EXTENDED + entry->perms);
+                if (!acl_tag_is_named(entry->tag))
+                        continue;
+                memcpy(data + at, &entry->id, sizeof(entry->id));
+                data[at + sizeof(entry->id)] = (uint8_t)(entry->tag << 3 | entry->perms);
+                at += sizeof(entry->id) + 1;
+                ++data[n_at];
+        }
+        return at;
+}
+
+static size_t put_name(const char *name, size_t n, uint8_t *data, size_t at) {
+        memcpy(data + at, name, n);
+        return at + n;
+}
+
+/* -- reading ---------------------------------------------------------------------------- */
+
+typedef struct Reader {
+        const uint8_t *at;
+        size_t n;               /* left */
+        bool wrong;
+} Reader;
+
+static const uint8_t *take(Reader *reader, size_t n) {
+        const uint8_t *at = reader->at;
+
+        if (reader->wrong || n > reader->n) {
+                reader->wrong = true;
+                return NULL;
+        }
+        reader->at += n;
+        reader->n -= n;
+        return at;
+}
+
+static uint8_t take_byte(Reader *reader) {
+        const uint8_t *at = take(reader, 1);
+
+        return at ? *at : 0;
+}
+
+static bool is_in_bounds(const Field *field, const uint8_t *value) {
+        uint64_t number = 0;
+
+        if (field->bytes > sizeof(number))
+                return true;
+        copy(&number, value, field->bytes);
+        return number >= field->min && number <= field->max;
+}
+
+/* Reads the u16 in front and what it counts. Return: the fields, NULL if they are not all there. */
+static const uint8_t *take_fixed(Reader *reader, size_t *ret_n) {
+        const uint8_t *length = take(reader, sizeof(uint16_t));
+        uint16_t n = 0;
+
+        if (length)
+                memcpy(&n, length, sizeof(n));
+        if (n < sizeof(n))
+                reader->wrong = true;
+        *ret_n = n - sizeof(n);
+        return take(reader, *ret_n);
+}
+
+/* Reads the fixed part. Fields that it does not have are zero. */
+static Reader take_fields(const Form *form, void *ret, const uint8_t *data, size_t n) {
+        static const uint8_t zero[sizeof(uint64_t)];
+        Reader reader = { .at = data, .n = n };
+        const uint8_t *fields;
+        size_t left;
+
+        memset(ret, 0, form->size);
+        fields = take_fixed(&reader, &left);
+        for (size_t i = 0; i < form->n && !reader.wrong; ++i) {
+                const Field *field = &form->fields[i];
+
+                if (left == 0) {
+                        reader.wrong = !is_in_bounds(field, zero);
+                } else if (left < field->bytes || !is_in_bounds(field, fields)) {
+                        reader.wrong = true;
+                } else {
+                        copy((uint8_t *)ret + field->offset, fields, field->bytes);
+                        fields += field->bytes;
+                        left -= field->bytes;
+                }
+        }
+        if (left > 0)
+                reader.wrong = true;            /* of a version that we do not know */
+        return reader;
+}
+
+static void take_entries(Reader *reader, AclList *list) {
+        AclEntry before = { .tag = 0 };
+
+        for (size_t n = take_byte(reader); n > 0 && !reader->wrong; --n) {
+                const uint8_t *at = take(reader, sizeof(before.id) + 1);
+                AclEntry entry;
+
+                if (!at)
+                        return;
+                memcpy(&entry.id, at, sizeof(entry.id));
+                entry.tag = at[sizeof(entry.id)] >> 3;
+                entry.perms = at[sizeof(entry.id)] & ACL_ALL;
+                if (!acl_tag_is_named(entry.tag) || acl_compare(&before, &entry) >= 0 || !acl_list_put(list, entry))
+                        reader->wrong = true;
+                before = entry;
+        }
+}
+
+/* Puts the list of a mode, and what the record adds to it, together. */
+static void take_acl(Reader *reader, mode_t mode, bool of_default, AclList *ret) {
+        uint8_t how = take_byte(reader);
+        bool extended = how >= ACL_EXTENDED && how <= ACL_EXTENDED + ACL_ALL;
+
+        if (!extended && how != 0 && (how != ACL_OF_MODE || !of_default))
+                reader->wrong = true;
+        if (reader->wrong || how == 0)
+                return;
+        (void)acl_list_put(ret, (AclEntry){ .tag = ACL_USER_OBJ, .perms = mode >> 6 & ACL_ALL });
+        (void)acl_list_put(ret, (AclEntry){ .tag = ACL_GROUP_OBJ,
+                                            .perms = (extended ? how : mode >> 3) & ACL_ALL });
+        (void)acl_list_put(ret, (AclEntry){ .tag = ACL_OTHER, .perms = mode & ACL_ALL });
+        if (extended) {
+                (void)acl_list_put(ret, (AclEntry){ .tag = ACL_MASK, .perms = mode >> 3 & ACL_ALL });
+                take_entries(reader, ret);
+        }
+        if (acl_check(ret->entries, ret->n))
+                reader->wrong = true;
+}
+
+static void take_name(Reader *reader, char *name, size_t n) {
+        const uint8_t *at = take(reader, n);
+
+        if (at)
+                memcpy(name, at, n);
+}
+
+static bool name_is_sound(const char *name, size_t n) {
+        return !memchr(name, '/', n) && path_check_component(name, n) == PATH_OK;
+}
+
+/* Return: 0 if all was read and nothing is wrong, SAVED_E_INVALID. */
+static int finish(const Reader *reader) {
+        return reader->wrong || reader->n > 0 ? SAVED_E_INVALID : 0;
+}
+
+/* -- permissions ------------------------------------------------------------------------ */
+
+void saved_from_permissions(const Permissions *permissions, SavedPermissions *ret) {
+        *ret = (SavedPermissions){
+                .uid = permissions->uid,
+                .gid = permissions->gid,
+                .mode = (uint16_t)permissions->mode,
+        };
+        if (permissions->acl)
+                acl_join(permissions->mode, permissions->acl, &ret->acl);
+}
+
+void saved_from_defaults(const DefaultAcl *defaults, SavedDefaults *ret) {
+        *ret = (SavedDefaults){ .set = defaults->set };
+        if (!defaults->set)
+                return;
+        ret->mode = (uint16_t)(defaults->mode & 0777);
+        acl_join(defaults->mode, defaults->acl, &ret->acl);
+}
+
+int saved_to_permissions(const SavedPermissions *saved, Permissions *ret) {
+        mode_t mode;
+
+        *ret = (Permissions){ .uid = saved->uid, .gid = saved->gid, .mode = saved->mode };
+        return saved->acl.n ? error_fold(acl_split(saved->acl.entries, saved->acl.n, &mode, &ret->acl)) : 0;
+}
+
+int saved_to_defaults(const SavedDefaults *saved, DefaultAcl *ret) {
+        *ret = (DefaultAcl){ .set = saved->set };
+        return saved->set ? error_fold(acl_split(saved->acl.entries, saved->acl.n, &ret->mode, &ret->acl)) : 0;
+}
+
+/* -- one kind after the other ------------------------------------------------------------- */
+
+int saved_decode_counters(SavedCounters *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&counters_form, ret, data, n);
+
+        return finish(&reader);
+}
+
+size_t saved_encode_counters(const SavedCounters *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&counters_form, saved, data);
+}
+
+int saved_decode_policy(SavedPolicy *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&policy_form, ret, data, n);
+
+        return finish(&reader);
+}
+
+size_t saved_encode_policy(const SavedPolicy *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&policy_form, saved, data);
+}
+
+/* The root has neither name nor parent, nor anybody who pays for it; every other directory has all of them. */
+static bool directory_is_sound(const SavedDirectory *directory) {
+        if (directory->id == SAVED_ROOT)
+                return directory->parent == 0 && directory->n_name == 0 && !directory->paid && directory->payer == 0;
+        return directory->parent != 0 && directory->parent != directory->id && directory->paid &&
+               name_is_sound(directory->name, directory->n_name);
+}
+
+int saved_decode_directory(SavedDirectory *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&directory_form, ret, data, n);
+
+        take_acl(&reader, ret->permissions.mode, false, &ret->permissions.acl);
+        take_acl(&reader, ret->defaults.mode, true, &ret->defaults.acl);
+        take_name(&reader, ret->name, ret->n_name);
+        ret->defaults.set = ret->defaults.acl.n > 0;
+        if (reader.wrong || !directory_is_sound(ret) || (!ret->defaults.set && ret->defaults.mode))
+                reader.wrong = true;
+        return finish(&reader);
+}
+
+size_t saved_encode_directory(const SavedDirectory *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        size_t at = put_fields(&directory_form, saved, data);
+
+        at = put_acl(&saved->permissions.acl, data, at);
+        at = put_acl(&saved->defaults.acl, data, at);
+        return put_name(saved->name, saved->n_name, data, at);
+}
+
+static bool region_is_sound(const SavedRegion *region) {
+        static const uint8_t none[SAVED_SESSION_BYTES];
+        Cost cost;
+
+        if (region->huge_shift && region->huge_shift < 12)
+                return false;
+        if (!region->is_bell && (region->rings_for || region->polled))
+                return false;
+        if (region->rings_for == region->id)
+                return false;
+        if (region->lifetime != REGION_SESSION && memcmp(region->session, none, sizeof(none)))
+                return false;
+        return region_cost(&(RegionSpec){ .size = region->size, .huge_shift = region->huge_shift }, &cost) == 0;
+}
+
+int saved_decode_region(SavedRegion *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&region_form, ret, data, n);
+
+        take_acl(&reader, ret->permissions.mode, false, &ret->permissions.acl);
+        if (!reader.wrong && !region_is_sound(ret))
+                reader.wrong = true;
+        return finish(&reader);
+}
+
+size_t saved_encode_region(const SavedRegion *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_acl(&saved->permissions.acl, data, put_fields(&region_form, saved, data));
+}
+
+int saved_decode_name(SavedName *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&name_form, ret, data, n);
+
+        take_name(&reader, ret->name, ret->n_name);
+        if (!reader.wrong && !name_is_sound(ret->name, ret->n_name))
+                reader.wrong = true;
+        return finish(&reader);
+}
+
+size_t saved_encode_name(const SavedName *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_name(saved->name, saved->n_name, data, put_fields(&name_form, saved, data));
+}
+
+int saved_decode_ticket(SavedTicket *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&ticket_form, ret, data, n);
+
+        if (reader.wrong || ret->left > ret->uses || (!ret->one_user && ret->uid))
+                reader.wrong = true;
+        return finish(&reader);
+}
+
+size_t saved_encode_ticket(const SavedTicket *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&ticket_form, saved, data);
+}
+
+int saved_decode_grant(SavedGrant *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&grant_form, ret, data, n);
+
+        return finish(&reader);
+}
+
+size_t saved_encode_grant(const SavedGrant *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&grant_form, saved, data);
+}
+
+int saved_decode_session(SavedSession *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&session_form, ret, data, n);
+
+        return finish(&reader);
+}
+
+size_t saved_encode_session(const SavedSession *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&session_form, saved, data);
+}
+
+int saved_decode_outcomes(SavedOutcomes *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&outcomes_form, ret, data, n);
+
+        return finish(&reader);
+}
+
+size_t saved_encode_outcomes(const SavedOutcomes *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        return put_fields(&outcomes_form, saved, data);
+}
