@@ -8,8 +8,10 @@
 
 #include "base/assert.h"
 
-/* A call that is over is kept for the next one, up to so many. */
+/* A call that is over is kept for the next one, up to so many, and with so many bytes of room for
+ * its request: almost all have fewer. */
 #define SPARE_MAX 64
+#define SPARE_ROOM 512
 
 static int compare_serials(const shmd_call *a, const shmd_call *b) {
         return a->serial < b->serial ? -1 : a->serial > b->serial;
@@ -47,22 +49,45 @@ static shmd_call *call_new(shmd *client) {
                 client->spare = call->next_spare;
                 --client->n_spare;
         } else {
-                call = malloc(sizeof(*call));
+                call = calloc(1, sizeof(*call));
         }
-        if (call)
-                *call = (shmd_call){ .client = client };
+        if (!call)
+                return NULL;
+        *call = (shmd_call){ .client = client, .request = call->request, .n_room = call->n_room };
+        list_init(&call->queued);
         return call;
+}
+
+static void request_wipe(shmd_call *call) {
+        if (call->op && call->op->secret && call->request)
+                explicit_bzero(call->request, call->n_request);
+}
+
+static void request_free(shmd_call *call) {
+        request_wipe(call);
+        free(call->request);
+        call->request = NULL;
+        call->n_room = 0;
+}
+
+static void call_free(shmd_call *call) {
+        free(call->watch);
+        request_free(call);
+        free(call);
 }
 
 static void call_recycle(shmd_call *call) {
         shmd *client = call->client;
 
-        free(call->watch);
-        call->watch = NULL;
+        request_wipe(call);
+        if (call->n_room > SPARE_ROOM)
+                request_free(call);
         if (client->n_spare >= SPARE_MAX) {
-                free(call);
+                call_free(call);
                 return;
         }
+        free(call->watch);
+        call->watch = NULL;
         call->next_spare = client->spare;
         client->spare = call;
         ++client->n_spare;
@@ -73,7 +98,7 @@ void call_free_spare(shmd *client) {
                 shmd_call *call = client->spare;
 
                 client->spare = call->next_spare;
-                free(call);
+                call_free(call);
         }
         client->n_spare = 0;
 }
@@ -89,7 +114,7 @@ static void call_remove(shmd_call *call) {
         (void)RB_REMOVE(CallsBySerial, &call->client->by_serial, call);
         if (call->deadline_ns != UINT64_MAX)
                 (void)RB_REMOVE(CallsByDeadline, &call->client->by_deadline, call);
-        call->packet = packet_free(call->packet);
+        list_unlink(&call->queued);
 }
 
 void call_forget_all(shmd *client) {
@@ -97,8 +122,7 @@ void call_forget_all(shmd *client) {
 
         while ((call = call_first(client))) {
                 call_remove(call);
-                free(call->watch);
-                free(call);
+                call_free(call);
         }
 }
 
@@ -114,19 +138,22 @@ static uint64_t deadline_of(const shmd *client, const Op *op, uint64_t now_ns, u
         return deadline_ns;
 }
 
-static int call_send(shmd_call *call, const ProtobufCMessage *message) {
-        shmd *client = call->client;
-        size_t n;
-        int r;
+static int call_pack(shmd_call *call, const ProtobufCMessage *message) {
+        size_t n = sizeof(WireHeader) + protobuf_c_message_get_packed_size(message);
 
-        if (message_pack(message, client->buffer + sizeof(WireHeader), WIRE_REQUEST_MAX - sizeof(WireHeader), &n))
+        if (n > WIRE_REQUEST_MAX)
                 return -E2BIG;
-        n += sizeof(WireHeader);
-        wire_put_header(client->buffer, n, (uint16_t)call->op->kind, 0, call->serial);
-        r = io_send(client, call, client->buffer, n);
-        if (call->op->secret)
-                explicit_bzero(client->buffer, n);
-        return r;
+        if (n > call->n_room) {
+                request_free(call);
+                call->request = malloc(n);
+                if (!call->request)
+                        return -ENOMEM;
+                call->n_room = n;
+        }
+        wire_put_header(call->request, n, (uint16_t)call->op->kind, 0, call->serial);
+        (void)protobuf_c_message_pack(message, call->request + sizeof(WireHeader));
+        call->n_request = n;
+        return 0;
 }
 
 static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
@@ -144,7 +171,9 @@ static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessa
         call->callback = callback;
         call->userdata = userdata;
 
-        r = call_send(call, message);
+        r = call_pack(call, message);
+        if (r == 0)
+                r = io_send(call);
         if (r) {
                 call_recycle(call);
                 return r;

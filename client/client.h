@@ -1,9 +1,9 @@
 /* The inside of libshmd: connections and calls.
  *
- * A *connection* (shmd) is a socket, the calls in flight on it, and the requests that the
- * socket had no room for yet. A *call* (shmd_call) is one request: it is found by its serial
- * when the answer comes and by its deadline when none does, and it ends exactly once, by
- * call_end(), which runs its callback and gives the object back.
+ * A *connection* (shmd) is a socket, the calls in flight on it, and the queue of those whose
+ * request the socket had no room for yet. A *call* (shmd_call) is one request: it is found by its
+ * serial when the answer comes and by its deadline when none does, and it ends exactly once, by
+ * call_end(), which runs its callback and gives the object back. It has the packed request until then.
  *
  * Everything is asynchronous. A synchronous function starts its call with call_waited() as the
  * callback and then does what any event loop would do: poll and dispatch, until that call has
@@ -72,14 +72,6 @@ typedef struct Op {
         void (*untaken)(shmd *client, const ProtobufCMessage *reply);
 } Op;
 
-/* A request that the socket had no room for. */
-typedef struct Packet {
-        List link;
-        shmd_call *call;
-        size_t n;
-        uint8_t bytes[];
-} Packet;
-
 typedef enum CallState {
         CALL_IN_FLIGHT,
         CALL_ENDED,             /* its callback runs: result, reply and refusal are valid */
@@ -95,9 +87,14 @@ struct shmd_call {
         uint64_t deadline_ns;   /* UINT64_MAX: none */
         RB_ENTRY(shmd_call) by_serial;
         RB_ENTRY(shmd_call) by_deadline;
-        Packet *packet;         /* while the request is queued */
         shmd_callback callback;
         void *userdata;
+
+        /* The request, packed. It is kept until it is answered, and its memory longer. */
+        uint8_t *request;
+        size_t n_request;
+        size_t n_room;
+        List queued;            /* in the connection's queue */
 
         /* What the grants of this call are to become: see op-grant.c. */
         ClientWatch *watch;     /* what it is to become: op-watch.c */
@@ -126,7 +123,7 @@ struct shmd {
         uint64_t n_callbacks;
         CallsBySerial by_serial;
         CallsByDeadline by_deadline;
-        List queue;             /* of Packet */
+        List queue;             /* of shmd_call.queued: requests that are not sent yet */
         ClientWatches watches;
         shmd_call *spare;       /* ended calls, to be used again */
         unsigned int n_spare;
@@ -167,12 +164,9 @@ DEFINE_CLEANUP(shmd, shmd_close);
 
 /* -- io.c ---------------------------------------------------------------------------- */
 
-/* Sends a packet of n bytes, or queues it behind those that wait; `call` is told if it cannot be
- * sent later. Return: 0, -ENOMEM, or an errno of sendmsg(2) that speaks of this packet. */
-int io_send(shmd *client, shmd_call *call, const uint8_t *packet, size_t n);
-
-/* Takes a packet out of the queue. Return: NULL. */
-Packet *packet_free(Packet *packet);
+/* Sends the request of a call, or queues it behind those that wait. Return: 0, or an errno of
+ * sendmsg(2) that speaks of this packet. */
+int io_send(shmd_call *call);
 
 /* Sleeps until there is something to dispatch or until_ns has come. Return: 0, -ETIMEDOUT, or an
  * errno of ppoll(2). */

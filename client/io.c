@@ -30,63 +30,40 @@ enum {
 
 /* -- out ----------------------------------------------------------------------------- */
 
-Packet *packet_free(Packet *packet) {
-        if (!packet)
-                return NULL;
-        list_unlink(&packet->link);
-        packet->call->packet = NULL;
-        explicit_bzero(packet->bytes, packet->n);       /* it may have a ticket in it */
-        free(packet);
-        return NULL;
-}
-
-static int packet_queue(shmd *client, shmd_call *call, const uint8_t *bytes, size_t n) {
-        Packet *packet;
-
-        packet = malloc(sizeof(*packet) + n);
-        if (!packet)
-                return -ENOMEM;
-        packet->call = call;
-        packet->n = n;
-        memcpy(packet->bytes, bytes, n);
-        list_append(&client->queue, &packet->link);
-        call->packet = packet;
-        return 0;
-}
-
-int io_send(shmd *client, shmd_call *call, const uint8_t *packet, size_t n) {
+static int transmit(shmd_call *call) {
+        shmd *client = call->client;
         int r;
 
-        if (!list_is_empty(&client->queue))
-                return packet_queue(client, call, packet, n);
-
-        r = wire_send(client->fd, packet, n, NULL, 0);
-        switch (r) {
-        case WIRE_E_AGAIN:
-                return packet_queue(client, call, packet, n);
-        case WIRE_E_EOF:
+        r = wire_send(client->fd, call->request, call->n_request, NULL, 0);
+        if (r == WIRE_E_EOF)
                 client->deaf = true;
-                return 0;
-        default:
-                ASSERT(r <= 0);
-                return r;
-        }
+        return r;
+}
+
+int io_send(shmd_call *call) {
+        shmd *client = call->client;
+        int r = WIRE_E_AGAIN;
+
+        if (list_is_empty(&client->queue))
+                r = transmit(call);
+        if (r == WIRE_E_AGAIN)
+                list_append(&client->queue, &call->queued);
+        ASSERT(r != WIRE_E_BACKLOG);
+        return r < 0 ? r : 0;
 }
 
 static void flush(shmd *client) {
-        Packet *packet;
+        shmd_call *call;
 
-        while ((packet = list_first(&client->queue, Packet, link))) {
-                int r = client->deaf ? WIRE_E_EOF : wire_send(client->fd, packet->bytes, packet->n, NULL, 0);
+        while ((call = list_first(&client->queue, shmd_call, queued))) {
+                int r = client->deaf ? WIRE_E_EOF : transmit(call);
 
                 if (r == WIRE_E_AGAIN)
                         return;
-                if (r == WIRE_E_EOF)
-                        client->deaf = true;
                 if (r < 0)
-                        call_end(packet->call, r);
+                        call_end(call, r);
                 else
-                        (void)packet_free(packet);
+                        list_unlink(&call->queued);
         }
 }
 
