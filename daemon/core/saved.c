@@ -62,10 +62,11 @@ static const Field directory_fields[] = {
         FIELD(SavedDirectory, permissions.gid, 0, NO_ID_MAX),
         FIELD(SavedDirectory, permissions.mode, 0, ACCESS_DIRECTORY_MODES),
         FIELD(SavedDirectory, defaults.mode, 0, 0777),
+        FIELD(SavedDirectory, max[0], 0, UINT64_MAX),
+        FIELD(SavedDirectory, max[1], 0, UINT64_MAX),
         FIELD(SavedDirectory, own_max[0], 0, UINT64_MAX),
         FIELD(SavedDirectory, own_max[1], 0, UINT64_MAX),
         FIELD(SavedDirectory, created_ns, 0, UINT64_MAX),
-        FIELD(SavedDirectory, changed, 0, SAVED_ID_MAX),
         FIELD(SavedDirectory, ruled, false, true),
         FIELD(SavedDirectory, paid, false, true),
         FIELD(SavedDirectory, payer, 0, NO_ID_MAX),
@@ -91,7 +92,8 @@ static const Field region_fields[] = {
         FIELD(SavedRegion, is_bell, false, true),
         FIELD(SavedRegion, polled, false, true),
         FIELD(SavedRegion, rings_for, 0, SAVED_ID_MAX),
-        BYTES(SavedRegion, session),
+        FIELD(SavedRegion, session, 0, SAVED_ID_MAX),
+        FIELD(SavedRegion, granted, 0, UINT64_MAX),
 };
 static const Form region_form = FORM(SavedRegion, region_fields);
 
@@ -129,6 +131,7 @@ static const Field grant_fields[] = {
         FIELD(SavedGrant, writable, false, true),
         FIELD(SavedGrant, marked, false, true),
         FIELD(SavedGrant, ticket, false, true),
+        FIELD(SavedGrant, session, 0, SAVED_ID_MAX),
 };
 static const Form grant_form = FORM(SavedGrant, grant_fields);
 
@@ -436,7 +439,6 @@ size_t saved_encode_directory(const SavedDirectory *saved, uint8_t data[SAVED_BY
 }
 
 static bool region_is_sound(const SavedRegion *region) {
-        static const uint8_t none[SAVED_SESSION_BYTES];
         Cost cost;
 
         if (region->huge_shift && region->huge_shift < 12)
@@ -445,7 +447,7 @@ static bool region_is_sound(const SavedRegion *region) {
                 return false;
         if (region->rings_for == region->id)
                 return false;
-        if (region->lifetime != REGION_SESSION && memcmp(region->session, none, sizeof(none)))
+        if (region->lifetime != REGION_SESSION && region->session)
                 return false;
         return region_cost(&(RegionSpec){ .size = region->size, .huge_shift = region->huge_shift }, &cost) == 0;
 }

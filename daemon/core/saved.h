@@ -81,9 +81,9 @@ typedef struct SavedDirectory {
         uint64_t parent;                /* 0 for the root alone */
         SavedPermissions permissions;
         SavedDefaults defaults;
-        uint64_t own_max[DIRECTORY_SLOTS];      /* the limits of its account but for the policy's */
+        uint64_t max[DIRECTORY_SLOTS];  /* the limits of its account ... */
+        uint64_t own_max[DIRECTORY_SLOTS];      /* ... but for the policy's */
         uint64_t created_ns;            /* CLOCK_REALTIME */
-        uint64_t changed;               /* a sequence */
         bool ruled;                     /* the policy names it */
         bool paid;                      /* it is charged to somebody: all are but the root */
         uint32_t payer;
@@ -107,7 +107,8 @@ typedef struct SavedRegion {
         bool is_bell;
         bool polled;
         uint64_t rings_for;             /* a doorbell's page: its region; 0: that is gone */
-        uint8_t session[SAVED_SESSION_BYTES];   /* with which it ends; zeros: with none */
+        uint64_t session;               /* with which it ends; 0: with none */
+        uint64_t granted;               /* how often it ever was */
 } SavedRegion;
 
 typedef struct SavedName {
@@ -143,6 +144,7 @@ typedef struct SavedGrant {
         bool writable;
         bool marked;
         bool ticket;
+        uint64_t session;               /* whose it is */
 } SavedGrant;
 
 typedef struct SavedSession {
