@@ -18,8 +18,8 @@
 /* What one request may unpack into: eight times the largest packet. */
 #define ARENA_BYTES (8 * WIRE_REQUEST_MAX)
 
-bool broker_is_connected(uint64_t peer, void *broker) {
-        return peers_find(broker, peer);
+bool broker_is_connected(uint64_t session, void *broker) {
+        return sessions_find(&((Broker *)broker)->sessions, session);
 }
 
 /* -- events --------------------------------------------------------------------------- */
@@ -169,6 +169,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         broker->signal_fd = signal_fd;
         broker->stats.started = time_now();
         RB_INIT(&broker->peers);
+        sessions_init(&broker->sessions);
         list_init(&broker->held);
         list_init(&broker->freezes);
         list_init(&broker->burials);
@@ -231,6 +232,7 @@ bool broker_free(Broker *broker) {
 
         while ((peer = peers_first(broker)))
                 (void)peer_free(peer);
+        sessions_deinit(&broker->sessions);
         deadline_disarm(&broker->retry);
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);

@@ -13,6 +13,7 @@
 #include "base/tree.h"
 #include "broker/helpers.h"
 #include "broker/feed.h"
+#include "broker/session.h"
 #include "broker/stats.h"
 #include "core/event.h"
 #include "core/grant.h"
@@ -87,6 +88,7 @@ struct Broker {
         struct PeerTree peers;
         uint64_t n_peers;
         uint64_t last_peer;
+        Sessions sessions;
         List held;              /* peers in line for a turn, in order */
         List freezes;
         List burials;
@@ -115,7 +117,7 @@ int broker_run(Broker *broker);
  * Return: whether the books were balanced. */
 bool broker_free(Broker *broker);
 
-/* Whether a peer of that number is still there: for core/grant. */
-bool broker_is_connected(uint64_t peer, void *broker);
+/* Whether there is a session of that number: for core/grant. */
+bool broker_is_connected(uint64_t session, void *broker);
 
 #endif

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/assert.h"
 #include "broker/audit.h"
@@ -21,10 +20,6 @@
 #define HELD_MAX_NS (100 * NSEC_PER_MSEC)
 /* What the requests of one user may take of a turn. */
 #define USER_TURN_NS NSEC_PER_MSEC
-/* Names of session regions that go in one turn when their creator is gone, and what that may take of it:
- * who watches hears of each. */
-#define SESSIONS_TURN 64
-#define SESSIONS_TURN_NS NSEC_PER_MSEC
 
 static int peer_compare(Peer *a, Peer *b) {
         return a->id < b->id ? -1 : a->id > b->id;
@@ -52,7 +47,7 @@ Peer *peers_next(Peer *peer) {
 Asker peer_asker(const Peer *peer) {
         return (Asker){
                 .account = peer->account,
-                .peer = peer->id,
+                .session = peer->session->number,
                 .uid = peer->cred.uid,
                 .pid = peer->cred.pid,
                 .pidfd_ino = peer->cred.pidfd_ino,
@@ -61,27 +56,10 @@ Asker peer_asker(const Peer *peer) {
 
 /* -- ending --------------------------------------------------------------------------- */
 
-/* Takes at most n names of session regions, until a time. Return: whether none is left. */
-static bool end_sessions(Peer *peer, size_t n, uint64_t until) {
-        Region *region;
-
-        while ((region = list_first(&peer->sessions, Region, session))) {
-                if (n-- == 0 || time_now() >= until)
-                        return false;
-                if (region->n_names > 1) {
-                        region_unlink_name(region_name(region));
-                        continue;
-                }
-                list_unlink(&region->session);
-                region_unlink(region);
-        }
-        return true;
-}
-
 static void peer_over(Deadline *deadline, void *userdata) {
         Peer *peer = userdata;
 
-        if (end_sessions(peer, SESSIONS_TURN, time_now() + SESSIONS_TURN_NS))
+        if (session_wind_up(peer->session))
                 (void)peer_free(peer);
         else
                 deadline_arm(deadline, &peer->broker->deadlines, 0, peer_over, peer);
@@ -124,7 +102,7 @@ Peer *peer_free(Peer *peer) {
         peer_leave_freezes(peer);
         feed_peer_deinit(&peer->feed);
         peer->connection = connection_retire(peer->connection);
-        (void)end_sessions(peer, SIZE_MAX, UINT64_MAX);
+        peer->session = session_free(peer->session);
         peer->account = account_unref(peer->account);
         peercred_deinit(&peer->cred);
 
@@ -395,7 +373,6 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
                         .staging = STAGING_NULL };
         *cred = (Peercred)PEERCRED_NULL;
         peer->who = peer_credentials(broker, &peer->cred);
-        list_init(&peer->sessions);
         list_init(&peer->waiters);
         list_init(&peer->freezes);
         feed_peer_init(&peer->feed);
@@ -403,8 +380,6 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
         (void)RB_INSERT(PeerTree, &broker->peers, peer);
         ++broker->n_peers;
 
-        if (getrandom(peer->session, sizeof(peer->session), 0) != sizeof(peer->session))
-                return error_origin(-EIO);
         r = connection_new_consume_fd(&peer->connection, &broker->connections, steal_fd(&socket), slot,
                                       &(ConnectionEvents){ peer_readable, peer_stalled, peer });
         if (r)

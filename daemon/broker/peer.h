@@ -1,8 +1,8 @@
 /* A peer: the broker's object for one connected process.
  *
  * Who it is was read when it connected and never changes. A peer ends when its connection does,
- * when it breaks the protocol, or when it leaves its answers unread; its session regions lose
- * their names then and its waits are over. What it was granted stays the kernel's business.
+ * when it breaks the protocol, or when it leaves its answers unread; its session (broker/session.h)
+ * ends then and its waits are over. What it was granted stays the kernel's business.
  *
  * However many connections a user has, in a turn of the loop they get a millisecond together (and
  * the request that is being served then is finished). Who comes too late stands in line, first come
@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "broker/broker.h"
+#include "broker/session.h"
 #include "core/access.h"
 #include "core/grant.h"
 #include "util/peercred.h"
@@ -59,8 +60,7 @@ struct Peer {
         Connection *connection;
         Deadline hello;
         Deadline end;           /* armed once it is over: it is freed in the next turn */
-        uint8_t session[MESSAGE_SESSION_BYTES];
-        List sessions;          /* regions that end with it */
+        Session *session;       /* from hello on; owned */
         List waiters;
         List freezes;           /* that it waits for */
         FeedPeer feed;

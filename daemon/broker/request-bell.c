@@ -23,14 +23,14 @@
 
 /* -- which region, and what of it ---------------------------------------------------------- */
 
-/* Whether this connection was granted the region, with that right, not too many grants ago. */
+/* Whether this session was granted the region, with that right, not too many grants ago. */
 static bool was_granted(const Request *request, Region *region, bool ring) {
         List *link = region->grants.list.previous;
 
         for (unsigned int n = 0; link != &region->grants.list && n < GRANTS_LOOK; link = link->previous, ++n) {
                 const Grant *grant = list_entry(link, Grant, in_region);
 
-                if (grant->peer == request->peer->id && (grant->writable || !ring))
+                if (grant->session == request->peer->session->number && (grant->writable || !ring))
                         return true;
         }
         return false;

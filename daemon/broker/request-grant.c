@@ -14,8 +14,7 @@
 typedef struct Item {
         const Shmd__Create *create;     /* one of the three */
         const Shmd__Open *open;
-        Region *region;                 /* by ticket, with these rights */
-        uint32_t rights;
+        Ticket *ticket;
 } Item;
 
 typedef struct Made {
@@ -116,12 +115,13 @@ static int grant_item(Request *request, Made *made, ProtobufCBinaryData path, ui
         return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
 }
 
-static int ticket_item(Request *request, Made *made, Region *region, uint32_t rights) {
+static int ticket_item(Request *request, Made *made, const Ticket *ticket) {
         Asker asker = peer_asker(request->peer);
 
         asker.ticket = true;
-        made->region = region;
-        return grant_to(request, made, &asker, (ProtobufCBinaryData){ .len = 0 }, rights);
+        made->region = ticket->region;
+        return grant_to(request, made, &asker, (ProtobufCBinaryData){ .len = 0 },
+                        ticket->spec.writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY);
 }
 
 /* Whether the asker may have these rights of what the spot names. */
@@ -273,7 +273,7 @@ static int work_do(Request *request, Work *work, const Item *items, size_t n) {
                 work->n = i + 1;
                 r = items[i].create ? create_item(request, made, items[i].create) :
                     items[i].open   ? open_item(request, made, items[i].open) :
-                                      ticket_item(request, made, items[i].region, items[i].rights);
+                                      ticket_item(request, made, items[i].ticket);
                 if (r) {
                         work_undo(work);
                         request->refusal.index = (uint32_t)i;
@@ -303,25 +303,40 @@ static void describe(const Made *made, Shmd__Granted *ret) {
         ret->marker = grant->marked;
 }
 
-static void announce(Request *request, Node *name, const Shmd__Create *create) {
-        tree_announce(name);
-        waiters_notify(&request->broker->waiters, create->path.data, create->path.len);
+static void use_ticket(const Request *request, Ticket *ticket) {
+        const Peer *peer = request->peer;
+
+        audit_log_ticket("ticket-used", ticket, peer->account, peer->id, peer->cred.pid);
+        ticket_spend(ticket);
 }
 
 /* Lets what was made take effect: nothing can fail any more. */
-static void work_commit(Request *request, Work *work, const Item *items) {
+static void work_settle(Request *request, const Work *work, const Item *items) {
+        for (size_t i = 0; i < work->n; ++i) {
+                Region *region = work->made[i].region;
+
+                if (items[i].ticket)
+                        use_ticket(request, items[i].ticket);
+                if (!work->made[i].created)
+                        continue;
+                if (region->lifetime == REGION_SESSION)
+                        list_append(&request->peer->session->regions, &region->session);
+                if (region->lifetime == REGION_COUNTED)
+                        region_count(region);
+                if (region->n_names == 0)
+                        region_orphan(region);
+        }
+}
+
+/* Tells whoever waits for a name, or watches, and lets go of what is on its way. */
+static void work_announce(Request *request, Work *work, const Item *items) {
         for (size_t i = 0; i < work->n; ++i) {
                 Made *made = &work->made[i];
+                const Shmd__Create *create = items[i].create;
 
-                if (made->created) {
-                        if (made->region->lifetime == REGION_SESSION)
-                                list_append(&request->peer->sessions, &made->region->session);
-                        if (made->region->lifetime == REGION_COUNTED)
-                                region_count(made->region);
-                        if (made->region->n_names == 0)
-                                region_orphan(made->region);
-                        else
-                                announce(request, region_name(made->region), items[i].create);
+                if (made->created && made->region->n_names > 0) {
+                        tree_announce(region_name(made->region));
+                        waiters_notify(&request->broker->waiters, create->path.data, create->path.len);
                 }
                 made->fd = close_fd(made->fd);
         }
@@ -343,6 +358,8 @@ static int grant_all(Request *request, const Item *items, size_t n, bool batch) 
                 describe(&work.made[i], &work.granted[i]);
                 work.pointers[i] = &work.granted[i];
         }
+        /* An answer that cannot be sent leaves what it did: as if it had been lost. */
+        work_settle(request, &work, items);
         if (batch) {
                 Shmd__BatchReply reply = SHMD__BATCH_REPLY__INIT;
 
@@ -352,8 +369,7 @@ static int grant_all(Request *request, const Item *items, size_t n, bool batch) 
         } else {
                 r = request_reply(request, &work.granted[0].base, work.fds, work.n_fds);
         }
-        /* Even an answer that could not be sent leaves what it did: as if it had been lost. */
-        work_commit(request, &work, items);
+        work_announce(request, &work, items);
         return r;
 }
 
@@ -369,9 +385,8 @@ int request_open(Request *request) {
         return grant_all(request, &item, 1, false);
 }
 
-int request_grant_by_ticket(Request *request, Region *region, bool writable) {
-        Item item = { .region = region, .rights = writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE :
-                                                             SHMD__RIGHTS__RIGHTS_READ_ONLY };
+int request_grant_by_ticket(Request *request, Ticket *ticket) {
+        Item item = { .ticket = ticket };
 
         return grant_all(request, &item, 1, false);
 }

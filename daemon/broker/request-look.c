@@ -85,7 +85,7 @@ static size_t describe_holders(Region *region, Shmd__Holder *holders, Shmd__Hold
                 at->pidfd_ino = grant->pidfd_ino;
                 at->marked = grant->marked;
                 at->ticket = grant->ticket;
-                at->connected = grant->grants->connected(grant->peer, grant->grants->userdata);
+                at->connected = grant->grants->connected(grant->session, grant->grants->userdata);
         }
         return n;
 }

@@ -136,19 +136,12 @@ static int refuse_ticket(Request *request) {
 
 int request_redeem(Request *request) {
         const Shmd__Redeem *redeem = (const Shmd__Redeem *)request->message;
-        Peer *peer = request->peer;
         Ticket *ticket;
-        int r;
 
         ticket = tickets_find(&request->broker->tickets, redeem->ticket.data, redeem->ticket.len);
-        if (!ticket || !ticket_admits(ticket, peer->cred.uid))
+        if (!ticket || !ticket_admits(ticket, request->peer->cred.uid))
                 return refuse_ticket(request);
-        r = request_grant_by_ticket(request, ticket->region, ticket->spec.writable);
-        if (r)
-                return r;
-        audit_log_ticket("ticket-used", ticket, peer->account, peer->id, peer->cred.pid);
-        ticket_spend(ticket);
-        return 0;
+        return request_grant_by_ticket(request, ticket);
 }
 
 /* -- revoke -------------------------------------------------------------------------------- */

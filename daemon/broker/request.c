@@ -8,7 +8,7 @@
 #include "base/assert.h"
 #include "util/error.h"
 
-/* No answer with a ticket in it is longer. */
+/* Nothing secret in an answer stands further behind. */
 #define SECRET_REPLY_MAX 256U
 
 static int request_unknown(Request *request);
@@ -25,9 +25,9 @@ static const struct {
         unsigned int states;    /* peer states in which it is legal */
         RequestRight right;     /* checked here, before fn */
         bool grants;            /* its reply can carry descriptors: fn asks for room itself */
-        bool secret;            /* it, or its reply, has a ticket in it: no copy is left behind */
+        bool secret;            /* it, or its reply, has a ticket or a session in it: no copy is left behind */
 } requests[_MESSAGE_N] = {
-        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false },
+        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true },
         [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true },
         [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true },
@@ -435,6 +435,8 @@ static int request_hello(Request *request) {
         Shmd__HelloReply reply = SHMD__HELLO_REPLY__INIT;
         Peer *peer = request->peer;
         const char *version = request->broker->options->version;
+        uint8_t id[MESSAGE_SESSION_BYTES];
+        int r;
 
         if (hello->version == 0)
                 return request_refuse(request, SHMD__ERROR__ERROR_UNSUPPORTED, SHMD__REASON__REASON_VERSION, NULL, 0,
@@ -443,11 +445,13 @@ static int request_hello(Request *request) {
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
                                       "a session has %u bytes", MESSAGE_SESSION_BYTES);
 
-        /* A session that ended, or is not of this broker, is not found: the client gets a new one. */
+        r = session_new(&peer->session, id, &request->broker->sessions, peer, peer->cred.uid);
+        if (r)
+                return error_fold(r);
         peer->state = PEER_READY;
         deadline_disarm(&peer->hello);
         reply.version = MESSAGE_VERSION;
-        reply.session = (ProtobufCBinaryData){ .data = peer->session, .len = sizeof(peer->session) };
+        reply.session = (ProtobufCBinaryData){ .data = id, .len = sizeof(id) };
         reply.uid = peer->cred.uid;
         reply.admin = peer->who.admin;
         reply.broker = (ProtobufCBinaryData){ .data = (uint8_t *)version, .len = strlen(version) };

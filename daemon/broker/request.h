@@ -121,9 +121,9 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
  * is, or not, as somebody may have moved the directory it is in. */
 const Node *request_name_of(const Peer *peer, const Region *region);
 
-/* Grants a region by ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER,
- * negative errno: then nothing was granted. */
-int request_grant_by_ticket(Request *request, Region *region, bool writable);
+/* Grants a region for a use of a ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON,
+ * REQUEST_E_LATER, negative errno: then nothing was granted. */
+int request_grant_by_ticket(Request *request, Ticket *ticket);
 
 /* Whether a name may have that time to live, or refuses; and gives it to a region's name (0: none).
  * Return of the second: 0, -ENOMEM. */

@@ -128,7 +128,7 @@ static void reap_unmarked(Region *region) {
         Grant *grant;
 
         list_for_each(grant, &region->grants.list, Grant, in_region)
-                if (!grant->marked && !grants->connected(grant->peer, grants->userdata))
+                if (!grant->marked && !grants->connected(grant->session, grants->userdata))
                         (void)grant_free(grant);
 }
 
@@ -186,7 +186,7 @@ static bool has_connected(const Region *region) {
         for (const List *at = end->previous; at != end && n < HELD_STEPS; at = at->previous, ++n) {
                 const Grant *grant = list_entry(at, const Grant, in_region);
 
-                if (!grant->marked && grants->connected(grant->peer, grants->userdata))
+                if (!grant->marked && grants->connected(grant->session, grants->userdata))
                         return true;
         }
         return false;
@@ -272,7 +272,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 .grants = grants,
                 .region = region,
                 .id = ++grants->last_id,
-                .peer = asker->peer,
+                .session = asker->session,
                 .born = time_now(),
                 .pidfd_ino = asker->pidfd_ino,
                 .uid = asker->uid,

@@ -8,7 +8,7 @@
  * A grant is marked: a read lock on a byte of its own, far above the file, on the description
  * that was handed out; it lives exactly as long as that description. At most 64 of a region are
  * marked, because asking takes longer the more there are. Marks inform: a holder can remove its
- * own, or forge others. A grant without one stays on the books until its asker's connection has
+ * own, or forge others. A grant without one stays on the books until its asker's session has
  * ended and the lease says that nobody holds the region.
  */
 #ifndef CORE_GRANT_H
@@ -41,10 +41,10 @@ typedef struct Region Region;
 typedef struct RegionGrants RegionGrants;
 typedef struct Regions Regions;
 
-/* Who asked: what is kept of a peer. */
+/* Who asked: what is kept of a client. */
 typedef struct Asker {
         Account *account;
-        uint64_t peer;          /* the broker's number of the connection */
+        uint64_t session;       /* the broker's number of it */
         uid_t uid;
         pid_t pid;
         uint64_t pidfd_ino;
@@ -57,7 +57,7 @@ struct Grant {
         List in_region;
         List in_account;
         uint64_t id;
-        uint64_t peer;
+        uint64_t session;
         uint64_t born;          /* CLOCK_MONOTONIC */
         uint64_t pidfd_ino;
         uid_t uid;
@@ -80,12 +80,12 @@ struct RegionGrants {
         uint64_t swept;         /* the sweep that looked at all of them last */
 };
 
-typedef bool (*GrantsConnected)(uint64_t peer, void *userdata);
+typedef bool (*GrantsConnected)(uint64_t session, void *userdata);
 
 struct Grants {
         Deadlines *deadlines;
         Deadline work;
-        GrantsConnected connected;      /* whether a peer is still there */
+        GrantsConnected connected;      /* whether a session is still there */
         void *userdata;
         Account *sweeping;              /* pinned; one account at a time */
         uint64_t left;

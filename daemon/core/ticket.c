@@ -3,14 +3,13 @@
 #include "core/ticket.h"
 
 #include <errno.h>
-#include <sha2.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "core/region.h"
+#include "core/secret.h"
 #include "util/error.h"
 
 static int compare_digests(Ticket *a, Ticket *b) {
@@ -60,24 +59,16 @@ static char *encode(char *to, const uint8_t *bytes, size_t n) {
 static int draw(char text[TICKET_TEXT_BYTES]) {
         uint8_t random[TICKET_RANDOM_BYTES];
         const char *end;
+        int r;
 
-        /* So few bytes come whole, or not at all (getrandom(2)). */
-        if (getrandom(random, sizeof(random), 0) != sizeof(random))
-                return error_origin(-EIO);
+        r = secret_draw(random, sizeof(random));
+        if (r)
+                return error_fold(r);
         memcpy(text, TICKET_PREFIX, sizeof(TICKET_PREFIX) - 1);
         end = encode(text + sizeof(TICKET_PREFIX) - 1, random, sizeof(random));
         explicit_bzero(random, sizeof(random));
         ASSERT(end == text + TICKET_TEXT_BYTES);
         return 0;
-}
-
-static void digest(const void *text, size_t n, uint8_t ret[TICKET_DIGEST_BYTES]) {
-        SHA2_CTX context;
-
-        SHA256Init(&context);
-        SHA256Update(&context, text, n);
-        SHA256Final(ret, &context);
-        explicit_bzero(&context, sizeof(context));
 }
 
 /* -- life ------------------------------------------------------------------------------- */
@@ -100,7 +91,7 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
         r = draw(ret_text);
         if (r)
                 return r;
-        digest(ret_text, TICKET_TEXT_BYTES, drawn);
+        secret_digest(ret_text, TICKET_TEXT_BYTES, drawn);
 
         ticket = malloc(sizeof(*ticket));
         if (!ticket)
@@ -152,7 +143,7 @@ Ticket *tickets_find(Tickets *tickets, const void *text, size_t n) {
 
         if (n != TICKET_TEXT_BYTES)
                 return NULL;
-        digest(text, n, key.digest);
+        secret_digest(text, n, key.digest);
         return RB_FIND(TicketDigestTree, &tickets->by_digest, &key);
 }
 

@@ -5,9 +5,7 @@
  * a right, a number of uses, a time, perhaps one uid. It needs no name, no search permission, no mode
  * and no ACL: that is its point, and the way to hand a region without a name to another user.
  *
- * Only the SHA-256 of the string is kept, and tickets are found by it in an ordered tree. Comparing
- * digests may well take longer the more bytes agree: to make the digest of a guess agree in one byte
- * more is a search of its own, and tells nothing about a string that was drawn at random.
+ * Only the SHA-256 of the string is kept, and tickets are found by it in an ordered tree (core/secret.h).
  *
  *      issued --each use but the last--> issued --last use, time, revoked, new owner, region gone--> over
  *
@@ -25,11 +23,12 @@
 
 #include "acct/account.h"
 #include "base/tree.h"
+#include "core/secret.h"
 #include "util/deadline.h"
 
 #define TICKET_PREFIX "shmdt_"
 #define TICKET_RANDOM_BYTES 32
-#define TICKET_DIGEST_BYTES 32          /* SHA-256 */
+#define TICKET_DIGEST_BYTES SECRET_DIGEST_BYTES
 /* The prefix, and the random bytes in base64url (RFC 4648) without padding. */
 #define TICKET_TEXT_BYTES (sizeof(TICKET_PREFIX) - 1 + (TICKET_RANDOM_BYTES * 4 + 2) / 3)
 #define TICKET_USES_MAX 65536

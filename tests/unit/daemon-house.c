@@ -16,10 +16,10 @@
 
 const Credentials house_admin = { .uid = 0, .gid = 0, .admin = true };
 
-static bool is_connected(uint64_t peer, void *userdata) {
+static bool is_connected(uint64_t session, void *userdata) {
         const House *house = userdata;
 
-        return peer == house->connected;
+        return session == house->connected;
 }
 
 void house_open_forced(House *house) {

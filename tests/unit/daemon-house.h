@@ -27,7 +27,7 @@ typedef struct House {
         Grants grants;
         Regions regions;
         Tree tree;
-        uint64_t connected;     /* the one peer that is there; 0: nobody */
+        uint64_t connected;     /* the one session that is there; 0: none */
 } House;
 
 /* Moves in: probes the kernel unless the test has forced what it wants before. */

@@ -563,7 +563,7 @@ static void turns(void) {
 }
 
 static int grant(Region *region) {
-        Asker asker = { .account = alice, .peer = 1, .uid = ALICE };
+        Asker asker = { .account = alice, .session = 1, .uid = ALICE };
         Grant *made;
         int fd;
 

@@ -29,8 +29,8 @@ static void end(void) {
         house_close(&house);
 }
 
-static Asker asker_of(uint64_t peer) {
-        return (Asker){ .account = alice, .peer = peer, .uid = ALICE, .pid = 77, .pidfd_ino = 99 };
+static Asker asker_of(uint64_t session) {
+        return (Asker){ .account = alice, .session = session, .uid = ALICE, .pid = 77, .pidfd_ino = 99 };
 }
 
 static int try_grant(Grant **ret, int *ret_fd, bool writable, Shortage *shortage) {
@@ -49,8 +49,8 @@ static Grant *grant_to(bool writable, int *fd) {
 }
 
 /* One whose mark is missing, as the 65th of a region has none. */
-static Grant *grant_unmarked(uint64_t peer, int *fd) {
-        Asker asker = asker_of(peer);
+static Grant *grant_unmarked(uint64_t session, int *fd) {
+        Asker asker = asker_of(session);
         bool off = region->grants.marks_off;
         Grant *grant;
 
@@ -93,7 +93,7 @@ TEST(grant, it_remembers_who_asked_and_is_charged_to_them) {
 
         begin();
         grant = grant_to(true, &fd);
-        cr_assert(grant->uid == ALICE && grant->pid == 77 && grant->peer == 7 && grant->pidfd_ino == 99);
+        cr_assert(grant->uid == ALICE && grant->pid == 77 && grant->session == 7 && grant->pidfd_ino == 99);
         cr_assert_eq(alice->used[ACCOUNT_GRANTS], 1);
         cr_assert_eq(owner->used[ACCOUNT_GRANTS], 0);
         cr_assert_eq(alice->used[ACCOUNT_BYTES], 0, "the memory is its owner's");

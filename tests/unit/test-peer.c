@@ -48,8 +48,7 @@ TEST(peer, it_is_who_connected_with_every_group) {
         cr_assert(peer->who.n_groups == 2 && peer->who.groups[0] == 5 && peer->who.groups[1] == 7);
         cr_assert_eq(peer->account->uid, BOB);
         cr_assert_eq(peer->state, PEER_NEW);
-        cr_assert_eq(peer_asker(peer).uid, BOB);
-        cr_assert_eq(peer_asker(peer).peer, peer->id);
+        cr_assert_null(peer->session, "it has not said hello");
         guest = guest_free(guest);
         end();
 }
@@ -93,9 +92,14 @@ TEST(peer, sessions_and_numbers_are_never_the_same) {
         begin();
         for (int i = 0; i < 8; ++i) {
                 guests[i] = guest_new(BOB);
+                cr_assert_eq(peer_asker(guest_peer(guests[i])).uid, BOB);
+                cr_assert_eq(peer_asker(guest_peer(guests[i])).session, guest_peer(guests[i])->session->number);
                 for (int k = 0; k < i; ++k) {
+                        const Session *one = guest_peer(guests[i])->session, *other = guest_peer(guests[k])->session;
+
                         cr_assert_neq(guests[i]->id, guests[k]->id);
-                        cr_assert(memcmp(guest_peer(guests[i])->session, guest_peer(guests[k])->session, 16));
+                        cr_assert_neq(one->number, other->number);
+                        cr_assert(memcmp(one->key, other->key, sizeof(one->key)));
                 }
         }
         for (int i = 0; i < 8; ++i)

@@ -827,7 +827,7 @@ TEST(region, an_error_that_is_no_shortage_is_told_at_the_start) {
 
 /* Leases do not work here, so marks and connections decide. */
 static int live_without_leases(void *userdata) {
-        Asker asker = { .peer = 7, .uid = ALICE };
+        Asker asker = { .session = 7, .uid = ALICE };
         Grant *marked, *unmarked;
         Region *region;
         int fds[2];
