@@ -358,6 +358,14 @@ void account_charge_anyway(Account *account, const Cost *cost, Charge *charge) {
         *charge = (Charge){ .account = account_ref(account), .cost = *cost };
 }
 
+bool account_can_count(const Account *account, const Cost *cost) {
+        for (const Account *a = account; a; a = a->parent)
+                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                        if (cost->slots[i] > UINT64_MAX - a->used[i])
+                                return false;
+        return true;
+}
+
 bool account_has_room_for(const Account *account, const Cost *cost) {
         for (const Account *a = account; a; a = a->parent)
                 for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
@@ -376,10 +384,14 @@ int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *sh
         ASSERT(charge->account == account);
         if (!chain_allows(account, cost, NULL, shortage))
                 return ACCOUNT_E_QUOTA;
-        chain_take(account, cost);
+        charge_grow_anyway(charge, cost);
+        return 0;
+}
+
+void charge_grow_anyway(Charge *charge, const Cost *cost) {
+        chain_take(charge->account, cost);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
                 charge->cost.slots[i] += cost->slots[i];
-        return 0;
 }
 
 void charge_shrink(Charge *charge, const Cost *cost) {

@@ -219,14 +219,20 @@ bool account_can_give(const Account *account, const Account *payer, AccountSlot 
  * Return: 0, ACCOUNT_E_QUOTA. */
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
 
-/* The same without asking any limit: for what an administrator's policy names. */
+/* The same without asking any limit: for what an administrator's policy names, and for what was charged
+ * before a restart. */
 void account_charge_anyway(Account *account, const Cost *cost, Charge *charge);
+
+/* Whether all that is used still is a number with that much more. */
+bool account_can_count(const Account *account, const Cost *cost);
 
 /* Whether it could ever be charged, were nothing else charged and nobody else there. */
 bool account_has_room_for(const Account *account, const Cost *cost);
 
 /* Adds to a charge, or makes it if it is CHARGE_NULL. Return: 0, ACCOUNT_E_QUOTA. */
 int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage);
+/* Adds to one that is there, without asking any limit. */
+void charge_grow_anyway(Charge *charge, const Cost *cost);
 
 /* Gives a part of a charge back, which must be in it. */
 void charge_shrink(Charge *charge, const Cost *cost);

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "core/region.h"
+#include "core/saved.h"
 #include "util/error.h"
 #include "util/memfd.h"
 #include "util/probe.h"
@@ -25,6 +26,8 @@
 #define HELD_STEPS 256
 
 DEFINE_CLEANUP(Grant, grant_free);
+
+static const Cost grant_cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
 
 void region_grants_init(RegionGrants *grants) {
         *grants = (RegionGrants){ .reap_at = GRANT_REAP_EVERY };
@@ -44,6 +47,7 @@ void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected
 
 void grants_deinit(Grants *grants) {
         deadline_disarm(&grants->work);
+        deadline_disarm(&grants->check);
         grants->sweeping = account_unref(grants->sweeping);
         ASSERT(grants->n == 0);
 }
@@ -254,7 +258,6 @@ int grant_is_possible(Region *region, bool writable) {
 
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage) {
-        static const Cost cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
         CLEANUP(grant_freep) Grant *grant = NULL;
         CLEANUP(close_fdp) int fd = -1;
         int r;
@@ -286,7 +289,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         ++region->grants.n;
         ++grants->n;
 
-        r = account_charge(asker->account, &cost, &grant->charge, shortage);
+        r = account_charge(asker->account, &grant_cost, &grant->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? GRANT_E_QUOTA : error_fold(r);
 
@@ -368,4 +371,59 @@ uint64_t grants_sweep(Grants *grants, Account *account) {
 
 bool grants_swept(const Grants *grants, uint64_t ticket) {
         return grants->sweeps >= ticket;
+}
+
+/* -- after a restart ------------------------------------------------------------------ */
+
+int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved) {
+        Grant *grant = malloc(sizeof(*grant));
+
+        if (!grant)
+                return error_origin(-ENOMEM);
+        *grant = (Grant){
+                .grants = grants,
+                .region = region,
+                .id = saved->id,
+                .session = saved->session,
+                .born = saved->born,
+                .pidfd_ino = saved->pidfd_ino,
+                .uid = saved->uid,
+                .pid = (pid_t)saved->pid,
+                .writable = saved->writable,
+                .marked = saved->marked,
+                .ticket = saved->ticket,
+                .charge = CHARGE_NULL,
+        };
+        list_append(&region->grants.list, &grant->in_region);
+        list_append(&asker->grants, &grant->in_account);
+        account_charge_anyway(asker, &grant_cost, &grant->charge);
+        region->grants.n_marked += grant->marked;
+        ++region->grants.n;
+        ++grants->n;
+        *ret = grant;
+        return 0;
+}
+
+/* Of each region that had grants before: the dead may be most of them, and count against their askers. */
+static void check_turn(Deadline *deadline, void *userdata) {
+        Grants *grants = userdata;
+        uint64_t until = time_now() + REAP_NS;
+        Region *region;
+
+        for (unsigned int n = 0; n < GRANT_STEPS && time_now() < until; ++n) {
+                region = regions_after(grants->checked, grants->checked_to);
+                if (!region)
+                        return;
+                grants->checked_to = region->id;
+                if (region->grants.n > 0)
+                        n += region_grants_reap(region);
+        }
+        deadline_arm(deadline, grants->deadlines, 0, check_turn, grants);
+}
+
+void grants_adopted(Grants *grants, Regions *regions) {
+        grants->checked = regions;
+        grants->checked_to = 0;
+        if (grants->n > 0)
+                deadline_arm(&grants->check, grants->deadlines, 0, check_turn, grants);
 }

@@ -40,6 +40,7 @@ typedef struct Grants Grants;
 typedef struct Region Region;
 typedef struct RegionGrants RegionGrants;
 typedef struct Regions Regions;
+typedef struct SavedGrant SavedGrant;
 
 /* Who asked: what is kept of a client. */
 typedef struct Asker {
@@ -87,6 +88,9 @@ struct Grants {
         Deadline work;
         GrantsConnected connected;      /* whether a session is still there */
         void *userdata;
+        Regions *checked;               /* after a restart: the regions whose grants are looked at ... */
+        uint64_t checked_to;            /* ... this was the last */
+        Deadline check;
         Account *sweeping;              /* pinned; one account at a time */
         uint64_t left;
         uint64_t sweeps;                /* finished ones */
@@ -114,6 +118,12 @@ int grant_is_possible(Region *region, bool writable);
  * (as above), -ENOMEM. */
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage);
+
+/* Puts a grant on the books that was made before a restart, charged to its asker without asking any limit.
+ * They must come in the order of their numbers. Return: 0, -ENOMEM. */
+int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved);
+/* Begins to look, a few a turn, which of those are over. */
+void grants_adopted(Grants *grants, Regions *regions);
 
 /* Takes it off the books (the descriptor is not touched). Return: NULL. */
 Grant *grant_free(Grant *grant);

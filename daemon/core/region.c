@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/overflow.h"
+#include "core/saved.h"
 #include "util/error.h"
 #include "util/memfd.h"
 #include "util/probe.h"
@@ -86,21 +87,14 @@ int region_cost(const RegionSpec *spec, Cost *ret) {
         return 0;
 }
 
-int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage) {
-        CLEANUP(region_freep) Region *region = NULL;
-        Cost cost;
-        int r;
+static int region_make(Region **ret, Regions *regions, uint64_t id, const RegionSpec *spec) {
+        Region *region = malloc(sizeof(*region));
 
-        r = region_cost(spec, &cost);
-        if (r)
-                return r;
-        region = malloc(sizeof(*region));
         if (!region)
                 return error_origin(-ENOMEM);
-
         *region = (Region){
                 .regions = regions,
-                .id = ++regions->last_id,
+                .id = id,
                 .size = spec->size,
                 .created_ns = time_wall(),
                 .fd = -1,
@@ -121,7 +115,21 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
         list_init(&region->interests);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
+        *ret = region;
+        return 0;
+}
 
+int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage) {
+        CLEANUP(region_freep) Region *region = NULL;
+        Cost cost;
+        int r;
+
+        r = region_cost(spec, &cost);
+        if (r)
+                return r;
+        r = region_make(&region, regions, ++regions->last_id, spec);
+        if (r)
+                return error_fold(r);
         r = account_charge(owner, &cost, &region->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
@@ -282,6 +290,18 @@ static void region_condemn(Region *region) {
         tell_gone(region);
         if (page)
                 region_orphan(page);
+}
+
+/* It was condemned before a restart. */
+static void region_recondemn(Region *region) {
+        Regions *regions = region->regions;
+
+        (void)RB_REMOVE(RegionTree, &regions->by_id, region);
+        region->state = REGION_STATE_CONDEMNED;
+        (void)region_is_held(region);
+        list_append(&regions->condemned, &region->link);
+        ++regions->n_condemned;
+        work_arm(regions);
 }
 
 /* Bytes, within what a file can have. */
@@ -448,6 +468,8 @@ static void sweep_turn(Regions *regions) {
                         return;
                 }
                 list_move(&regions->asked, &region->link);
+                /* There was no watch left for it, or there is none yet after a restart. */
+                watch_begin(region);
                 if (!region_is_held(region)) {
                         region_let_go(region);
                 } else if (regions->missed) {
@@ -544,17 +566,22 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
 
 /* -- interest ------------------------------------------------------------------------- */
 
-bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
-        bool held;
-
+static void interest_begin(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
         *interest = (RegionInterest){ .region = region, .holders = holders, .fn = fn, .userdata = userdata };
         list_init(&interest->link);
         list_append(&region->interests, &interest->link);
         if (!holders)
-                return true;
-
+                return;
         ++region->n_wanting;
         asking_begin(region);
+}
+
+bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
+        bool held;
+
+        interest_begin(region, interest, holders, fn, userdata);
+        if (!holders)
+                return true;
         watch_begin(region);
         /* After the watch: a close in between must not go unseen. */
         held = region_is_held(region);
@@ -793,6 +820,87 @@ bool region_is_frozen(Region *region) {
         uint32_t seals = region_seals(region);
 
         return seals & F_SEAL_SEAL && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
+}
+
+/* -- after a restart -------------------------------------------------------------------- */
+
+static int cost_of(const SavedRegion *saved, Account *owner, Cost *ret) {
+        RegionSpec spec = { .size = saved->size, .huge_shift = saved->huge_shift };
+
+        if (region_cost(&spec, ret) || !account_can_count(owner, ret))
+                return REGION_E_SIZE;
+        return 0;
+}
+
+int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, const SavedRegion *saved,
+                            const Permissions *permissions, int region_fd) {
+        CLEANUP(close_fdp) int fd = region_fd;
+        RegionSpec spec = {
+                .size = saved->size,
+                .huge_shift = saved->huge_shift,
+                .freezable = saved->freezable,
+                .bell = saved->is_bell,
+                .lifetime = (RegionLifetime)saved->lifetime,
+                .permissions = *permissions,
+        };
+        Region *region;
+        Cost cost;
+        int r;
+
+        r = cost_of(saved, owner, &cost);
+        if (!r)
+                r = region_make(&region, regions, saved->id, &spec);
+        if (r)
+                return r;
+        region->created_ns = saved->created_ns;
+        region->fd = steal_fd(&fd);
+        region->published = saved->published;
+        region->told_frozen = saved->told_frozen;
+        region->polled = saved->polled;
+        region->grants.granted = saved->granted;
+        account_charge_anyway(owner, &cost, &region->charge);
+        if (saved->state == REGION_STATE_CONDEMNED)
+                region_recondemn(region);
+        *ret = region;
+        return 0;
+}
+
+void region_adopt_name(Region *region, Node *name) {
+        static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
+
+        list_append(&region->names, &name->in_region);
+        name->announced = true;
+        if (region->n_names++ > 0)
+                charge_grow_anyway(&region->charge, &one_more);
+}
+
+bool region_adopt_bell(Region *region, Region *page) {
+        if (region == page || region->bell || region->is_bell || !page->is_bell || page->rings_for)
+                return false;
+        region->bell = page;
+        page->rings_for = region;
+        return true;
+}
+
+void region_adopted(Region *region) {
+        Regions *regions = region->regions;
+
+        if (region->n_names > 0) {
+                ++regions->n_named;
+        } else if (!region->rings_for) {
+                region->state = REGION_STATE_ORPHAN;
+                ++regions->n_orphans;
+                asking_begin(region);
+        }
+        if (region->lifetime == REGION_COUNTED)
+                interest_begin(region, &region->counted, true, counted_news, NULL);
+        if (regions->frozen && region->freezable && !region->told_frozen && region_is_frozen(region))
+                regions->frozen(region, regions->frozen_userdata);
+}
+
+void regions_adopted(Regions *regions) {
+        regions->overflowed = true;     /* what was closed meanwhile, nobody heard of */
+        sweep_begin(NULL, regions);
 }
 
 /* -- all of them ---------------------------------------------------------------------- */

@@ -79,6 +79,7 @@ typedef enum RegionNews {
 } RegionNews;
 
 typedef struct Notice Notice;
+typedef struct SavedRegion SavedRegion;
 typedef struct RegionInterest RegionInterest;
 /* May drop this interest and others, and take the region's names away. */
 typedef void (*RegionNewsFn)(RegionInterest *interest, RegionNews news);
@@ -291,6 +292,24 @@ bool region_is_frozen(Region *region);
 
 /* Whether somebody holds it, by the kernel's word, or without leases by what marks and connections say. */
 bool region_is_held(Region *region);
+
+/* -- after a restart: core/recover alone -------------------------------------------------- */
+
+/* Makes a region that was there before, around the memory that is its own, charged to `owner` without
+ * asking any limit. It has no names yet. fd is consumed, always.
+ * Return: 0; REGION_E_SIZE, and *ret is not set; -ENOMEM. */
+int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, const SavedRegion *saved,
+                            const Permissions *permissions, int fd);
+/* The name, which is in the tree, is the region's latest. */
+void region_adopt_name(Region *region, Node *name);
+/* The page is the region's doorbell. Return: false if one of the two cannot be that. */
+bool region_adopt_bell(Region *region, Region *page);
+/* It has all that belongs to it: goes on with its life. Whether anybody holds it is asked later. */
+void region_adopted(Region *region);
+/* All have: begins to ask. */
+void regions_adopted(Regions *regions);
+
+/* -- figures ------------------------------------------------------------------------------ */
 
 /* Bytes charged: the size rounded up to its pages. */
 static inline uint64_t region_charged(const Region *region) {

@@ -9,6 +9,7 @@
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "core/region.h"
+#include "core/saved.h"
 #include "core/secret.h"
 #include "util/error.h"
 
@@ -78,9 +79,36 @@ static void ticket_expired(Deadline *deadline, void *userdata) {
         (void)ticket_free(userdata);
 }
 
+static const Cost ticket_cost = { .slots = { [ACCOUNT_PENDING] = 1 } };
+
+static int ticket_make(Ticket **ret, Tickets *tickets, Region *region, uint64_t id, const TicketSpec *spec,
+                       const uint8_t digest_of[TICKET_DIGEST_BYTES]) {
+        Ticket *ticket;
+
+        ticket = malloc(sizeof(*ticket));
+        if (!ticket)
+                return error_origin(-ENOMEM);
+        *ticket = (Ticket){
+                .tickets = tickets,
+                .region = region,
+                .id = id,
+                .spec = *spec,
+                .left = spec->uses,
+                .end = DEADLINE_NULL,
+                .charge = CHARGE_NULL,
+        };
+        memcpy(ticket->digest, digest_of, sizeof(ticket->digest));
+        ASSERT(!RB_INSERT(TicketDigestTree, &tickets->by_digest, ticket));
+        ASSERT(!RB_INSERT(TicketTree, &tickets->by_id, ticket));
+        (void)RB_INSERT(RegionTicketTree, &region->tickets.tree, ticket);
+        ++region->tickets.n;
+        ++tickets->n;
+        *ret = ticket;
+        return 0;
+}
+
 int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets, Region *region, Account *issuer,
                const TicketSpec *spec, Shortage *shortage) {
-        static const Cost cost = { .slots = { [ACCOUNT_PENDING] = 1 } };
         CLEANUP(ticket_freep) Ticket *ticket = NULL;
         uint8_t drawn[TICKET_DIGEST_BYTES];
         int r;
@@ -92,33 +120,35 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
         if (r)
                 return r;
         secret_digest(ret_text, TICKET_TEXT_BYTES, drawn);
-
-        ticket = malloc(sizeof(*ticket));
-        if (!ticket)
-                return error_origin(-ENOMEM);
-        *ticket = (Ticket){
-                .tickets = tickets,
-                .region = region,
-                .id = ++tickets->last_id,
-                .spec = *spec,
-                .left = spec->uses,
-                .end = DEADLINE_NULL,
-                .charge = CHARGE_NULL,
-        };
-        memcpy(ticket->digest, drawn, sizeof(drawn));
-        ASSERT(!RB_INSERT(TicketDigestTree, &tickets->by_digest, ticket));
-        (void)RB_INSERT(TicketTree, &tickets->by_id, ticket);
-        (void)RB_INSERT(RegionTicketTree, &region->tickets.tree, ticket);
-        ++region->tickets.n;
-        ++tickets->n;
-
-        r = account_charge(issuer, &cost, &ticket->charge, shortage);
+        r = ticket_make(&ticket, tickets, region, ++tickets->last_id, spec, drawn);
+        if (r)
+                return error_fold(r);
+        r = account_charge(issuer, &ticket_cost, &ticket->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? TICKET_E_QUOTA : error_fold(r);
         deadline_arm(&ticket->end, tickets->deadlines, spec->until, ticket_expired, ticket);
 
         *ret = ticket;
         ticket = NULL;
+        return 0;
+}
+
+int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer, const SavedTicket *saved) {
+        TicketSpec spec = { .writable = saved->writable, .one_user = saved->one_user, .uid = saved->uid,
+                            .uses = saved->uses, .until = saved->until };
+        Ticket key = { .id = saved->id };
+        int r;
+
+        memcpy(key.digest, saved->digest, sizeof(key.digest));
+        if (region->tickets.n >= TICKETS_OF_REGION_MAX || RB_FIND(TicketDigestTree, &tickets->by_digest, &key) ||
+            RB_FIND(TicketTree, &tickets->by_id, &key))
+                return TICKET_E_TOO_MANY;
+        r = ticket_make(ret, tickets, region, saved->id, &spec, saved->digest);
+        if (r)
+                return error_fold(r);
+        (*ret)->left = saved->left;
+        account_charge_anyway(issuer, &ticket_cost, &(*ret)->charge);
+        deadline_arm(&(*ret)->end, tickets->deadlines, spec.until, ticket_expired, *ret);
         return 0;
 }
 

@@ -42,6 +42,7 @@ enum {
 };
 
 typedef struct Region Region;
+typedef struct SavedTicket SavedTicket;
 typedef struct Ticket Ticket;
 typedef struct Tickets Tickets;
 
@@ -93,6 +94,10 @@ void tickets_deinit(Tickets *tickets);
  * Return: 0, TICKET_E_QUOTA (*shortage says where), TICKET_E_TOO_MANY, -ENOMEM, or a negative errno. */
 int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets, Region *region, Account *issuer,
                const TicketSpec *spec, Shortage *shortage);
+
+/* Makes one that was there before a restart, charged to its issuer without asking any limit. Return: 0;
+ * TICKET_E_TOO_MANY, also when there is one of that number or that string; -ENOMEM. */
+int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer, const SavedTicket *saved);
 
 /* It is over. Return: NULL. */
 Ticket *ticket_free(Ticket *ticket);

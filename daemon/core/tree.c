@@ -18,7 +18,7 @@ static int node_compare(Node *a, Node *b) {
 
 TREE_GENERATE(NodeTree, Node, entry, node_compare)
 
-static Node *child_find(Directory *directory, const char *name, size_t n) {
+Node *directory_child(Directory *directory, const char *name, size_t n) {
         Node key = { .name = (char *)name, .n_name = (uint16_t)n };
 
         return RB_FIND(NodeTree, &directory->children, &key);
@@ -264,9 +264,8 @@ Node *directory_any_child(Directory *directory) {
 
 /* -- names ---------------------------------------------------------------------------- */
 
-int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret) {
+static int name_new(const Spot *spot, Region *region, Node **ret) {
         Node *node;
-        int r;
 
         ASSERT(spot->parent && !spot->node);
 
@@ -274,6 +273,17 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
         if (!node)
                 return error_origin(-ENOMEM);
         node_init(node, region, (char *)(node + 1), spot->name, spot->n_name);
+        *ret = node;
+        return 0;
+}
+
+int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret) {
+        Node *node;
+        int r;
+
+        r = name_new(spot, region, &node);
+        if (r)
+                return error_fold(r);
         r = account_charge(spot->parent->account, cost, &node->place, shortage);
         if (r) {
                 free(node);
@@ -282,6 +292,16 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
         child_insert(spot->parent, node);
 
         *ret = node;
+        return 0;
+}
+
+int tree_link_anyway(const Spot *spot, Region *region, const Cost *cost, Node **ret) {
+        int r = name_new(spot, region, ret);
+
+        if (r)
+                return error_fold(r);
+        account_charge_anyway(spot->parent->account, cost, &(*ret)->place);
+        child_insert(spot->parent, *ret);
         return 0;
 }
 
@@ -339,7 +359,7 @@ int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n,
                 ret->parent = directory;
                 ret->name = part.text;
                 ret->n_name = part.n;
-                ret->node = child_find(directory, part.text, part.n);
+                ret->node = directory_child(directory, part.text, part.n);
                 if (!ret->node && !part.last)
                         return TREE_E_MISSING;
         }
@@ -677,7 +697,7 @@ int tree_list_after(Directory *base, const Credentials *who, bool recursive,
                                 break;
                         directory = node_directory(node);
                 }
-                node = child_find(directory, part.text, part.n);
+                node = directory_child(directory, part.text, part.n);
                 if (!node) {
                         *ret = next_after_missing(base, directory, &part);
                         return 0;

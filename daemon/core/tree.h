@@ -196,6 +196,12 @@ int tree_rmdir(Tree *tree, Directory *directory);
  * Return: 0, TREE_E_QUOTA, -ENOMEM. */
 int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret);
 
+/* The same without asking any limit, for a name that was there before a restart. Return: 0, -ENOMEM. */
+int tree_link_anyway(const Spot *spot, Region *region, const Cost *cost, Node **ret);
+
+/* What is in the directory under that component; NULL: nothing. */
+Node *directory_child(Directory *directory, const char *name, size_t n);
+
 /* Lets a region take a name over from another, which may have none left then; not announced.
  * Return: 0, TREE_E_QUOTA. */
 int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage);

@@ -68,16 +68,20 @@ static int set_size(int fd, const MemfdSpec *spec) {
         return 0;
 }
 
-static int set_seals(int fd, const MemfdSpec *spec) {
-        int seals = F_SEAL_GROW | F_SEAL_SHRINK;
+/* A holder with a writable description can add seals to an inode that is not sealed against it, and so
+ * lock other writers out: only who asked for it gets such a region. */
+static int seals_of(const MemfdSpec *spec) {
+        return F_SEAL_GROW | F_SEAL_SHRINK | (spec->freezable ? 0 : F_SEAL_SEAL);
+}
 
-        /* A holder with a writable description can add seals to an inode that is not sealed
-         * against it, and so lock other writers out: only who asked for it gets such a region. */
-        if (!spec->freezable)
-                seals |= F_SEAL_SEAL;
-        if (fcntl(fd, F_ADD_SEALS, seals) < 0)
+static int set_seals(int fd, const MemfdSpec *spec) {
+        if (fcntl(fd, F_ADD_SEALS, seals_of(spec)) < 0)
                 return error_origin(-errno);            /* unsealed means unaccounted: never hand it out */
         return 0;
+}
+
+static mode_t mode_of(const MemfdSpec *spec) {
+        return spec->readable ? 0644 : 0600;
 }
 
 int memfd_make(const MemfdSpec *spec, int *ret) {
@@ -100,7 +104,7 @@ int memfd_make(const MemfdSpec *spec, int *ret) {
         if (r)
                 return r;
         /* Other uids must not re-open it through /proc, or not for writing. */
-        if (fchmod(fd, spec->readable ? 0644 : 0600) < 0)
+        if (fchmod(fd, mode_of(spec)) < 0)
                 return error_origin(-errno);
         r = set_seals(fd, spec);
         if (r)
@@ -186,6 +190,34 @@ bool memfd_find_mark(int fd, uint64_t first, uint64_t last, uint64_t *ret_first,
         to = lock.l_len ? lock.l_start + lock.l_len - 1 : INT64_MAX;
         *ret_first = from <= mark_offset(first) ? first : (uint64_t)(from - MEMFD_MARKER_BASE);
         *ret_last = to >= mark_offset(last) ? last : (uint64_t)(to - MEMFD_MARKER_BASE);
+        return true;
+}
+
+const char *memfd_adopt(int fd, const MemfdSpec *spec, uid_t uid, uint64_t inode) {
+        int seals = fcntl(fd, F_GET_SEALS);
+        struct stat st;
+
+        if (seals < 0 || fstat(fd, &st) < 0)
+                return "it is not a memfd";
+        if (st.st_ino != inode)
+                return "it is another memfd";
+        if (st.st_uid != uid || (st.st_mode & 07777) != mode_of(spec))
+                return "its owner or its mode is another one";
+        if ((uint64_t)st.st_size != spec->size)
+                return "its size is another one";
+        if ((seals & seals_of(spec)) != seals_of(spec))
+                return "it is not sealed";
+        (void)fcntl(fd, F_SETLEASE, F_UNLCK);           /* there is none, as a rule */
+        return NULL;
+}
+
+bool memfd_look(int fd, uid_t uid, uint64_t *ret_inode, uint64_t *ret_size) {
+        struct stat st;
+
+        if (fcntl(fd, F_GET_SEALS) < 0 || fstat(fd, &st) < 0 || st.st_uid != uid)
+                return false;
+        *ret_inode = st.st_ino;
+        *ret_size = (uint64_t)st.st_size;
         return true;
 }
 

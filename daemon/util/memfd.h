@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define MEMFD_MARKER_BASE (INT64_C(1) << 62)
 
@@ -66,6 +67,14 @@ int memfd_mark(int fd, uint64_t mark);
  * Return: whether there is one; true also when somebody else locked these bytes: marks inform,
  * they prove nothing. */
 bool memfd_find_mark(int fd, uint64_t first, uint64_t last, uint64_t *ret_first, uint64_t *ret_last);
+
+/* Whether a descriptor that another process left is what memfd_make() returned for that spec (its id does
+ * not matter) to a process of that uid, of that inode. A lease that a probe left on it is taken off.
+ * Return: NULL, or what it is not (static). */
+const char *memfd_adopt(int fd, const MemfdSpec *spec, uid_t uid, uint64_t inode);
+
+/* Its inode and size, if it is a memfd of that uid. Return: whether it is. */
+bool memfd_look(int fd, uid_t uid, uint64_t *ret_inode, uint64_t *ret_size);
 
 /* F_SEAL_* of the inode, 0 if it cannot be asked. */
 uint32_t memfd_seals(int fd);

@@ -603,3 +603,55 @@ TEST(memfd, what_is_allocated_is_told_in_bytes) {
         cr_assert_eq(memfd_allocated(-1), UINT64_MAX, "what cannot be asked may be full");
         close_fd(fd);
 }
+
+/* -- adopting ---------------------------------------------------------------------------- */
+
+static uint64_t inode_of(int fd) {
+        struct stat st;
+
+        REQUIRE(fstat(fd, &st) == 0);
+        return st.st_ino;
+}
+
+static const char *adopt(int fd, const MemfdSpec *spec, uint64_t inode) {
+        const char *why = memfd_adopt(fd, spec, geteuid(), inode);
+
+        return why ? why : "fits";
+}
+
+TEST(memfd, what_another_process_made_is_adopted_and_has_no_lease_then) {
+        MemfdSpec spec = { .size = 5000 };
+        uint64_t inode, size;
+        int fd = make(5000), other;
+
+        cr_assert_eq(fcntl(fd, F_SETLEASE, F_WRLCK), 0, "it was killed in the middle of a probe");
+        cr_assert_str_eq(adopt(fd, &spec, inode_of(fd)), "fits");
+        cr_assert_eq(memfd_reopen(fd, true, &other), 0, "nothing is in the way any more");
+        close_fd(other);
+        cr_assert(memfd_look(fd, geteuid(), &inode, &size) && inode == inode_of(fd) && size == 5000);
+        cr_assert_not(memfd_look(fd, geteuid() + 1, &inode, &size));
+        cr_assert_not(memfd_look(0, geteuid(), &inode, &size));
+        close_fd(fd);
+}
+
+TEST(memfd, what_does_not_fit_is_not_adopted) {
+        MemfdSpec spec = { .size = 4096 }, freezable = { .size = 4096, .freezable = true }, larger = { .size = 8192 },
+                  readable = { .size = 4096, .readable = true };
+        int fd = make(4096), plain = memfd_create("plain", MFD_CLOEXEC), pair[2];
+
+        cr_assert_str_eq(adopt(fd, &freezable, inode_of(fd)), "fits", "it has more seals than it needs");
+        cr_assert_str_eq(adopt(fd, &spec, inode_of(fd) + 1), "it is another memfd");
+        cr_assert_str_eq(adopt(fd, &larger, inode_of(fd)), "its size is another one");
+        cr_assert_str_eq(adopt(fd, &readable, inode_of(fd)), "its owner or its mode is another one");
+        cr_assert_str_eq(memfd_adopt(fd, &spec, geteuid() + 1, inode_of(fd)), "its owner or its mode is another one");
+
+        cr_assert(plain >= 0 && fchmod(plain, 0600) == 0 && ftruncate(plain, 4096) == 0);
+        cr_assert_str_eq(adopt(plain, &spec, inode_of(plain)), "it is not sealed");
+        cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+        cr_assert_str_eq(adopt(pair[0], &spec, inode_of(pair[0])), "it is not a memfd");
+        cr_assert_str_eq(adopt(-1, &spec, 1), "it is not a memfd");
+        close_fd(pair[0]);
+        close_fd(pair[1]);
+        close_fd(plain);
+        close_fd(fd);
+}
