@@ -139,26 +139,35 @@ static const Field session_fields[] = {
         FIELD(SavedSession, id, 1, SAVED_ID_MAX),
         BYTES(SavedSession, session),
         FIELD(SavedSession, uid, 0, NO_ID_MAX),
-        FIELD(SavedSession, last_serial, 0, UINT64_MAX),
+        FIELD(SavedSession, until, 0, UINT64_MAX),
 };
 static const Form session_form = FORM(SavedSession, session_fields);
 
 #define OUTCOME_FIELDS(i)                                               \
         FIELD(SavedOutcomes, outcomes[i].serial, 0, UINT64_MAX),        \
-        FIELD(SavedOutcomes, outcomes[i].kind, 0, UINT16_MAX),          \
+        FIELD(SavedOutcomes, outcomes[i].kind, 0, UINT8_MAX),           \
         FIELD(SavedOutcomes, outcomes[i].hash, 0, UINT32_MAX),          \
-        FIELD(SavedOutcomes, outcomes[i].region, 0, SAVED_ID_MAX),      \
+        FIELD(SavedOutcomes, outcomes[i].region, 0, UINT64_MAX),        \
         FIELD(SavedOutcomes, outcomes[i].extra, 0, UINT64_MAX)
 
 static const Field outcomes_fields[] = {
         FIELD(SavedOutcomes, session, 1, SAVED_ID_MAX),
         FIELD(SavedOutcomes, block, 0, SAVED_OUTCOME_BLOCKS - 1),
+        FIELD(SavedOutcomes, count, 0, UINT32_MAX),
         OUTCOME_FIELDS(0),
         OUTCOME_FIELDS(1),
         OUTCOME_FIELDS(2),
 };
 static const Form outcomes_form = FORM(SavedOutcomes, outcomes_fields);
 _Static_assert(SAVED_OUTCOMES == 3, "an outcome needs fields");
+
+static const Field batch_fields[] = {
+        FIELD(SavedBatch, session, 1, SAVED_ID_MAX),
+        FIELD(SavedBatch, slot, 0, SAVED_OUTCOME_SLOTS - 1),
+        FIELD(SavedBatch, n, 1, SAVED_BATCH_MAX),
+};
+static const Form batch_form = FORM(SavedBatch, batch_fields);
+_Static_assert(sizeof(uint16_t) + 8 + 1 + 1 + SAVED_BATCH_MAX * sizeof(uint64_t) <= SAVED_BYTES_MAX, "it fits");
 
 /* -- writing ---------------------------------------------------------------------------- */
 
@@ -518,4 +527,30 @@ int saved_decode_outcomes(SavedOutcomes *ret, const uint8_t *data, size_t n) {
 
 size_t saved_encode_outcomes(const SavedOutcomes *saved, uint8_t data[SAVED_BYTES_MAX]) {
         return put_fields(&outcomes_form, saved, data);
+}
+
+static bool item_is_sound(uint64_t item) {
+        return (item & SAVED_ITEM_REGION) != 0 &&
+               (item >> SAVED_ITEM_RIGHTS_SHIFT & SAVED_ITEM_RIGHTS) != SAVED_ITEM_RIGHTS;
+}
+
+int saved_decode_batch(SavedBatch *ret, const uint8_t *data, size_t n) {
+        Reader reader = take_fields(&batch_form, ret, data, n);
+
+        for (size_t i = 0; i < ret->n && !reader.wrong; ++i) {
+                const uint8_t *at = take(&reader, sizeof(ret->items[i]));
+
+                if (at)
+                        memcpy(&ret->items[i], at, sizeof(ret->items[i]));
+                if (!item_is_sound(ret->items[i]))
+                        reader.wrong = true;
+        }
+        return finish(&reader);
+}
+
+size_t saved_encode_batch(const SavedBatch *saved, uint8_t data[SAVED_BYTES_MAX]) {
+        size_t at = put_fields(&batch_form, saved, data), n = saved->n * sizeof(saved->items[0]);
+
+        memcpy(data + at, saved->items, n);
+        return at + n;
 }

@@ -8,12 +8,13 @@
  * A record begins with the number of bytes of its fixed part (u16, itself included). The fields of that
  * follow without gaps, in the order of the tables in saved.c; a new field goes to the end of its table,
  * so that a shorter record of before is read as if the fields that it lacks were zero. After the fixed
- * part come ACLs and the name:
+ * part come ACLs and the name, or a batch's regions:
  *
  *      ACL          u8 0: none, the mode says it all; 16: a default ACL that is only a mode; else
  *                   8 + the owning group's permissions, u8 number of entries, the entries
  *      entry        u32 id, u8 8 * tag + permissions; users and groups by number alone
  *      name         as many bytes as the fixed part says
+ *      region       u64, as many as the fixed part says
  *
  * Numbers are little-endian. Times are of the clock that the field says.
  */
@@ -40,9 +41,18 @@ enum {
 /* No number of anything is higher: a grant's is the place of its mark as well (util/memfd.h). */
 #define SAVED_ID_MAX ((UINT64_C(1) << 62) - 1)
 #define SAVED_ROOT UINT64_C(1)          /* the number of the root directory */
-#define SAVED_SESSION_BYTES 16U
+#define SAVED_SESSION_BYTES 16U         /* of the digest of a session's id */
 #define SAVED_OUTCOMES 3U               /* in one record */
-#define SAVED_OUTCOME_BLOCKS 64U
+#define SAVED_OUTCOME_SLOTS 64U          /* of a session: the latest so many outcomes */
+#define SAVED_OUTCOME_BLOCKS ((SAVED_OUTCOME_SLOTS + SAVED_OUTCOMES - 1) / SAVED_OUTCOMES)
+#define SAVED_BATCH_MAX 128U
+
+/* What became of a region in a request, in one number: which it was, the rights (Rights) that were granted,
+ * and whether it was made. */
+#define SAVED_ITEM_REGION ((UINT64_C(1) << 61) - 1)
+#define SAVED_ITEM_RIGHTS_SHIFT 61
+#define SAVED_ITEM_RIGHTS UINT64_C(3)
+#define SAVED_ITEM_CREATED (UINT64_C(1) << 63)
 
 /* Numbers are reserved ahead, so that this is written seldom: none above these was ever used. */
 typedef struct SavedCounters {
@@ -151,23 +161,34 @@ typedef struct SavedSession {
         uint64_t id;
         uint8_t session[SAVED_SESSION_BYTES];
         uint32_t uid;
-        uint64_t last_serial;
+        uint64_t until;                 /* CLOCK_MONOTONIC: it waits for its client so long; 0: that is there */
 } SavedSession;
 
-/* What became of a request. */
+/* What became of a request; what `region` and `extra` are, its kind says (broker/request-again.c). */
 typedef struct SavedOutcome {
         uint64_t serial;                /* 0: there is none */
-        uint16_t kind;
+        uint8_t kind;
         uint32_t hash;                  /* of its payload */
         uint64_t region;
         uint64_t extra;
 } SavedOutcome;
 
+/* Some of a session's latest outcomes: outcome number i stands in slot i modulo SAVED_OUTCOME_SLOTS, which
+ * is in block slot / SAVED_OUTCOMES. */
 typedef struct SavedOutcomes {
         uint64_t session;
         uint8_t block;
+        uint32_t count;                 /* number, modulo 2^32, of the latest outcome in it */
         SavedOutcome outcomes[SAVED_OUTCOMES];
 } SavedOutcomes;
+
+/* What the outcome of a batch has beside. */
+typedef struct SavedBatch {
+        uint64_t session;
+        uint8_t slot;
+        uint8_t n;
+        uint64_t items[SAVED_BATCH_MAX];        /* SAVED_ITEM_... */
+} SavedBatch;
 
 /* Between what is in memory and what is saved. The second pair makes ACLs, which are the caller's.
  * Return: 0, -ENOMEM. */
@@ -187,6 +208,7 @@ int saved_decode_ticket(SavedTicket *ret, const uint8_t *data, size_t n);
 int saved_decode_grant(SavedGrant *ret, const uint8_t *data, size_t n);
 int saved_decode_session(SavedSession *ret, const uint8_t *data, size_t n);
 int saved_decode_outcomes(SavedOutcomes *ret, const uint8_t *data, size_t n);
+int saved_decode_batch(SavedBatch *ret, const uint8_t *data, size_t n);
 
 /* The reverse: what they write, the decoders accept, as long as what is in memory is in order.
  * Return: bytes. */
@@ -199,5 +221,6 @@ size_t saved_encode_ticket(const SavedTicket *saved, uint8_t data[SAVED_BYTES_MA
 size_t saved_encode_grant(const SavedGrant *saved, uint8_t data[SAVED_BYTES_MAX]);
 size_t saved_encode_session(const SavedSession *saved, uint8_t data[SAVED_BYTES_MAX]);
 size_t saved_encode_outcomes(const SavedOutcomes *saved, uint8_t data[SAVED_BYTES_MAX]);
+size_t saved_encode_batch(const SavedBatch *saved, uint8_t data[SAVED_BYTES_MAX]);
 
 #endif

@@ -76,6 +76,7 @@ typedef enum StateKind {
         STATE_GRANT,
         STATE_SESSION,
         STATE_OUTCOMES,
+        STATE_BATCH,
         _STATE_KIND_N,
 } StateKind;
 

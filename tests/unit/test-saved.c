@@ -170,7 +170,7 @@ static void fill_session(void *saved, uint64_t *random) {
         to->id = some_id(random);
         some_bytes(to->session, sizeof(to->session), random);
         to->uid = some_uid(random);
-        to->last_serial = some_id(random);
+        to->until = some_id(random);
 }
 
 static void fill_outcomes(void *saved, uint64_t *random) {
@@ -178,13 +178,26 @@ static void fill_outcomes(void *saved, uint64_t *random) {
 
         to->session = some_id(random);
         to->block = 1 + (uint8_t)test_random(random, SAVED_OUTCOME_BLOCKS - 1);
+        to->count = some_uid(random);
         for (size_t i = 0; i < SAVED_OUTCOMES; ++i) {
                 to->outcomes[i].serial = some_id(random);
-                to->outcomes[i].kind = 1 + (uint16_t)test_random(random, UINT16_MAX);
+                to->outcomes[i].kind = 1 + (uint8_t)test_random(random, UINT8_MAX);
                 to->outcomes[i].hash = some_uid(random);
                 to->outcomes[i].region = some_id(random);
                 to->outcomes[i].extra = some_id(random);
         }
+}
+
+static void fill_batch(void *saved, uint64_t *random) {
+        SavedBatch *to = saved;
+
+        to->session = some_id(random);
+        to->slot = 1 + (uint8_t)test_random(random, SAVED_OUTCOME_SLOTS - 1);
+        to->n = 1 + (uint8_t)test_random(random, SAVED_BATCH_MAX);
+        for (size_t i = 0; i < to->n; ++i)
+                to->items[i] = (1 + test_random(random, SAVED_ITEM_REGION - 1)) |
+                               test_random(random, SAVED_ITEM_RIGHTS) << SAVED_ITEM_RIGHTS_SHIFT |
+                               (test_random(random, 2) ? SAVED_ITEM_CREATED : 0);
 }
 
 /* The functions of one kind, with the type of its struct hidden. */
@@ -206,10 +219,11 @@ DEFINE_KIND(ticket, SavedTicket);
 DEFINE_KIND(grant, SavedGrant);
 DEFINE_KIND(session, SavedSession);
 DEFINE_KIND(outcomes, SavedOutcomes);
+DEFINE_KIND(batch, SavedBatch);
 
 static const Kind *const kinds[] = {
         &kind_counters, &kind_policy, &kind_directory, &kind_region, &kind_name, &kind_ticket, &kind_grant,
-        &kind_session, &kind_outcomes,
+        &kind_session, &kind_outcomes, &kind_batch,
 };
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -223,6 +237,7 @@ typedef union Any {
         SavedGrant grant;
         SavedSession session;
         SavedOutcomes outcomes;
+        SavedBatch batch;
 } Any;
 
 static size_t make(const Kind *kind, Any *saved, uint8_t *data, uint64_t *random) {
@@ -460,6 +475,11 @@ TEST(saved, numbers_out_of_range_are_refused) {
         EXPECT_WRONG(session, SavedSession, saved->uid = UINT32_MAX);
         EXPECT_WRONG(outcomes, SavedOutcomes, saved->block = SAVED_OUTCOME_BLOCKS);
         EXPECT_WRONG(outcomes, SavedOutcomes, saved->session = 0);
+        EXPECT_WRONG(batch, SavedBatch, saved->session = 0);
+        EXPECT_WRONG(batch, SavedBatch, saved->slot = SAVED_OUTCOME_SLOTS);
+        EXPECT_WRONG(batch, SavedBatch, saved->n = 0);
+        EXPECT_WRONG(batch, SavedBatch, saved->items[0] &= ~SAVED_ITEM_REGION);
+        EXPECT_WRONG(batch, SavedBatch, saved->items[0] |= SAVED_ITEM_RIGHTS << SAVED_ITEM_RIGHTS_SHIFT);
         EXPECT_WRONG(ticket, SavedTicket, saved->left = 0);
         EXPECT_WRONG(ticket, SavedTicket, saved->left = saved->uses + 1);
         EXPECT_WRONG(ticket, SavedTicket, saved->uses = TICKET_USES_MAX + 1);
