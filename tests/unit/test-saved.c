@@ -306,6 +306,8 @@ TEST(saved, what_is_filled_is_encoded) {
                                 continue;
                         if (kinds[i] == &kind_name && at >= offsetof(SavedName, n_name))
                                 continue;
+                        if (kinds[i] == &kind_batch && at == offsetof(SavedBatch, n))
+                                continue;
                         REQUIRE(kinds[i]->encode(&changed, other) == n && memcmp(data, other, n),
                                 "%s: byte %zu is not saved", kinds[i]->name, at);
                 }
@@ -408,7 +410,7 @@ TEST(saved, fields_that_an_older_record_lacks_are_zero) {
         cr_assert_arr_eq(&out, &in, sizeof(in.name), "the name behind it is found as well");
 
         n = make(&kind_outcomes, &in, data, &random);
-        n = shorten(data, n, 2 * 30);
+        n = shorten(data, n, 2 * 29);
         memset(&in.outcomes.outcomes[1], 0, 2 * sizeof(SavedOutcome));
         cr_assert_eq(decode(&kind_outcomes, &out, data, n), 0);
         cr_assert_arr_eq(&out, &in, sizeof(in.outcomes));
