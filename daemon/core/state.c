@@ -73,8 +73,11 @@ typedef struct Entry {
 _Static_assert(sizeof(Header) == 72 && sizeof(Cell) == STATE_CELL_BYTES && sizeof(JournalHead) == 24 &&
                sizeof(Entry) == 136, "the layout has no padding");
 
+#define TAKEN UINT8_MAX                 /* in heads[]: nothing begins there that can be walked to */
+
 #define SIZE_AT 128U                    /* the number of cells, and its complement in the upper half */
-#define COMMIT_AT 192U
+#define COMMIT_AT 192U                  /* the last transaction that counts */
+#define DONE_AT 200U                    /* the last one whose cells are all in their places */
 #define JOURNAL_AT HEADER_BYTES
 #define ENTRIES_AT (JOURNAL_AT + 64U)
 #define SLAB_AT ((ENTRIES_AT + JOURNAL_ENTRIES * (uint32_t)sizeof(Entry) + 4095U) & ~4095U)
@@ -89,6 +92,7 @@ struct State {
         uint32_t cells_max;
         uint32_t *links;
         uint8_t *heads;         /* by cell: the kind of the record that begins there; until the first commit */
+        uint32_t n_heads;
         uint32_t free;
         uint32_t n_free;
         uint32_t dropped;
@@ -400,6 +404,8 @@ void state_touch(StateRecord *record) {
 static void drop_chain(State *state, uint32_t number) {
         uint32_t last = number, n = 1;
 
+        if (number < state->n_heads)
+                state->heads[number] = TAKEN;
         while (state->links[last]) {
                 last = state->links[last];
                 ++n;
@@ -428,28 +434,35 @@ bool state_is_dirty(const State *state) {
 
 /* -- commit ----------------------------------------------------------------------------- */
 
-static void stage(State *state, uint32_t number, const Cell *cell) {
-        Entry entry = { .number = number, .cell = *cell };
-
-        store(state, entry_at(state->n_staged++), &entry, sizeof(entry));
+static void apply(State *state, uint64_t transaction, uint32_t n) {
+        for (uint32_t i = 0; i < n; ++i)
+                store(state, cell_at(entry_of(state, i)->number), &entry_of(state, i)->cell, sizeof(Cell));
+        store_word(state, DONE_AT, transaction);
 }
 
-/* From here on it is done, whatever happens: first the promise, then the deed. */
+/* When the commit word is stored it is done, whatever happens: what follows can be done again. */
 static void commit_staged(State *state) {
         JournalHead head = { .transaction = ++state->transaction, .n = state->n_staged };
 
         head.sum = journal_sum(state, head.transaction, head.n);
         store(state, JOURNAL_AT, &head, sizeof(head));
         store_word(state, COMMIT_AT, head.transaction);
-        for (uint32_t i = 0; i < head.n; ++i)
-                store(state, cell_at(entry_of(state, i)->number), &entry_of(state, i)->cell, sizeof(Cell));
-        store_word(state, COMMIT_AT, 0);
+        apply(state, head.transaction, head.n);
         state->n_staged = 0;
 }
 
-/* Room in the journal for one more record, old cells and new ones. */
+/* Only what is damaged can fill the journal: see stage_room(). */
+static void stage(State *state, uint32_t number, const Cell *cell) {
+        Entry entry = { .number = number, .cell = *cell };
+
+        if (state->n_staged == JOURNAL_ENTRIES)
+                commit_staged(state);
+        store(state, entry_at(state->n_staged++), &entry, sizeof(entry));
+}
+
+/* Room in the journal for one more record. */
 static void stage_room(State *state) {
-        if (state->n_staged + 2 * STATE_RECORD_CELLS > JOURNAL_ENTRIES)
+        if (state->n_staged + STATE_RECORD_CELLS > JOURNAL_ENTRIES)
                 commit_staged(state);
 }
 
@@ -536,6 +549,12 @@ static void free_dropped(State *state) {
         state->n_dropped = 0;
 }
 
+static void forget_heads(State *state) {
+        free(state->heads);
+        state->heads = NULL;
+        state->n_heads = 0;
+}
+
 void state_commit(State *state) {
         if (!state_is_dirty(state))
                 return;
@@ -543,10 +562,7 @@ void state_commit(State *state) {
         stage_dropped(state);
         commit_staged(state);
         free_dropped(state);
-        if (state->heads) {
-                free(state->heads);
-                state->heads = NULL;
-        }
+        forget_heads(state);
 }
 
 uint64_t state_commits(const State *state) {
@@ -639,26 +655,27 @@ static bool is_journal_sound(const State *state, const JournalHead *head) {
         return true;
 }
 
-/* Return: whether the state is whole now. */
+/* The journal is of the last transaction, whose cells may not all be in their places; or of the next one,
+ * which does not count, and may be half written. So one of the words may even be wrong.
+ * Return: whether the state is whole now. */
 static bool replay(State *state) {
-        uint64_t commit = word_at(state, COMMIT_AT);
+        uint64_t commit = word_at(state, COMMIT_AT), done = word_at(state, DONE_AT);
         JournalHead head;
         bool sound;
 
         memcpy(&head, state->map + JOURNAL_AT, sizeof(head));
         sound = is_journal_sound(state, &head);
-        state->transaction = sound ? head.transaction : 0;
-        if (!commit)
-                return true;
-        if (!sound || head.transaction != commit)
+        if (sound && head.transaction == commit) {
+                apply(state, commit, head.n);
+                done = commit;
+        } else if (commit != done && !(sound && head.transaction == done)) {
                 return false;
-        for (uint32_t i = 0; i < head.n; ++i)
-                store(state, cell_at(entry_of(state, i)->number), &entry_of(state, i)->cell, sizeof(Cell));
-        store_word(state, COMMIT_AT, 0);
+        } else if (commit != done) {
+                store_word(state, COMMIT_AT, done);
+        }
+        state->transaction = done;
         return true;
 }
-
-#define TAKEN UINT8_MAX         /* in heads[]: a cell of a record that begins elsewhere */
 
 /* Follows a chain from its first cell. Return: how many cells it has, 0 if something is wrong with it. */
 static uint32_t read_chain(const State *state, uint32_t number, uint32_t numbers[STATE_RECORD_CELLS]) {
@@ -717,6 +734,7 @@ static int find_records(State *state) {
         state->heads = calloc(state->n_cells, 1);
         if (!state->links || !state->heads)
                 return error_origin(-ENOMEM);
+        state->n_heads = state->n_cells;
         for (uint32_t number = 1; number < state->n_cells; ++number) {
                 uint16_t kind = cell_of(state, number)->kind;
 
@@ -785,7 +803,7 @@ int state_walk(State *state, StateKind kind, StateVisit fn, void *userdata) {
         int r;
 
         ASSERT(kind > STATE_MORE && kind < _STATE_KIND_N);
-        for (uint32_t number = 1; state->heads && number < state->n_cells; ++number) {
+        for (uint32_t number = 1; number < state->n_heads; ++number) {
                 size_t n;
 
                 if (state->heads[number] != kind)
@@ -799,14 +817,13 @@ int state_walk(State *state, StateKind kind, StateVisit fn, void *userdata) {
 }
 
 void state_bind(State *state, StateRecord *record, StateKind kind, uint64_t id, uint32_t cell) {
-        ASSERT(!record->state && state->heads && cell < state->n_cells && state->heads[cell] == kind);
+        ASSERT(!record->state && cell < state->n_heads && state->heads[cell] == kind);
         *record = (StateRecord){ .state = state, .id = id, .kind = (uint16_t)kind, .cell = cell };
         ++state->n_records;
 }
 
 void state_forget(State *state, uint32_t cell) {
-        ASSERT(state->heads && cell < state->n_cells && state->heads[cell] && state->heads[cell] != TAKEN);
-        state->heads[cell] = TAKEN;
+        ASSERT(cell < state->n_heads && state->heads[cell] && state->heads[cell] != TAKEN);
         drop_chain(state, cell);
 }
 

@@ -9,13 +9,14 @@
  * The layout; numbers are in the host's byte order:
  *
  *      header       magic, byte order, version, sizes and places of the rest, random instance number, their
- *                   sum; then, alone, the number of cells (with its complement) and the commit word
+ *                   sum; then, alone, the number of cells (with its complement), the commit word and the
+ *                   done word
  *      journal      head { transaction, number of entries, sum }, entries { cell number, the whole new cell }
  *      slab         cells { sum, next, kind, bytes used, id, data }; number 0 is never used
  *
  * The journal is a redo journal: new cells are written to it, then the commit word becomes the
- * transaction's number by one aligned 64-bit store, then the cells go to their places, then the commit
- * word becomes 0. A state whose commit word is not 0 is one whose journal has to be done again.
+ * transaction's number by one aligned 64-bit store, then the cells go to their places, then the done word
+ * becomes that number too. As long as they differ the journal has to be done again.
  *
  * The sum of a cell is over its number, its bytes, and the sum of the cell that follows in its record;
  * the last one's over the instance number. So a record is read whole as it was written, or not at all.
