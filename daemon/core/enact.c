@@ -151,6 +151,7 @@ static void step_take(Tree *tree, Step *step) {
                 unlimit(directory);
         limit(directory, &step->wanted->limits);
         list_move(&tree->ruled, &directory->ruled);
+        node_touch(&directory->node);
         tell(directory, step, changed, before);
 }
 
@@ -161,6 +162,7 @@ static void step_off(Directory *directory) {
         memcpy(before, directory->account->max, sizeof(before));
         unlimit(directory);
         list_unlink(&directory->ruled);
+        node_touch(&directory->node);
         if (memcmp(before, directory->account->max, sizeof(before)))
                 tree_tell_limited(directory);
 }

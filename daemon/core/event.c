@@ -256,6 +256,7 @@ static void change_number(Events *events, Change *change) {
         RecordRing *history = &events->history;
 
         change->header.sequence = ++events->sequence;
+        counters_used(events->counters, COUNTER_SEQUENCE, events->sequence);
         while (events->sequence - events->oldest >= EVENT_HISTORY ||
                history->end - history->begin + record_size(&change->header) > history->size) {
                 record_ring_drop(history);

@@ -32,6 +32,7 @@
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "base/tree.h"
+#include "core/counters.h"
 #include "core/record.h"
 #include "core/region.h"
 #include "core/tree.h"
@@ -94,6 +95,7 @@ struct Events {
         Tree *names;
         Deadlines *deadlines;
         TreeObserver observer;
+        Counters *counters;     /* NULL: nothing is saved */
         uint64_t sequence;      /* of the latest change */
         RecordRing history;
         uint64_t oldest;        /* in the history; beyond `sequence`: none */

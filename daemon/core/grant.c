@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "core/counters.h"
 #include "core/region.h"
 #include "core/saved.h"
 #include "util/error.h"
@@ -274,6 +275,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         *grant = (Grant){
                 .grants = grants,
                 .region = region,
+                .record = STATE_RECORD_NULL,
                 .id = ++grants->last_id,
                 .session = asker->session,
                 .born = time_now(),
@@ -288,6 +290,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         list_append(&asker->account->grants, &grant->in_account);
         ++region->grants.n;
         ++grants->n;
+        counters_used(grants->counters, COUNTER_GRANT, grant->id);
 
         r = account_charge(asker->account, &grant_cost, &grant->charge, shortage);
         if (r)
@@ -301,6 +304,8 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         ++region->grants.granted;
         for (Account *of = asker->account; of; of = of->parent)
                 ++of->granted;
+        state_add(grants->state, &grant->record, STATE_GRANT, grant->id);
+        state_touch(&region->record);
 
         *ret_fd = steal_fd(&fd);
         *ret = grant;
@@ -312,6 +317,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
 Grant *grant_free(Grant *grant) {
         if (!grant)
                 return NULL;
+        state_drop(&grant->record);
         if (grant->marked)
                 --grant->region->grants.n_marked;
         --grant->region->grants.n;

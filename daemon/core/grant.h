@@ -21,6 +21,7 @@
 #include "acct/account.h"
 #include "base/list.h"
 #include "base/tree.h"
+#include "core/state.h"
 #include "util/deadline.h"
 
 #define GRANT_MARKS_MAX 64
@@ -35,6 +36,7 @@ enum {
         GRANT_E_FROZEN,                 /* nobody writes to it any more */
 };
 
+typedef struct Counters Counters;
 typedef struct Grant Grant;
 typedef struct Grants Grants;
 typedef struct Region Region;
@@ -57,6 +59,7 @@ struct Grant {
         Region *region;
         List in_region;
         List in_account;
+        StateRecord record;
         uint64_t id;
         uint64_t session;
         uint64_t born;          /* CLOCK_MONOTONIC */
@@ -94,6 +97,8 @@ struct Grants {
         Account *sweeping;              /* pinned; one account at a time */
         uint64_t left;
         uint64_t sweeps;                /* finished ones */
+        State *state;                   /* NULL: nothing is saved */
+        Counters *counters;             /* likewise */
         uint64_t last_id;
         uint64_t n;
 };

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/inotify.h>
@@ -56,6 +57,10 @@ TREE_GENERATE(RegionWatchTree, Region, by_watch, compare_watch)
 
 static void work_arm(Regions *regions);
 
+static void saved_change(Region *region) {
+        state_touch(&region->record);
+}
+
 /* -- making --------------------------------------------------------------------------- */
 
 static int fold_memfd(int r) {
@@ -87,6 +92,41 @@ int region_cost(const RegionSpec *spec, Cost *ret) {
         return 0;
 }
 
+void region_store_name(uint64_t id, char ret[FDSTORE_NAME_MAX]) {
+        (void)snprintf(ret, FDSTORE_NAME_MAX, "r%" PRIu64, id);
+}
+
+/* From here on the region outlives us: first its memory does, and with the next commit what it is. */
+static int region_save(Region *region) {
+        Regions *regions = region->regions;
+        char name[FDSTORE_NAME_MAX];
+        int r;
+
+        if (regions->store) {
+                region_store_name(region->id, name);
+                r = fdstore_push(regions->store, name, region->fd);
+                if (r)
+                        return r == FDSTORE_E_BUSY ? REGION_E_BUSY : error_fold(r);
+                region->stored = true;
+        }
+        if (regions->state)
+                region->inode = memfd_inode(region->fd);
+        state_add(regions->state, &region->record, STATE_REGION, region->id);
+        return 0;
+}
+
+/* Its descriptor leaves the store after the commit that says it is gone. */
+static void region_unsave(Region *region) {
+        char name[FDSTORE_NAME_MAX];
+
+        state_drop(&region->record);
+        if (!region->stored)
+                return;
+        region_store_name(region->id, name);
+        fdstore_remove(region->regions->store, name);
+        region->stored = false;
+}
+
 static int region_make(Region **ret, Regions *regions, uint64_t id, const RegionSpec *spec) {
         Region *region = malloc(sizeof(*region));
 
@@ -95,6 +135,7 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
         *region = (Region){
                 .regions = regions,
                 .id = id,
+                .record = STATE_RECORD_NULL,
                 .size = spec->size,
                 .created_ns = time_wall(),
                 .fd = -1,
@@ -115,6 +156,7 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
         list_init(&region->interests);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
+        counters_used(regions->counters, COUNTER_REGION, id);
         *ret = region;
         return 0;
 }
@@ -138,6 +180,9 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
                                      .freezable = spec->freezable, .readable = spec->bell }, &region->fd);
         if (r)
                 return fold_memfd(r);
+        r = region_save(region);
+        if (r)
+                return r;
 
         *ret = region;
         region = NULL;
@@ -242,8 +287,10 @@ static void tell_gone(Region *region) {
 static Region *bell_detach(Region *region) {
         Region *page = region->bell;
 
-        if (page)
+        if (page) {
                 page->rings_for = NULL;
+                saved_change(page);
+        }
         region->bell = NULL;
         if (region->rings_for)
                 region->rings_for->bell = NULL;
@@ -260,10 +307,11 @@ Region *region_free(Region *region) {
         if (region->state != REGION_STATE_CONDEMNED)
                 (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
         leave_state(region);
-        list_unlink(&region->session);
+        region_leave_session(region);
         watch_end(region);
         region_grants_clear(&region->grants);
         (void)region_tickets_clear(&region->tickets);
+        region_unsave(region);
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
         permissions_deinit(&region->permissions);
@@ -280,16 +328,18 @@ static void region_condemn(Region *region) {
         leave_state(region);
         asking_end(region);
         (void)RB_REMOVE(RegionTree, &regions->by_id, region);
-        list_unlink(&region->session);
+        region_leave_session(region);
         region_grants_clear(&region->grants);
         (void)region_tickets_clear(&region->tickets);
         region->state = REGION_STATE_CONDEMNED;
+        saved_change(region);
         list_append(&regions->condemned, &region->link);
         ++regions->n_condemned;
         work_arm(regions);
-        tell_gone(region);
+        /* Before anybody is told, all of it is so. */
         if (page)
                 region_orphan(page);
+        tell_gone(region);
 }
 
 /* It was condemned before a restart. */
@@ -613,6 +663,22 @@ void region_tell(Region *region, RegionNews news) {
         }
 }
 
+/* -- sessions -------------------------------------------------------------------------- */
+
+void region_join_session(Region *region, List *regions, uint64_t number) {
+        list_move(regions, &region->session);
+        region->session_number = number;
+        saved_change(region);
+}
+
+void region_leave_session(Region *region) {
+        list_unlink(&region->session);
+        if (region->session_number == 0)
+                return;
+        region->session_number = 0;
+        saved_change(region);
+}
+
 /* -- names ---------------------------------------------------------------------------- */
 
 void region_orphan(Region *region) {
@@ -621,6 +687,7 @@ void region_orphan(Region *region) {
         if (region->state != REGION_STATE_NAMED)
                 return;
         region->state = REGION_STATE_ORPHAN;
+        saved_change(region);
         ++regions->n_orphans;
         asking_begin(region);
 
@@ -703,6 +770,7 @@ static int link_at(Region *region, const Spot *spot, bool announce, Shortage *sh
         if (!region->published)
                 permissions_inherit(&region->permissions, &node->parent->default_acl);
         region->published = true;
+        saved_change(region);
         list_append(&region->names, &node->in_region);
         if (region->n_names++ == 0)
                 ++region->regions->n_named;
@@ -737,8 +805,11 @@ int region_chown(Region *region, Account *owner, Shortage *shortage) {
         (void)account_unref(old);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
-        if (region->bell)
+        if (region->bell) {
                 region->bell->permissions.uid = owner->uid;
+                saved_change(region->bell);
+        }
+        saved_change(region);
         (void)region_tickets_clear(&region->tickets);
         return 0;
 }
@@ -759,6 +830,7 @@ int region_bell(Region *region, Region **ret, Shortage *shortage) {
                 if (r)
                         return r;
                 region->bell->rings_for = region;
+                saved_change(region->bell);
         }
         *ret = region->bell;
         return 0;
@@ -853,7 +925,9 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         if (r)
                 return r;
         region->created_ns = saved->created_ns;
+        region->inode = saved->inode;
         region->fd = steal_fd(&fd);
+        region->stored = regions->store;
         region->published = saved->published;
         region->told_frozen = saved->told_frozen;
         region->polled = saved->polled;

@@ -43,10 +43,13 @@
 #include "base/list.h"
 #include "base/tree.h"
 #include "core/access.h"
+#include "core/counters.h"
 #include "core/grant.h"
+#include "core/state.h"
 #include "core/ticket.h"
 #include "core/tree.h"
 #include "util/deadline.h"
+#include "util/fdstore.h"
 
 enum {
         _REGION_E_SUCCESS,
@@ -55,6 +58,7 @@ enum {
         REGION_E_UNSUPPORTED,   /* no huge pages of that size */
         REGION_E_NO_PAGES,      /* not enough huge pages free */
         REGION_E_NO_MEMORY,     /* the machine is out of memory, descriptors or inodes */
+        REGION_E_BUSY,          /* the store of descriptors has no room for one more at the moment */
 };
 
 typedef enum RegionLifetime {
@@ -108,6 +112,8 @@ struct Region {
         uint64_t id;
         uint64_t size;
         uint64_t created_ns;    /* CLOCK_REALTIME */
+        uint64_t inode;         /* 0 where nothing is saved */
+        StateRecord record;
         int fd;                 /* our own description, opened, O_NONBLOCK */
         int watch;              /* inotify, -1: none */
         Permissions permissions;
@@ -120,6 +126,7 @@ struct Region {
         bool proven;            /* the latest lease said that nobody holds it */
         bool lent;              /* another process has our descriptor, and may be stuck with it */
         bool buried;            /* fd is not its own any more, but something that encloses it */
+        bool stored;            /* the store of descriptors has one of it */
         bool told_frozen;       /* those who wait for that, and watch, were told */
         uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         List names;             /* Node.in_region; empty without a name */
@@ -128,7 +135,8 @@ struct Region {
         RegionGrants grants;
         RegionTickets tickets;
         List link;              /* asked, or condemned */
-        List session;           /* in its creator's list, for REGION_SESSION */
+        List session;           /* in its creator's list, for REGION_SESSION ... */
+        uint64_t session_number;/* ... and which that is; 0: in none */
         Region *bell;           /* the page of its doorbell, NULL: none yet */
         Region *rings_for;      /* for such a page: its region, NULL: gone */
         bool is_bell;
@@ -157,6 +165,9 @@ struct Regions {
         struct RegionWatchTree by_watch;
         Deadlines *deadlines;
         Grants *grants;
+        State *state;           /* NULL: nothing is saved */
+        Counters *counters;     /* likewise */
+        FdStore *store;         /* has a descriptor of each region, by region_store_name(). NULL: there is none */
         uint64_t last_id;
         uint64_t n;             /* all that exist, condemned ones included */
         uint64_t n_named;
@@ -212,6 +223,9 @@ typedef enum RegionsSqueeze {
  * the kernel has said up to now, and starts a sweep unless there was one a moment ago. */
 RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited);
 
+/* Under which name the store has the descriptor of a region. */
+void region_store_name(uint64_t id, char ret[FDSTORE_NAME_MAX]);
+
 /* What a region costs its owner. Return: 0, REGION_E_SIZE. */
 int region_cost(const RegionSpec *spec, Cost *ret);
 /* What each of its names costs the directories above it. */
@@ -220,7 +234,7 @@ Cost region_place_cost(const Region *region);
 /* Makes a region charged to `owner`. It has neither name nor watch yet: the caller links it, or
  * makes it an orphan once a grant exists.
  * Return: 0, REGION_E_QUOTA (*shortage says where), REGION_E_SIZE, REGION_E_UNSUPPORTED,
- * REGION_E_NO_PAGES, REGION_E_NO_MEMORY, or a negative errno. */
+ * REGION_E_NO_PAGES, REGION_E_NO_MEMORY, REGION_E_BUSY, or a negative errno. */
 int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage);
 
 /* Ends a region that has no name and was never handed out, or at shutdown. Return: NULL. */
@@ -235,6 +249,10 @@ Region *region_discard(Region *region);
 Region *regions_find(Regions *regions, uint64_t id);
 /* The one with the next higher number, NULL after the last. */
 Region *regions_after(Regions *regions, uint64_t id);
+
+/* It ends with the session of that number, which has it in its list; and does not any more. */
+void region_join_session(Region *region, List *regions, uint64_t number);
+void region_leave_session(Region *region);
 
 /* Gives it a name, the first or one more, at a free spot, or, with spot->node naming a region, takes
  * that name over; if it was the other's last, that is an orphan. Charged to the directories, and one

@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "core/counters.h"
 #include "core/region.h"
 #include "core/saved.h"
 #include "core/secret.h"
@@ -92,6 +93,7 @@ static int ticket_make(Ticket **ret, Tickets *tickets, Region *region, uint64_t 
                 .tickets = tickets,
                 .region = region,
                 .id = id,
+                .record = STATE_RECORD_NULL,
                 .spec = *spec,
                 .left = spec->uses,
                 .end = DEADLINE_NULL,
@@ -127,6 +129,8 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
         if (r)
                 return r == ACCOUNT_E_QUOTA ? TICKET_E_QUOTA : error_fold(r);
         deadline_arm(&ticket->end, tickets->deadlines, spec->until, ticket_expired, ticket);
+        counters_used(tickets->counters, COUNTER_TICKET, ticket->id);
+        state_add(tickets->state, &ticket->record, STATE_TICKET, ticket->id);
 
         *ret = ticket;
         ticket = NULL;
@@ -155,6 +159,7 @@ int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer
 Ticket *ticket_free(Ticket *ticket) {
         if (!ticket)
                 return NULL;
+        state_drop(&ticket->record);
         (void)RB_REMOVE(TicketDigestTree, &ticket->tickets->by_digest, ticket);
         (void)RB_REMOVE(TicketTree, &ticket->tickets->by_id, ticket);
         (void)RB_REMOVE(RegionTicketTree, &ticket->region->tickets.tree, ticket);
@@ -188,6 +193,7 @@ bool ticket_admits(const Ticket *ticket, uid_t uid) {
 }
 
 void ticket_spend(Ticket *ticket) {
+        state_touch(&ticket->record);
         if (--ticket->left == 0)
                 (void)ticket_free(ticket);
 }

@@ -24,6 +24,7 @@
 #include "acct/account.h"
 #include "base/tree.h"
 #include "core/secret.h"
+#include "core/state.h"
 #include "util/deadline.h"
 
 #define TICKET_PREFIX "shmdt_"
@@ -41,6 +42,7 @@ enum {
         TICKET_E_TOO_MANY,      /* the region has as many as it can have */
 };
 
+typedef struct Counters Counters;
 typedef struct Region Region;
 typedef struct SavedTicket SavedTicket;
 typedef struct Ticket Ticket;
@@ -61,6 +63,7 @@ struct Ticket {
         Tickets *tickets;
         Region *region;
         uint64_t id;
+        StateRecord record;
         TicketSpec spec;
         uint32_t left;          /* uses */
         Deadline end;
@@ -82,6 +85,8 @@ struct Tickets {
         struct TicketDigestTree by_digest;
         struct TicketTree by_id;
         Deadlines *deadlines;
+        State *state;           /* NULL: nothing is saved */
+        Counters *counters;     /* likewise */
         uint64_t last_id;
         uint64_t n;
 };

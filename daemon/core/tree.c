@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "core/counters.h"
 #include "core/region.h"
 #include "util/deadline.h"
 #include "util/error.h"
@@ -65,7 +66,8 @@ const Permissions *node_permissions(const Node *node) {
 
 /* room: where the name goes, in the node's own block. */
 static void node_init(Node *node, Region *region, char *room, const char *name, size_t n) {
-        *node = (Node){ .region = region, .place = CHARGE_NULL, .name = room, .n_name = (uint16_t)n };
+        *node = (Node){ .region = region, .place = CHARGE_NULL, .record = STATE_RECORD_NULL,
+                        .name = room, .n_name = (uint16_t)n };
         list_init(&node->in_region);
         list_init(&node->watches);
         memcpy(room, name, n);
@@ -73,11 +75,29 @@ static void node_init(Node *node, Region *region, char *room, const char *name, 
 
 static void node_deinit(Node *node) {
         ASSERT(list_is_empty(&node->watches));
+        state_drop(&node->record);
         list_unlink(&node->in_region);
         charge_release(&node->place);
         node->expiry = expiry_free(node->expiry);
         if (node->own_name)
                 free(node->name);
+}
+
+/* -- saving --------------------------------------------------------------------------- */
+
+void tree_save(Tree *tree, State *state, Counters *counters) {
+        tree->state = state;
+        tree->counters = counters;
+        state_add(state, &tree->root->node.record, STATE_DIRECTORY, SAVED_ROOT);
+}
+
+void node_touch(Node *node) {
+        state_touch(node->region ? &node->region->record : &node->record);
+}
+
+static uint64_t next_name(Tree *tree) {
+        counters_used(tree->counters, COUNTER_NAME, ++tree->last_name);
+        return tree->last_name;
 }
 
 /* -- telling -------------------------------------------------------------------------- */
@@ -181,7 +201,7 @@ static int directory_new(Directory **ret, Tree *tree, Directory *parent, const c
 }
 
 int tree_init(Tree *tree, const Permissions *root) {
-        *tree = (Tree){ .n_directories = 1 };
+        *tree = (Tree){ .n_directories = 1, .last_directory = SAVED_ROOT };
         list_init(&tree->ruled);
         return directory_new(&tree->root, tree, NULL, "", 0, root);
 }
@@ -194,6 +214,8 @@ void tree_deinit(Tree *tree) {
 static void directory_insert(Tree *tree, const Spot *spot, Directory *directory) {
         child_insert(spot->parent, &directory->node);
         ++tree->n_directories;
+        counters_used(tree->counters, COUNTER_DIRECTORY, ++tree->last_directory);
+        state_add(tree->state, &directory->node.record, STATE_DIRECTORY, tree->last_directory);
 }
 
 int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
@@ -239,11 +261,13 @@ void directory_inherit(Directory *directory) {
         permissions_inherit(&directory->permissions, from);
         default_acl_deinit(&directory->default_acl);
         directory->default_acl = default_acl_copy(from);
+        state_touch(&directory->node.record);
 }
 
 int directory_chown(Directory *directory, Account *owner, Shortage *shortage) {
         int r = charge_move(&directory->charge, owner, shortage);
 
+        state_touch(&directory->node.record);
         return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 }
 
@@ -290,6 +314,8 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
         }
         child_insert(spot->parent, node);
+        node->order = next_name(spot->parent->tree);
+        state_add(spot->parent->tree->state, &node->record, STATE_NAME, node->order);
 
         *ret = node;
         return 0;
@@ -312,7 +338,9 @@ int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortag
                 return TREE_E_QUOTA;
         node->region = region;
         list_unlink(&node->in_region);
+        node->order = next_name(node->parent->tree);
         node->expiry = expiry_free(node->expiry);
+        state_touch(&node->record);
         return 0;
 }
 
@@ -322,6 +350,7 @@ void node_expire(Node *node, Expiry *expiry, uint64_t at) {
         if (expiry)
                 expiry_start(expiry, node, at);
         node->expiry = expiry;
+        state_touch(&node->record);
 }
 
 static void name_free(Node *node) {
@@ -531,6 +560,7 @@ static void put_at(Node *node, Directory *directory, char *name, size_t n) {
         node->n_name = (uint16_t)n;
         node->own_name = true;
         child_insert(directory, node);
+        state_touch(&node->record);
 }
 
 /* Frees what another node is moved over. Return: its region, NULL for a directory. */

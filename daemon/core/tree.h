@@ -28,6 +28,7 @@
 #include "core/access.h"
 #include "core/expiry.h"
 #include "core/name.h"
+#include "core/state.h"
 
 enum {
         _TREE_E_SUCCESS,
@@ -50,6 +51,7 @@ typedef enum TreeRename {
         TREE_RENAME_EXCHANGE,   /* the two change places */
 } TreeRename;
 
+typedef struct Counters Counters;
 typedef struct Directory Directory;
 typedef struct Node Node;
 typedef struct Region Region;
@@ -62,7 +64,9 @@ struct Node {
         RB_ENTRY(Node) entry;
         Directory *parent;      /* NULL for the root */
         Region *region;         /* NULL for a directory */
-        List in_region;         /* its region's names */
+        List in_region;         /* its region's names ... */
+        uint64_t order;         /* ... among which the lowest is the first */
+        StateRecord record;
         Charge place;           /* in its parent's account */
         List watches;           /* core/event: who watches it */
         Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
@@ -120,6 +124,10 @@ struct TreeObserver {
 struct Tree {
         const TreeObserver *observer;   /* NULL: none */
         Directory *root;
+        State *state;           /* NULL: nothing is saved */
+        Counters *counters;     /* likewise */
+        uint64_t last_directory;
+        uint64_t last_name;
         uint64_t n_directories; /* with the root */
         List ruled;             /* directories that the policy names: core/enact */
 };
@@ -149,6 +157,11 @@ static inline Directory *node_directory(Node *node) {
 int tree_init(Tree *tree, const Permissions *root);
 /* Everything but the root must be gone. */
 void tree_deinit(Tree *tree);
+
+/* From now on directories and names are saved; so far there is the root alone. Room was made. */
+void tree_save(Tree *tree, State *state, Counters *counters);
+/* Owner, group, mode or an ACL of what the node stands for, or a directory's limits, were changed. */
+void node_touch(Node *node);
 
 /* Finds the place of a path, the last component of which need not exist.
  * Return: 0, TREE_E_NAME, TREE_E_MISSING, TREE_E_DENIED, TREE_E_NOT_DIRECTORY. */

@@ -233,6 +233,12 @@ uint64_t memfd_allocated(int fd) {
         return fstat(fd, &st) < 0 ? UINT64_MAX : (uint64_t)st.st_blocks * 512;  /* stat(2): units of 512 bytes */
 }
 
+uint64_t memfd_inode(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) < 0 ? 0 : (uint64_t)st.st_ino;
+}
+
 void memfd_punch(int fd, uint64_t offset, uint64_t length) {
         int r;
 

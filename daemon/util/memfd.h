@@ -79,6 +79,9 @@ bool memfd_look(int fd, uid_t uid, uint64_t *ret_inode, uint64_t *ret_size);
 /* F_SEAL_* of the inode, 0 if it cannot be asked. */
 uint32_t memfd_seals(int fd);
 
+/* The number of the inode; 0 if it cannot be asked. */
+uint64_t memfd_inode(int fd);
+
 /* Bytes that are allocated, swapped ones included; UINT64_MAX if it cannot be asked. */
 uint64_t memfd_allocated(int fd);
 
