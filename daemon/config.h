@@ -34,6 +34,16 @@ typedef struct ConfigDirectory {
         uint64_t max[_ACCOUNT_SLOT_N];
 } ConfigDirectory;
 
+/* Nanoseconds, but for restarts. */
+typedef struct ConfigKeeper {
+        uint64_t start;
+        uint64_t watchdog;
+        uint64_t stop;
+        uint64_t restarts;
+        uint64_t window;
+        uint64_t retry;
+} ConfigKeeper;
+
 struct Config {
         char *socket;
         uint64_t socket_mode;
@@ -47,6 +57,7 @@ struct Config {
         uint64_t hello;
         uint64_t stall;
         uint64_t helper;
+        ConfigKeeper keeper;
 
         UserLimits *exceptions; /* by uid */
         size_t n_exceptions;

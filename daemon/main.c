@@ -1,17 +1,21 @@
-/* shmd: the start-up recipe, and nothing else.
+/* shmd: the start-up recipes, and nothing else.
  *
- * main() reads from top to bottom: what is asked of the system is asked first, then privileges
- * end on one visible line, then the broker is put together, then the door is closed, and only then
- * is the first client's byte read.
+ * There are two, for the two processes of a service, and both read from top to bottom. The keeper's,
+ * keep(), takes the socket, gives up privileges, and starts the broker, which is the same program with
+ * --broker. The broker's, serve(): what is asked of the system is asked first, then privileges end on
+ * one visible line, then the broker is put together, then the door is closed, and only then is the
+ * first client's byte read. With --no-keeper it is the only process.
  */
 
 #include <argp.h>
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -23,6 +27,7 @@
 #include "compile.h"
 #include "config.h"
 #include "helper.h"
+#include "keeper.h"
 #include "sandbox.h"
 #include "service.h"
 #include "util/log.h"
@@ -45,7 +50,8 @@ typedef struct Options {
         bool check;
         bool compile;
         bool user;
-        bool no_keeper;
+        bool alone;
+        bool broker;
 } Options;
 
 /* -- the command line ------------------------------------------------------------------- */
@@ -55,7 +61,8 @@ __attribute__((visibility("default"))) const char *argp_program_version = "shmd 
 __attribute__((visibility("default"))) error_t argp_err_exit_status = 2;
 
 enum {
-        OPTION_CHECK = 256,
+        OPTION_BROKER = 256,
+        OPTION_CHECK,
         OPTION_COMPILE,
         OPTION_NO_KEEPER,
         OPTION_POLICY_ROOT,
@@ -72,6 +79,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
         case 'c':
                 options->config = argument;
                 return 0;
+        case OPTION_BROKER:
+                options->broker = true;
+                return 0;
         case OPTION_CHECK:
                 options->check = true;
                 return 0;
@@ -85,7 +95,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
                 options->output = argument;
                 return 0;
         case OPTION_NO_KEEPER:
-                options->no_keeper = true;
+                options->alone = true;
                 return 0;
         case OPTION_USER:
                 options->user = true;
@@ -117,6 +127,7 @@ static const struct argp_option option_table[] = {
           "Compile the policy files (of each DIRECTORY, the weakest first, or of the usual ones) and exit", 0 },
         { "output", 'o', "FILE", 0, "Write the compiled policy to FILE instead of standard output", 0 },
         { "no-keeper", OPTION_NO_KEEPER, NULL, 0, "Run the broker alone: nothing survives its end", 0 },
+        { "broker", OPTION_BROKER, NULL, OPTION_HIDDEN, "Be what a keeper starts", 0 },
         { "user", OPTION_USER, NULL, 0, "Be a user's own broker: listen on $XDG_RUNTIME_DIR/shmd/socket", 0 },
         { 0 },
 };
@@ -248,16 +259,10 @@ static const char *socket_path(const Options *options, const Config *config, cha
         return buffer;
 }
 
-static int take_socket(const Options *options, const Config *config, int *ret_fd, const char **ret_path) {
+static int bind_socket(const Options *options, const Config *config, int *ret_fd, const char **ret_path) {
         static char buffer[256], message[512];
         int r;
 
-        r = service_take_socket(ret_fd);
-        if (r)
-                return fail("listen-fds", r);
-        *ret_path = "inherited";
-        if (*ret_fd >= 0)
-                return 0;
         *ret_path = socket_path(options, config, buffer);
         if (!*ret_path)
                 return fail_message("socket", "--user needs $XDG_RUNTIME_DIR, or --socket");
@@ -267,6 +272,18 @@ static int take_socket(const Options *options, const Config *config, int *ret_fd
                 return fail_message("socket", message);
         }
         return r ? fail("socket", r) : 0;
+}
+
+/* The listening socket, and what somebody kept of the process before this one: *ret_kept is to be freed. */
+static int take_descriptors(const Options *options, const Config *config, int *ret_fd, const char **ret_path,
+                            Kept **ret_kept, size_t *ret_n_kept) {
+        int r;
+
+        r = service_take(ret_kept, ret_n_kept, ret_fd);
+        if (r)
+                return fail("listen-fds", r);
+        *ret_path = "inherited";
+        return *ret_fd >= 0 ? 0 : bind_socket(options, config, ret_fd, ret_path);
 }
 
 /* Signals become readable events; SIGIO comes from leases that somebody runs into, SIGPIPE from
@@ -280,6 +297,7 @@ static int take_signals(int *ret) {
         (void)sigemptyset(&set);
         (void)sigaddset(&set, SIGTERM);
         (void)sigaddset(&set, SIGINT);
+        (void)sigaddset(&set, SIGUSR2);
         if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
                 return fail("signals", -errno);
         *ret = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -400,42 +418,55 @@ static int finish(Broker *broker, int result) {
         return balanced && !result ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* -- the recipe ------------------------------------------------------------------------- */
+/* Where this program is: after an upgrade the new one is there. */
+static const char *find_program(const char *name) {
+        static const char deleted[] = " (deleted)";
+        static char path[PATH_MAX];
+        ssize_t n;
 
-int main(int argc, char **argv) {
+        if (*name == '/')
+                return name;
+        n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+        if (n <= 0)
+                return NULL;
+        path[n] = '\0';
+        /* It was replaced already. */
+        n -= (ssize_t)sizeof(deleted) - 1;
+        if (n > 0 && !strcmp(path + n, deleted))
+                path[n] = '\0';
+        return path;
+}
+
+/* -- the recipes ------------------------------------------------------------------------- */
+
+static int serve(const Options *options) {
         CLEANUP(config_freep) Config *config = NULL;
         CLEANUP(freep) BrokerDirectory *directories = NULL;
         CLEANUP(freep) uint8_t *policy = NULL;
+        CLEANUP(freep) Kept *kept = NULL;
         const BrokerDirectory *bad_directory;
         int listen_fd = -1, signal_fd = -1, helper_fd = -1, landlock = 0, r;
-        Options options = { .socket = NULL };
         BrokerOptions broker_options;
+        size_t n_kept, n_policy;
         uint64_t descriptors;
         const char *path = NULL;
-        size_t n_policy;
         Broker *broker;
 
-        if (argp_parse(&argp, argc, argv, 0, NULL, &options))
-                return 2;
-        if (options.compile)
-                return compile(&options);
-        (void)log_open(STDERR_FILENO);
-
         /* What is asked of the system, while it may still be asked. */
-        if (read_config(&options, &config))
+        if (read_config(options, &config))
                 return EXIT_FAILURE;
         r = capacity_raise_descriptors(&descriptors);
         if (r)
                 return fail("descriptors", r);
         if (capacity_resolve(config, descriptors, capacity_memory()))
                 return fail_message("capacity", config->message);
-        if (make_options(config, &broker_options, &directories) || read_policy(&options, &policy, &n_policy))
+        if (make_options(config, &broker_options, &directories) || read_policy(options, &policy, &n_policy))
                 return EXIT_FAILURE;
         broker_options.descriptors = descriptors;
         broker_options.objects = capacity_objects(descriptors);
-        if (options.check)
+        if (options->check)
                 return check(&broker_options, policy, n_policy);
-        if (take_signals(&signal_fd) || take_socket(&options, config, &listen_fd, &path))
+        if (take_signals(&signal_fd) || take_descriptors(options, config, &listen_fd, &path, &kept, &n_kept))
                 return EXIT_FAILURE;
         r = service_connect();
         if (r)
@@ -471,10 +502,63 @@ int main(int argc, char **argv) {
 
         broker_options.landlock = landlock;
         log_ready(path, broker, landlock);
-        service_notify("READY=1");
+        service_notify("READY=1\nSTATUS=serving");
         service_keep_alive(&broker->deadlines);
         r = broker_run(broker);
         service_notify("STOPPING=1");
         service_disconnect();
         return finish(broker, r);
+}
+
+static int keep(const Options *options, char **argv) {
+        CLEANUP(config_freep) Config *config = NULL;
+        CLEANUP(freep) Kept *kept = NULL;
+        KeeperOptions keeper = { .program = find_program(argv[0]), .argv = argv };
+        ServiceKeeper left;
+        const char *path;
+        size_t n_kept;
+        uid_t uid;
+        gid_t gid;
+        int r;
+
+        if (service_find(&left))
+                keeper.left = &left;
+        /* Who comes after this cannot open it without waiting. */
+        (void)dup2(log_descriptor(), STDERR_FILENO);
+        /* Whoever has something to lose goes on without what is wrong. */
+        if (read_config(options, &config) && (!keeper.left || config_new(&config)))
+                return EXIT_FAILURE;
+        keeper.config = config;
+        r = capacity_raise_descriptors(&keeper.descriptors);
+        if (r)
+                return fail("descriptors", r);
+        if (keeper.left)
+                keeper.listen_fd = left.listen_fd;
+        else if (take_descriptors(options, config, &keeper.listen_fd, &path, &kept, &n_kept))
+                return EXIT_FAILURE;
+        r = service_connect();
+        if (r)
+                return fail("notify-socket", r);
+
+        /* Privileges end here, the broker's too. */
+        if (drop_privileges(config, &uid, &gid))
+                return EXIT_FAILURE;
+        return keeper_run(&keeper);
+}
+
+int main(int argc, char **argv) {
+        Options options = { .socket = NULL };
+        bool is_keeper;
+
+        if (argp_parse(&argp, argc, argv, 0, NULL, &options))
+                return 2;
+        if (options.compile)
+                return compile(&options);
+        is_keeper = !options.broker && !options.alone && !options.check;
+        if (is_keeper)
+                service_close_others();
+        (void)log_open(STDERR_FILENO);
+        /* From the first moment nobody else of its uid looks at its descriptors. */
+        (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+        return is_keeper ? keep(&options, argv) : serve(&options);
 }

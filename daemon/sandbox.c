@@ -236,20 +236,102 @@ static const Rule supervisor_rules[] = {
 #endif
 };
 
+/* What neither the keeper nor anything it starts ever needs. A filter is inherited, so its list cannot be
+ * of what is allowed: the broker's own filter comes on top of it. These calls fail instead of killing: with
+ * the keeper goes all that it keeps. */
+static const Rule keeper_rules[] = {
+        /* Other processes' memory and descriptors. */
+        { SCMP_SYS(ptrace), 0, {} },
+        { SCMP_SYS(process_vm_readv), 0, {} },
+        { SCMP_SYS(process_vm_writev), 0, {} },
+        { SCMP_SYS(process_madvise), 0, {} },
+        { SCMP_SYS(pidfd_getfd), 0, {} },
+        { SCMP_SYS(kcmp), 0, {} },
+        { SCMP_SYS(move_pages), 0, {} },
+        { SCMP_SYS(migrate_pages), 0, {} },
+
+        /* Large parts of the kernel that are often wrong. */
+        { SCMP_SYS(bpf), 0, {} },
+        { SCMP_SYS(perf_event_open), 0, {} },
+        { SCMP_SYS(io_uring_setup), 0, {} },
+        { SCMP_SYS(io_uring_enter), 0, {} },
+        { SCMP_SYS(io_uring_register), 0, {} },
+        { SCMP_SYS(userfaultfd), 0, {} },
+        { SCMP_SYS(fanotify_init), 0, {} },
+        { SCMP_SYS(add_key), 0, {} },
+        { SCMP_SYS(request_key), 0, {} },
+        { SCMP_SYS(keyctl), 0, {} },
+        { SCMP_SYS(open_by_handle_at), 0, {} },
+        { SCMP_SYS(personality), 0, {} },
+        { SCMP_SYS(vmsplice), 0, {} },
+        { SCMP_SYS(modify_ldt), 0, {} },
+
+        /* Namespaces. */
+        { SCMP_SYS(unshare), 0, {} },
+        { SCMP_SYS(setns), 0, {} },
+#ifndef __s390x__
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWNS, CLONE_NEWNS) } },          /* its flags are another argument there */
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWUSER, CLONE_NEWUSER) } },
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWPID, CLONE_NEWPID) } },
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWNET, CLONE_NEWNET) } },
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWIPC, CLONE_NEWIPC) } },
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWUTS, CLONE_NEWUTS) } },
+        { SCMP_SYS(clone), 1, { BITS(0, CLONE_NEWCGROUP, CLONE_NEWCGROUP) } },
+#endif
+
+        /* The file system as a whole. */
+        { SCMP_SYS(mount), 0, {} },
+        { SCMP_SYS(umount2), 0, {} },
+        { SCMP_SYS(pivot_root), 0, {} },
+        { SCMP_SYS(chroot), 0, {} },
+        { SCMP_SYS(move_mount), 0, {} },
+        { SCMP_SYS(open_tree), 0, {} },
+        { SCMP_SYS(fsopen), 0, {} },
+        { SCMP_SYS(fsconfig), 0, {} },
+        { SCMP_SYS(fsmount), 0, {} },
+        { SCMP_SYS(fspick), 0, {} },
+        { SCMP_SYS(mount_setattr), 0, {} },
+        { SCMP_SYS(mknod), 0, {} },
+        { SCMP_SYS(mknodat), 0, {} },
+        { SCMP_SYS(quotactl), 0, {} },
+        { SCMP_SYS(swapon), 0, {} },
+        { SCMP_SYS(swapoff), 0, {} },
+        { SCMP_SYS(acct), 0, {} },
+
+        /* The machine. */
+        { SCMP_SYS(init_module), 0, {} },
+        { SCMP_SYS(finit_module), 0, {} },
+        { SCMP_SYS(delete_module), 0, {} },
+        { SCMP_SYS(kexec_load), 0, {} },
+        { SCMP_SYS(kexec_file_load), 0, {} },
+        { SCMP_SYS(reboot), 0, {} },
+        { SCMP_SYS(syslog), 0, {} },
+        { SCMP_SYS(settimeofday), 0, {} },
+        { SCMP_SYS(clock_settime), 0, {} },
+        { SCMP_SYS(clock_adjtime), 0, {} },
+        { SCMP_SYS(adjtimex), 0, {} },
+        { SCMP_SYS(sethostname), 0, {} },
+        { SCMP_SYS(setdomainname), 0, {} },
+        { SCMP_SYS(iopl), 0, {} },
+        { SCMP_SYS(ioperm), 0, {} },
+        { SCMP_SYS(vhangup), 0, {} },
+};
+
 #define RULES(table) { table, sizeof(table) / sizeof(table[0]) }
 
-/* The two lists of each role. */
+/* The two lists of each role; the keeper's are of what it may not. */
 static const Rules roles[][2] = {
+        [SANDBOX_KEEPER]     = { RULES(keeper_rules) },
         [SANDBOX_BROKER]     = { RULES(broker_rules) },
         [SANDBOX_SUPERVISOR] = { RULES(supervisor_rules), RULES(worker_rules) },
         [SANDBOX_WORKER]     = { RULES(worker_rules) },
 };
 
-static int add_rules(scmp_filter_ctx filter, const Rules *list) {
+static int add_rules(scmp_filter_ctx filter, uint32_t action, const Rules *list) {
         int r = 0;
 
         for (size_t i = 0; !r && i < list->n; ++i)
-                r = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, list->rules[i].call, list->rules[i].n,
+                r = seccomp_rule_add_array(filter, action, list->rules[i].call, list->rules[i].n,
                                            list->rules[i].args);
         return r;
 }
@@ -260,13 +342,32 @@ static int filter_calls(SandboxRole role) {
 
         if (!filter)
                 return error_origin(-ENOMEM);
-        r = add_rules(filter, &roles[role][0]);
+        r = add_rules(filter, SCMP_ACT_ALLOW, &roles[role][0]);
         if (!r)
-                r = add_rules(filter, &roles[role][1]);
+                r = add_rules(filter, SCMP_ACT_ALLOW, &roles[role][1]);
         /* The most frequent calls first: the filter is a program that runs at each. */
         for (size_t i = 0; !r && role == SANDBOX_BROKER && i < 3; ++i)
                 r = seccomp_syscall_priority(filter, (const int[]){ SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
                                                                     SCMP_SYS(epoll_wait) }[i], 255);
+        if (!r)
+                r = seccomp_load(filter);
+        seccomp_release(filter);
+        return error_fold(r);
+}
+
+static int forbid_calls(void) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        int r;
+
+        if (!filter)
+                return error_origin(-ENOMEM);
+        r = add_rules(filter, SCMP_ACT_ERRNO(EPERM), &roles[SANDBOX_KEEPER][0]);
+        /* Its flags are behind a pointer; libcs that meet this use clone(). */
+        if (!r)
+                r = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+        /* It runs before the broker's own filter, at each of its calls. */
+        if (!r)
+                r = seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2);
         if (!r)
                 r = seccomp_load(filter);
         seccomp_release(filter);
@@ -294,6 +395,8 @@ int sandbox_enter(SandboxRole role, int *ret_landlock) {
         /* Its own uid, and so a client that runs as it, gets at neither memory nor descriptors. */
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
                 return error_origin(-errno);
+        if (role == SANDBOX_KEEPER)
+                return forbid_calls();
         r = close_filesystem(ret_landlock);
         if (r)
                 return error_fold(r);

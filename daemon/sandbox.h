@@ -15,12 +15,14 @@
 int sandbox_drop_privileges(uid_t uid, gid_t gid);
 
 typedef enum SandboxRole {
+        SANDBOX_KEEPER,         /* starts brokers: what is forbidden to it is so to them, and nothing else is */
         SANDBOX_BROKER,         /* serves clients */
         SANDBOX_SUPERVISOR,     /* of the helper: forks workers, and kills them */
         SANDBOX_WORKER,         /* does one job at a time; to be entered from the supervisor's sandbox */
 } SandboxRole;
 
-/* Closes the door. *ret_landlock: whether the kernel has Landlock (a worker's supervisor knows).
+/* Closes the door. The keeper keeps the file system, which its brokers begin with, and what it may not
+ * call fails. *ret_landlock: whether the kernel has Landlock (a worker's supervisor knows).
  * Return: 0, negative errno. */
 int sandbox_enter(SandboxRole role, int *ret_landlock);
 

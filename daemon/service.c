@@ -6,8 +6,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,10 +20,17 @@
 #include "base/cleanup.h"
 #include "base/overflow.h"
 #include "util/error.h"
+#include "util/names.h"
 
 #define LISTEN_FDS_FIRST 3
+/* More would not come back: the names of what a manager stored are one string in the environment of the
+ * next process, and such a string has at most 128 KiB. */
+#define STORE_MAX 4096
+/* Descriptors that a process can have at all. */
+#define PASSED_MAX (1 << 30)
 
 static int notify_fd = -1;
+static bool notifies_keeper;
 
 static struct {
         Deadline deadline;
@@ -29,12 +38,37 @@ static struct {
         uint64_t every;         /* nanoseconds */
 } alive;
 
+/* -- what a keeper leaves ----------------------------------------------------------------- */
+
+void service_leave(const ServiceKeeper *left) {
+        char text[96];
+
+        (void)snprintf(text, sizeof(text), "%d %d %d %zu", left->link, left->listen_fd, left->names_fd, left->n);
+        (void)setenv(SERVICE_KEEPER, text, 1);
+}
+
+bool service_find(ServiceKeeper *ret) {
+        const char *text = getenv(SERVICE_KEEPER);
+
+        return text && sscanf(text, "%d %d %d %zu", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n) == 4;
+}
+
+/* -- telling -------------------------------------------------------------------------------- */
+
 int service_connect(void) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         const char *path = getenv("NOTIFY_SOCKET");
         CLEANUP(close_fdp) int fd = -1;
+        ServiceKeeper keeper;
         size_t n;
 
+        if (service_find(&keeper) && keeper.link >= 0) {
+                if (fcntl(keeper.link, F_SETFD, FD_CLOEXEC) < 0)
+                        return error_origin(-errno);
+                notify_fd = keeper.link;
+                notifies_keeper = true;
+                return 0;
+        }
         if (!path || !*path)
                 return 0;
         n = strlen(path);
@@ -51,6 +85,10 @@ int service_connect(void) {
                 return error_origin(-errno);
         notify_fd = steal_fd(&fd);
         return 0;
+}
+
+bool service_has_keeper(void) {
+        return notifies_keeper;
 }
 
 void service_notify(const char *state) {
@@ -90,7 +128,29 @@ void service_keep_alive(Deadlines *deadlines) {
 void service_disconnect(void) {
         deadline_disarm(&alive.deadline);
         notify_fd = close_fd(notify_fd);
+        notifies_keeper = false;
 }
+
+/* -- the store ------------------------------------------------------------------------------ */
+
+/* Whether it says so itself: older managers do not, and what one has no room for it drops without a
+ * word. */
+size_t service_store_room(void) {
+        uint64_t n;
+
+        if (notify_fd < 0 || notifies_keeper || !environment_number("FDSTORE", &n) || n == 0)
+                return SIZE_MAX;
+        return n < STORE_MAX ? (size_t)n : STORE_MAX;
+}
+
+int service_store(FdStore **ret, Deadlines *deadlines, size_t n_kept) {
+        *ret = NULL;
+        if (!notifies_keeper && service_store_room() == SIZE_MAX)
+                return 0;
+        return error_fold(fdstore_new(ret, notify_fd, deadlines, n_kept));
+}
+
+/* -- what was passed in ----------------------------------------------------------------------- */
 
 static bool is_our_kind(int fd) {
         int domain = 0, type = 0, listening = 0;
@@ -101,18 +161,90 @@ static bool is_our_kind(int fd) {
                getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) == 0 && listening;
 }
 
-int service_take_socket(int *ret) {
+static int take_from_keeper(const ServiceKeeper *keeper, Kept **ret, size_t *ret_n, int *ret_listen_fd) {
+        int r;
+
+        if (!is_our_kind(keeper->listen_fd) || fcntl(keeper->listen_fd, F_SETFD, FD_CLOEXEC) < 0)
+                return error_origin(-EINVAL);
+        r = names_read(keeper->names_fd, keeper->n, ret, ret_n);
+        if (r)
+                return error_fold(r);
+        (void)close(keeper->names_fd);
+        *ret_listen_fd = keeper->listen_fd;
+        return 0;
+}
+
+/* The next of the names in $LISTEN_FDNAMES, which stand between colons; "" when there is none. */
+static void next_name(const char **names, char ret[static FDSTORE_NAME_MAX]) {
+        size_t n = *names ? strcspn(*names, ":") : 0;
+
+        memset(ret, 0, FDSTORE_NAME_MAX);
+        /* One that is longer is not ours. */
+        if (n < FDSTORE_NAME_MAX)
+                memcpy(ret, *names ? *names : "", n);
+        *names = *names && (*names)[n] ? *names + n + 1 : NULL;
+}
+
+static bool is_socket(int fd) {
+        int type;
+
+        return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &(socklen_t){ sizeof(type) }) == 0;
+}
+
+/* A service manager passes sockets and what was stored in any order. */
+static int take_from_manager(size_t n, Kept **ret, size_t *ret_n, int *ret_listen_fd) {
+        const char *names = getenv("LISTEN_FDNAMES");
+        CLEANUP(freep) Kept *kept = NULL;
+        int listen_fd = -1;
+        size_t n_kept = 0;
+
+        kept = calloc(n, sizeof(*kept));
+        if (!kept)
+                return error_origin(-ENOMEM);
+        for (size_t i = 0; i < n; ++i) {
+                Kept *next = &kept[n_kept];
+
+                next_name(&names, next->name);
+                next->fd = LISTEN_FDS_FIRST + (int)i;
+                if (fcntl(next->fd, F_SETFD, FD_CLOEXEC) < 0)
+                        return error_origin(-EINVAL);
+                if (is_our_kind(next->fd) && listen_fd < 0)
+                        listen_fd = next->fd;
+                else if (is_socket(next->fd))
+                        return error_origin(-EINVAL);
+                else
+                        ++n_kept;
+        }
+        *ret_listen_fd = listen_fd;
+        *ret = kept;
+        kept = NULL;
+        *ret_n = n_kept;
+        return 0;
+}
+
+/* How many descriptors a service manager passed to this process. */
+static size_t count_passed(void) {
         uint64_t pid, n;
 
-        *ret = -1;
         if (!environment_number("LISTEN_PID", &pid) || pid != (uint64_t)getpid() || !environment_number("LISTEN_FDS", &n))
                 return 0;
-        if (n == 0)
-                return 0;
-        if (n > 1 || !is_our_kind(LISTEN_FDS_FIRST))
-                return error_origin(-EINVAL);
-        if (fcntl(LISTEN_FDS_FIRST, F_SETFD, FD_CLOEXEC) < 0)
-                return error_origin(-errno);
-        *ret = LISTEN_FDS_FIRST;
-        return 0;
+        return n < PASSED_MAX ? (size_t)n : PASSED_MAX;
+}
+
+void service_close_others(void) {
+        ServiceKeeper keeper;
+
+        if (!service_find(&keeper))
+                (void)close_range(LISTEN_FDS_FIRST + (unsigned int)count_passed(), UINT_MAX, 0);
+}
+
+int service_take(Kept **ret, size_t *ret_n, int *ret_listen_fd) {
+        ServiceKeeper keeper;
+
+        *ret = NULL;
+        *ret_n = 0;
+        *ret_listen_fd = -1;
+        if (service_find(&keeper))
+                return take_from_keeper(&keeper, ret, ret_n, ret_listen_fd);
+        return count_passed() ? take_from_manager(count_passed(), ret, ret_n, ret_listen_fd) : 0;
 }

@@ -3,6 +3,7 @@
 #include "broker/broker.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
@@ -51,7 +52,7 @@ static void signal_ready(void *userdata) {
         struct signalfd_siginfo info;
         LogLine line;
 
-        if (read(broker->signal_fd, &info, sizeof(info)) != sizeof(info))
+        if (read(broker->signal_fd, &info, sizeof(info)) != sizeof(info) || info.ssi_signo == SIGUSR2)
                 return;
         log_begin(&line, LOG_NOTE, "stopping");
         log_text(&line, "signal", sigabbrev_np((int)info.ssi_signo));

@@ -64,6 +64,10 @@ void log_close(void) {
         sink.owned = sink.socket = sink.journal = false;
 }
 
+int log_descriptor(void) {
+        return sink.fd;
+}
+
 uint64_t log_dropped(void) {
         return sink.dropped;
 }

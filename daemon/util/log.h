@@ -30,6 +30,9 @@ typedef struct LogLine {
 int log_open(int fd);
 void log_close(void);
 
+/* What lines go to, which stays the log's: whoever may not open it anew inherits it. */
+int log_descriptor(void);
+
 /* How many lines were dropped since the start. */
 uint64_t log_dropped(void);
 

@@ -78,6 +78,11 @@ static void remove_tree(const char *dir) {
         (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
+/* The process that the test started. */
+static pid_t process(const Broker *broker) {
+        return broker->keeper ? broker->keeper : broker->pid;
+}
+
 /* What becomes of the broker and its directory when the test dies in the middle. */
 static void minder_start(Broker *broker) {
         int fds[2];
@@ -94,7 +99,8 @@ static void minder_start(Broker *broker) {
                 (void)setsid();
                 if (read(fds[0], &byte, 1) == 1)
                         _exit(0);
-                (void)kill(broker->pid, SIGKILL);
+                /* A broker ends with its keeper. */
+                (void)kill(process(broker), SIGKILL);
                 remove_tree(broker->dir);
                 _exit(0);
         }
@@ -121,6 +127,22 @@ static int notify_socket(Broker *broker) {
         REQUIRE(bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "%s", strerror(errno));
         REQUIRE(chmod(address.sun_path, 0666) == 0);
         return fd;
+}
+
+static void execute(Broker *broker, const BrokerOptions *options, const char *config) {
+        const char *argv[] = { "shmd", "--config", config, "--policy-root", broker->dir, NULL, NULL, NULL, NULL };
+        const char *program = options->program ? options->program : program_path("shmd");
+        size_t n = 5;
+
+        if (!options->no_socket) {
+                argv[n++] = "--socket";
+                argv[n++] = broker->socket;
+        }
+        if (!options->keeper)
+                argv[n++] = "--no-keeper";
+        (void)execv(program, (char **)argv);
+        fprintf(stderr, "cannot run %s: %s\n", program, strerror(errno));
+        _exit(127);
 }
 
 static void become_daemon(Broker *broker, const BrokerOptions *options, const char *config) {
@@ -153,14 +175,7 @@ static void become_daemon(Broker *broker, const BrokerOptions *options, const ch
         if (options->as_nobody && geteuid() == 0)
                 REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
 
-        if (options->no_socket)
-                (void)execl(program_path("shmd"), "shmd", "--no-keeper", "--config", config, "--policy-root",
-                            broker->dir, NULL);
-        else
-                (void)execl(program_path("shmd"), "shmd", "--no-keeper", "--config", config, "--policy-root",
-                            broker->dir, "--socket", broker->socket, NULL);
-        fprintf(stderr, "cannot run %s: %s\n", program_path("shmd"), strerror(errno));
-        _exit(127);
+        execute(broker, options, config);
 }
 
 /* Waits for READY=1 or for the daemon's end. */
@@ -179,10 +194,10 @@ static void wait_until_ready(Broker *broker, int notify) {
                         if (strstr(text, "READY=1"))
                                 return;
                 }
-                if (waitpid(broker->pid, &status, WNOHANG) == broker->pid) {
+                if (waitpid(process(broker), &status, WNOHANG) == process(broker)) {
                         char *log = read_file(broker->log);
 
-                        broker->pid = 0;
+                        broker->pid = broker->keeper = 0;
                         test_fail(__FILE__, __LINE__, "the broker starts", " it ended with status %#x and said:\n%s",
                                   status, log ? log : "");
                 }
@@ -194,6 +209,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
         Broker *broker = calloc(1, sizeof(*broker));
         char config[128];
         FILE *file;
+        pid_t pid;
         int notify;
 
         REQUIRE(broker);
@@ -221,13 +237,16 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
 
         notify = notify_socket(broker);
         (void)fflush(NULL);
-        broker->pid = fork();
-        REQUIRE(broker->pid >= 0);
-        if (broker->pid == 0)
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0)
                 become_daemon(broker, options, config);
+        *(options->keeper ? &broker->keeper : &broker->pid) = pid;
         minder_start(broker);
         wait_until_ready(broker, notify);
         broker->notify_fd = notify;
+        if (options->keeper)
+                broker_await_restart(broker);
         return broker;
 }
 
@@ -236,9 +255,9 @@ Broker *broker_spawn(const char *config) {
 }
 
 int broker_wait(Broker *broker) {
-        int status = test_wait_pid(broker->pid);
+        int status = test_wait_pid(process(broker));
 
-        broker->pid = 0;
+        broker->pid = broker->keeper = 0;
         return status;
 }
 
@@ -255,7 +274,7 @@ Broker *broker_stop(Broker *broker) {
         int status;
 
         REQUIRE(broker_is_alive(broker), "the broker ended before it was told to");
-        REQUIRE(kill(broker->pid, SIGTERM) == 0);
+        REQUIRE(kill(process(broker), SIGTERM) == 0);
         status = broker_wait(broker);
         balanced = broker_log_has(broker, "event=stopped", "books=balanced", NULL);
         if (status != 0 || !balanced) {
@@ -268,17 +287,157 @@ Broker *broker_stop(Broker *broker) {
 }
 
 void broker_kill(Broker *broker) {
-        REQUIRE(kill(broker->pid, SIGKILL) == 0);
+        REQUIRE(kill(process(broker), SIGKILL) == 0);
         (void)broker_wait(broker);
 }
 
 bool broker_is_alive(Broker *broker) {
         siginfo_t info = { 0 };
 
-        if (broker->pid <= 0)
+        if (process(broker) <= 0)
                 return false;
-        return waitid(P_PID, (id_t)broker->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+        return waitid(P_PID, (id_t)process(broker), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
 }
+
+/* -- with a keeper ------------------------------------------------------------------------ */
+
+void broker_signal(Broker *broker, int signal) {
+        REQUIRE(broker->keeper && broker->pid > 0);
+        REQUIRE(kill(broker->pid, signal) == 0, "%s", strerror(errno));
+}
+
+/* The broker that was ready last, as the keeper's log has it. */
+static pid_t last_ready(Broker *broker) {
+        static const char event[] = "event=broker-ready pid=";
+        CLEANUP(freep) char *log = read_file(broker->log);
+        pid_t pid = 0;
+
+        for (char *at = log; at && (at = strstr(at, event));) {
+                at += sizeof(event) - 1;
+                pid = (pid_t)strtol(at, NULL, 10);
+        }
+        return pid;
+}
+
+void broker_await_restart(Broker *broker) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        pid_t pid;
+
+        REQUIRE(broker->keeper);
+        while ((pid = last_ready(broker)) == broker->pid || pid == 0) {
+                REQUIRE(broker_is_alive(broker), "the keeper has ended");
+                REQUIRE(test_now_ms() < end, "no other broker is ready");
+                test_sleep_ms(1);
+        }
+        broker->pid = pid;
+}
+
+void broker_kill_and_wait_restart(Broker *broker) {
+        broker_signal(broker, SIGKILL);
+        broker_await_restart(broker);
+}
+
+static bool leads_to(Broker *broker, const char *fd, const char *target) {
+        char path[300], link[128];
+        ssize_t n;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)broker->keeper, fd);
+        n = readlink(path, link, sizeof(link) - 1);
+        link[n > 0 ? n : 0] = '\0';
+        return !strncmp(link, target, strlen(target));
+}
+
+static DIR *keeper_descriptors(Broker *broker) {
+        char path[64];
+        DIR *dir;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)broker->keeper);
+        dir = opendir(path);
+        REQUIRE(dir, "%s: %s", path, strerror(errno));
+        return dir;
+}
+
+/* Opens the keeper's table of names; name n is that of its descriptor n. */
+static int open_names(Broker *broker) {
+        DIR *dir = keeper_descriptors(broker);
+        const struct dirent *entry;
+        char path[300];
+        int fd = -1;
+
+        while (fd < 0 && (entry = readdir(dir)))
+                if (leads_to(broker, entry->d_name, "/memfd:shmd-names")) {
+                        (void)snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)broker->keeper, entry->d_name);
+                        fd = open(path, O_RDONLY | O_CLOEXEC);
+                }
+        (void)closedir(dir);
+        REQUIRE(fd >= 0, "the keeper has no names");
+        return fd;
+}
+
+static int compare_names(const void *a, const void *b) {
+        return strcmp(a, b);
+}
+
+size_t broker_kept_names(Broker *broker, char (**ret)[32]) {
+        DIR *dir = keeper_descriptors(broker);
+        int names = open_names(broker);
+        const struct dirent *entry;
+        size_t n = 0, room = 0;
+        struct stat st;
+
+        *ret = NULL;
+        REQUIRE(fstat(names, &st) == 0);
+        for (off_t at = 0; at < st.st_size; at += 32) {
+                char name[32], fd[16];
+
+                REQUIRE(pread(names, name, sizeof(name), at) == (ssize_t)sizeof(name));
+                if (!*name)
+                        continue;
+                (void)snprintf(fd, sizeof(fd), "%d", (int)(at / 32));
+                REQUIRE(leads_to(broker, fd, "/memfd:"), "%s is kept as %s, which is no memfd", name, fd);
+                if (n == room) {
+                        room = room ? 2 * room : 64;
+                        *ret = realloc(*ret, room * sizeof(**ret));
+                        REQUIRE(*ret);
+                }
+                memcpy((*ret)[n++], name, sizeof(name));
+        }
+        while ((entry = readdir(dir))) {
+                char name[32] = "";
+
+                if (!leads_to(broker, entry->d_name, "/memfd:") ||
+                    leads_to(broker, entry->d_name, "/memfd:shmd-names"))
+                        continue;
+                REQUIRE(pread(names, name, sizeof(name), 32 * strtol(entry->d_name, NULL, 10)) > 0 && *name,
+                        "the keeper has descriptor %s, which has no name", entry->d_name);
+        }
+        (void)closedir(dir);
+        close_fd(names);
+        if (n)
+                qsort(*ret, n, sizeof(**ret), compare_names);
+        return n;
+}
+
+bool broker_keeps(Broker *broker, const char *name) {
+        char (*names)[32];
+        size_t n = broker_kept_names(broker, &names);
+        bool found = n && bsearch(name, names, n, sizeof(*names), compare_names);
+
+        free(names);
+        return found;
+}
+
+size_t broker_keeper_fds(Broker *broker) {
+        DIR *dir = keeper_descriptors(broker);
+        size_t n = 0;
+
+        while (readdir(dir))
+                ++n;
+        (void)closedir(dir);
+        return n - 2;
+}
+
+/* -- programs ------------------------------------------------------------------------------ */
 
 #define ARGUMENTS_MAX 16
 

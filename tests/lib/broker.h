@@ -4,6 +4,10 @@
  * sandbox is on as in production), and returns when it said READY=1. broker_stop() ends it with
  * SIGTERM and requires exit status 0 and balanced books: every integration test ends so, which
  * makes each of them a test of the accounting. A test that dies takes its broker along.
+ *
+ * The broker is alone, which leaves the fewest places to look at when something is wrong, unless the
+ * test asks for a keeper. Then the keeper is what is started, waited for and stopped, and all that looks at
+ * a process looks at the broker.
  */
 #ifndef TESTS_LIB_BROKER_H
 #define TESTS_LIB_BROKER_H
@@ -13,7 +17,8 @@
 #include "lib/test.h"
 
 typedef struct Broker {
-        pid_t pid;
+        pid_t pid;              /* the broker's; with a keeper, of the one that was found last */
+        pid_t keeper;           /* 0: it is alone */
         char dir[64];
         char socket[96];
         char log[96];
@@ -30,6 +35,8 @@ typedef struct BrokerOptions {
         bool as_nobody;                 /* start it as an ordinary user instead of root */
         bool no_socket;                 /* without --socket: the sockets come otherwise */
         const char *socket;             /* with another socket than DIR/socket */
+        bool keeper;                    /* under a keeper, as in production */
+        const char *program;            /* another file than the build's shmd */
 } BrokerOptions;
 
 /* Starts a broker. config goes on in the section [daemon]: keys before the first header in it
@@ -45,6 +52,24 @@ void broker_kill(Broker *broker);
 Broker *broker_forget(Broker *broker);
 /* Waits for a broker that should end by itself. Return: waitpid(2)'s status. */
 int broker_wait(Broker *broker);
+
+/* -- with a keeper -- */
+
+/* Ends the broker, and not its keeper, by that signal. */
+void broker_signal(Broker *broker, int signal);
+/* Waits until there is another broker than broker->pid, and it is ready; it is broker->pid then. */
+void broker_await_restart(Broker *broker);
+/* Both, with SIGKILL. */
+void broker_kill_and_wait_restart(Broker *broker);
+
+/* What the keeper keeps, from its table of names and from /proc, which must agree: a name without a memfd,
+ * or a memfd without a name, fails the test. Nobody may be making or removing regions meanwhile. Needs
+ * root. *ret: sorted, to be freed. Return: how many. */
+size_t broker_kept_names(Broker *broker, char (**ret)[32]);
+/* Whether it keeps something of that name. */
+bool broker_keeps(Broker *broker, const char *name);
+/* Descriptors that the keeper has open. */
+size_t broker_keeper_fds(Broker *broker);
 
 /* Runs `shmd ARG...` (NULL at the end) to its end with nothing on standard input. *ret is
  * everything it printed, to be freed. Return: its exit status, or 128 + the signal. */

@@ -8,11 +8,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "service.h"
+#include "util/names.h"
 
 /* -- readiness ----------------------------------------------------------------------------------- */
 
@@ -209,7 +211,32 @@ TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
         house_expect_child(tell_a_deaf_one, NULL);
 }
 
-/* -- sockets -------------------------------------------------------------------------------------- */
+/* -- sockets and what was stored ------------------------------------------------------------------ */
+
+/* From descriptor 3 on, in the way a service manager passes them. */
+static void pass(unsigned int at, int fd) {
+        REQUIRE(fd >= 0 && dup2(fd, 3 + (int)at) == 3 + (int)at, "%s", strerror(errno));
+        if (fd != 3 + (int)at)
+                close_fd(fd);
+}
+
+static int any_socket(int domain, int type, bool listens) {
+        int fd = socket(domain, type, 0);
+
+        REQUIRE(fd >= 0);
+        if (domain == AF_UNIX)
+                REQUIRE(bind(fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
+        REQUIRE(!listens || listen(fd, 1) == 0, "%s", strerror(errno));
+        return fd;
+}
+
+static void announce(const char *n, const char *pid, const char *names) {
+        char own[16];
+
+        (void)snprintf(own, sizeof(own), "%d", (int)getpid());
+        REQUIRE(setenv("LISTEN_PID", pid ? pid : own, 1) == 0 && setenv("LISTEN_FDS", n, 1) == 0);
+        REQUIRE((names ? setenv("LISTEN_FDNAMES", names, 1) : unsetenv("LISTEN_FDNAMES")) == 0);
+}
 
 typedef struct Passed {
         int domain, type;
@@ -220,24 +247,17 @@ typedef struct Passed {
         bool taken;
 } Passed;
 
-/* In a child, as descriptor 3, the way a service manager does it. */
 static int take(void *userdata) {
         const Passed *passed = userdata;
-        char pid[16];
-        int fd, got = -7;
+        CLEANUP(freep) Kept *kept = NULL;
+        size_t n_kept = 7;
+        int got = -7;
 
-        fd = socket(passed->domain, passed->type, 0);
-        REQUIRE(fd >= 0);
-        if (passed->domain == AF_UNIX)
-                REQUIRE(bind(fd, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
-        REQUIRE(!passed->listens || listen(fd, 1) == 0, "%s", strerror(errno));
-        REQUIRE(dup2(fd, 3) == 3);
-        (void)snprintf(pid, sizeof(pid), "%d", (int)getpid());
-        REQUIRE(setenv("LISTEN_PID", passed->pid ? passed->pid : pid, 1) == 0);
-        REQUIRE(setenv("LISTEN_FDS", passed->n, 1) == 0);
-
-        REQUIRE(service_take_socket(&got) == passed->result, "got %d", got);
-        REQUIRE(got == (passed->taken ? 3 : -1));
+        (void)close(4);
+        pass(0, any_socket(passed->domain, passed->type, passed->listens));
+        announce(passed->n, passed->pid, NULL);
+        REQUIRE(service_take(&kept, &n_kept, &got) == passed->result, "got %d", got);
+        REQUIRE(got == (passed->taken ? 3 : -1) && n_kept == 0);
         REQUIRE(!passed->taken || fcntl(3, F_GETFD) == FD_CLOEXEC);
         return 0;
 }
@@ -273,20 +293,108 @@ TEST(service, what_is_meant_for_another_process_is_left_alone) {
 }
 
 static int take_nothing(void *userdata) {
-        char pid[16];
+        CLEANUP(freep) Kept *kept = NULL;
+        size_t n_kept;
         int got = -7;
 
         (void)close(3);
-        (void)snprintf(pid, sizeof(pid), "%d", (int)getpid());
         REQUIRE(unsetenv("LISTEN_PID") == 0 && unsetenv("LISTEN_FDS") == 0);
-        REQUIRE(service_take_socket(&got) == 0 && got == -1);
-        REQUIRE(setenv("LISTEN_PID", pid, 1) == 0);
-        REQUIRE(service_take_socket(&got) == 0 && got == -1);
-        REQUIRE(setenv("LISTEN_FDS", "1", 1) == 0);
-        REQUIRE(service_take_socket(&got) == -EINVAL && got == -1, "announced and not there");
+        REQUIRE(service_take(&kept, &n_kept, &got) == 0 && got == -1 && n_kept == 0);
+        announce("1", NULL, NULL);
+        REQUIRE(service_take(&kept, &n_kept, &got) == -EINVAL && got == -1, "announced and not there");
+        REQUIRE(unsetenv("LISTEN_FDS") == 0);
+        REQUIRE(service_take(&kept, &n_kept, &got) == 0 && got == -1);
         return 0;
 }
 
 TEST(service, a_socket_that_was_announced_must_be_there) {
         house_expect_child(take_nothing, NULL);
+}
+
+static int take_stored(void *userdata) {
+        static const char *const names[] = { "r17", "", "state", "" };
+        CLEANUP(freep) Kept *kept = NULL;
+        size_t n_kept;
+        int got = -1;
+
+        for (unsigned int i = 0; i < 5; ++i)
+                if (i != 2)
+                        pass(i, memfd_create("stored", 0));
+        pass(2, any_socket(AF_UNIX, SOCK_SEQPACKET, true));
+        announce("5", NULL, "r17::shmd.socket:state:a-name-that-is-longer-than-any-of-ours");
+        REQUIRE(service_take(&kept, &n_kept, &got) == 0 && got == 5 && n_kept == 4);
+        for (size_t i = 0; i < n_kept; ++i)
+                REQUIRE(!strcmp(kept[i].name, names[i]) && fcntl(kept[i].fd, F_GETFD) == FD_CLOEXEC);
+        REQUIRE(kept[0].fd == 3 && kept[1].fd == 4 && kept[2].fd == 6 && kept[3].fd == 7);
+        return 0;
+}
+
+TEST(service, what_a_manager_stored_comes_with_its_names) {
+        house_expect_child(take_stored, NULL);
+}
+
+/* -- a keeper -------------------------------------------------------------------------------------- */
+
+static int take_kept(void *userdata) {
+        CLEANUP(freep) Kept *kept = NULL;
+        int pair[2], listen_fd, got = -1;
+        Names *names;
+        size_t n_kept;
+        char text[64];
+
+        REQUIRE(names_new(&names, 64) == 0);
+        REQUIRE(names_put(names, 20, "r1") == 0 && names_put(names, 22, "policy-3") == 0);
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
+        listen_fd = any_socket(AF_UNIX, SOCK_SEQPACKET, true);
+        service_leave(&(ServiceKeeper){ pair[0], listen_fd, names_fd(names), names_end(names) });
+        announce("1", NULL, NULL);
+        REQUIRE(setenv("NOTIFY_SOCKET", "/nonexistent", 1) == 0);
+
+        REQUIRE(service_take(&kept, &n_kept, &got) == 0 && got == listen_fd && n_kept == 2);
+        REQUIRE(!strcmp(kept[0].name, "r1") && kept[0].fd == 20);
+        REQUIRE(!strcmp(kept[1].name, "policy-3") && kept[1].fd == 22);
+        REQUIRE(service_connect() == 0 && service_has_keeper());
+        service_notify("READY=1");
+        REQUIRE(recv(pair[1], text, sizeof(text), MSG_DONTWAIT) == 7);
+        service_disconnect();
+        REQUIRE(!service_has_keeper());
+        return 0;
+}
+
+TEST(service, a_keeper_comes_before_all_other_managers) {
+        house_expect_child(take_kept, NULL);
+}
+
+static int find_stores(void *userdata) {
+        char name[64], variable[64];
+        Deadlines deadlines;
+        FdStore *store;
+        int manager;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        manager = manager_bind(name, 1 + strlen(name + 1));
+        deadlines_init(&deadlines);
+        REQUIRE(setenv("FDSTORE", "100", 1) == 0);
+        REQUIRE(service_store(&store, &deadlines, 0) == 0 && !store && service_store_room() == SIZE_MAX,
+                "nobody to give it to");
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0 && service_connect() == 0);
+        REQUIRE(service_store_room() == 100);
+        REQUIRE(service_store(&store, &deadlines, 0) == 0 && store);
+        REQUIRE(fdstore_push(store, "r1", manager) == 0);
+        REQUIRE(!strcmp(manager_read(manager), "FDSTORE=1\nFDNAME=r1\nFDPOLL=0"));
+        fdstore_free(store);
+        REQUIRE(setenv("FDSTORE", "1000000", 1) == 0 && service_store_room() == 4096, "their names must come back");
+        for (size_t i = 0; i < 3; ++i) {
+                REQUIRE((i ? setenv("FDSTORE", i == 1 ? "0" : "many", 1) : unsetenv("FDSTORE")) == 0);
+                REQUIRE(service_store(&store, &deadlines, 0) == 0 && !store && service_store_room() == SIZE_MAX);
+        }
+        service_disconnect();
+        close_fd(manager);
+        return 0;
+}
+
+TEST(service, a_manager_that_says_so_has_a_store) {
+        house_expect_child(find_stores, NULL);
 }

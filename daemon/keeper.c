@@ -1,0 +1,581 @@
+/* The keeper: see the header for the model. */
+
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "sandbox.h"
+#include "service.h"
+#include "util/deadline.h"
+#include "util/error.h"
+#include "util/log.h"
+#include "util/names.h"
+#include "util/notify.h"
+
+/* Packets read in one turn, so that a broker that never stops talking does not keep the keeper from
+ * its signals and deadlines. */
+#define PACKETS_TURN 256
+/* Bytes the broker may have on the way; the kernel gives what it allows. */
+#define LINK_BYTES (1 << 20)
+
+/* A broker that ends before it was ready is waited after: doubled from the first to the last. */
+#define DELAY_FIRST (10 * NSEC_PER_MSEC)
+#define DELAY_LAST NSEC_PER_SEC
+/* A broker that ends sooner than this after it was ready was not healthy either. */
+#define HEALTHY NSEC_PER_SEC
+/* What the check of a new program may take. */
+#define CHECK_TIME (60 * NSEC_PER_SEC)
+
+#define ARGUMENTS_MAX 128
+
+/* What the keeper wants of the broker that there is. */
+typedef enum Wish {
+        WISH_SERVE,
+        WISH_UPGRADE,           /* to end, so that the next one is the new program's */
+        WISH_STOP,              /* to end, and the keeper with it */
+} Wish;
+
+typedef struct Keeper {
+        const KeeperOptions *options;
+        Deadlines deadlines;
+        Names *names;
+        int signal_fd;
+        Wish wish;
+        bool done;
+        int status;             /* to exit with */
+
+        /* The broker; pid 0: there is none. */
+        pid_t pid;
+        int link;               /* its packets; -1: it closed its end, or there is none */
+        bool ready;
+        uint64_t since;         /* when it was started, or ready */
+        uint64_t n_refused;     /* packets of it */
+        Deadline overdue;
+
+        /* The next broker. */
+        Deadline next;
+        bool was_ready;         /* some broker was */
+        unsigned int n_unready; /* brokers in succession that never were */
+        uint64_t n_failures;    /* in the window that began at: */
+        uint64_t first_failure;
+
+        /* The process that checks a new program; pid 0: there is none. */
+        pid_t checker;
+        Deadline check_overdue;
+} Keeper;
+
+/* -- telling ------------------------------------------------------------------------------ */
+
+static void log_broker(const Keeper *keeper, int priority, const char *event, const char *key, const char *value) {
+        LogLine line;
+
+        log_begin(&line, priority, event);
+        log_u64(&line, "pid", (uint64_t)keeper->pid);
+        if (key)
+                log_text(&line, key, value);
+        log_u64(&line, "kept", names_count(keeper->names));
+        log_end(&line);
+}
+
+static void log_trouble(const char *event, int error) {
+        LogLine line;
+
+        log_begin(&line, LOG_ERROR, event);
+        log_errno(&line, "error", error);
+        log_end(&line);
+}
+
+/* "signal KILL" or "status 1", valid until the next call. */
+static const char *describe(const siginfo_t *info) {
+        static char text[32];
+
+        if (info->si_code == CLD_EXITED)
+                (void)snprintf(text, sizeof(text), "status %d", info->si_status);
+        else
+                (void)snprintf(text, sizeof(text), "signal %s", sigabbrev_np(info->si_status));
+        return text;
+}
+
+static void tell_manager(const char *state, const char *status) {
+        char text[NOTIFY_MAX];
+
+        (void)snprintf(text, sizeof(text), "%s%sSTATUS=%s", state, *state ? "\n" : "", status);
+        service_notify(text);
+}
+
+/* -- what is kept --------------------------------------------------------------------------- */
+
+static void refuse(Keeper *keeper, const char *why, const char *name) {
+        LogLine line;
+
+        /* The first, the second, the fourth: a broker gone mad does not fill the log. */
+        ++keeper->n_refused;
+        if (keeper->n_refused & (keeper->n_refused - 1))
+                return;
+        log_begin(&line, LOG_ERROR, "refused");
+        log_u64(&line, "pid", (uint64_t)keeper->pid);
+        log_text(&line, "why", why);
+        log_text(&line, "name", name);
+        log_u64(&line, "refused", keeper->n_refused);
+        log_end(&line);
+}
+
+/* Only memory is kept: to close anything else could take any time, or keep a broker's socket open. */
+static void keep(Keeper *keeper, const char *name, int fd) {
+        if (fcntl(fd, F_GET_SEALS) < 0)
+                refuse(keeper, "not memory", name);
+        else if (names_put(keeper->names, fd, name))
+                refuse(keeper, "the name is taken", name);
+        else
+                return;
+        (void)close(fd);
+}
+
+static void let_go(Keeper *keeper, const char *name) {
+        int fd = names_take(keeper->names, name);
+
+        if (fd < 0)
+                refuse(keeper, "nothing has the name", name);
+        (void)close_fd(fd);
+}
+
+/* -- the broker's packets ------------------------------------------------------------------- */
+
+static void begin_upgrade(Keeper *keeper);
+static void broker_overdue(Deadline *deadline, void *userdata);
+
+/* What is expected of the broker has to happen within that time (0: whenever it likes). */
+static void expect(Keeper *keeper, uint64_t time) {
+        deadline_disarm(&keeper->overdue);
+        if (time)
+                deadline_arm(&keeper->overdue, &keeper->deadlines, time_now() + time, broker_overdue, keeper);
+}
+
+static void become_ready(Keeper *keeper) {
+        if (keeper->ready)
+                return;
+        keeper->ready = keeper->was_ready = true;
+        keeper->since = time_now();
+        keeper->n_unready = 0;
+        log_broker(keeper, LOG_NOTE, "broker-ready", NULL, NULL);
+        service_notify("READY=1");
+}
+
+static void obey(Keeper *keeper, const Notify *notify) {
+        if (notify->words & NOTIFY_STORE)
+                keep(keeper, notify->name, notify->fd);
+        if (notify->words & NOTIFY_REMOVE)
+                let_go(keeper, notify->name);
+        /* All before it has been done. */
+        if (notify->words & NOTIFY_BARRIER)
+                (void)close(notify->fd);
+        if (notify->words & NOTIFY_READY)
+                become_ready(keeper);
+        /* Who has been told to end gets no more time by talking. */
+        if (notify->words & (NOTIFY_READY | NOTIFY_WATCHDOG) && keeper->ready && keeper->wish == WISH_SERVE)
+                expect(keeper, keeper->options->config->keeper.watchdog);
+        if (*notify->status)
+                tell_manager("", notify->status);
+        if (notify->words & NOTIFY_UPGRADE)
+                begin_upgrade(keeper);
+}
+
+/* Reads what there is, up to a bound. Return: whether there may be more. */
+static bool read_packets(Keeper *keeper) {
+        Notify notify;
+
+        for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
+                int r = notify_receive(keeper->link, &notify);
+
+                if (r == NOTIFY_E_GONE)
+                        keeper->link = close_fd(keeper->link);
+                if (r == NOTIFY_E_GONE || r == NOTIFY_E_AGAIN)
+                        return false;
+                if (r)
+                        refuse(keeper, "no packet of a broker's", "");
+                else
+                        obey(keeper, &notify);
+        }
+        return true;
+}
+
+/* -- processes ------------------------------------------------------------------------------ */
+
+/* In a child: becomes the program that is there now, with one argument before the others, and ends with
+ * the keeper. */
+__attribute__((noreturn))
+static void become(const Keeper *keeper, pid_t parent, const char *argument) {
+        char *argv[ARGUMENTS_MAX + 2];
+        sigset_t none;
+        size_t n = 0;
+
+        argv[n++] = keeper->options->argv[0];
+        argv[n++] = (char *)argument;
+        for (char **rest = keeper->options->argv + 1; *rest && n < ARGUMENTS_MAX; ++rest)
+                argv[n++] = *rest;
+        argv[n] = NULL;
+
+        (void)sigemptyset(&none);
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && getppid() == parent &&
+            sigprocmask(SIG_SETMASK, &none, NULL) == 0)
+                (void)execv(keeper->options->program, argv);
+        log_trouble("program-missing", -errno);
+        _exit(127);
+}
+
+static void leave(const Keeper *keeper, int link) {
+        service_leave(&(ServiceKeeper){ .link = link, .listen_fd = keeper->options->listen_fd,
+                                        .names_fd = names_fd(keeper->names), .n = names_end(keeper->names) });
+}
+
+/* What the service manager said is for the keeper; the broker has its words from the keeper. */
+static void set_environment(const Keeper *keeper, int link) {
+        static const char *const names[] = { "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
+                                             "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE" };
+        uint64_t watchdog = keeper->options->config->keeper.watchdog;
+        char text[32];
+
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i)
+                (void)unsetenv(names[i]);
+        leave(keeper, link);
+        (void)snprintf(text, sizeof(text), "%" PRIu64, watchdog / NSEC_PER_USEC);
+        if (watchdog)
+                (void)setenv("WATCHDOG_USEC", text, 1);
+}
+
+static int fork_broker(Keeper *keeper) {
+        CLEANUP(close_fdp) int ours = -1, theirs = -1;
+        pid_t self = getpid();
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return error_origin(-errno);
+        ours = pair[0];
+        theirs = pair[1];
+        (void)setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &(int){ LINK_BYTES }, sizeof(int));
+        keeper->pid = fork();
+        if (keeper->pid < 0) {
+                keeper->pid = 0;
+                return error_origin(-errno);
+        }
+        if (keeper->pid == 0) {
+                (void)fcntl(theirs, F_SETFD, 0);
+                set_environment(keeper, theirs);
+                become(keeper, self, "--broker");
+        }
+        keeper->link = steal_fd(&ours);
+        return 0;
+}
+
+static void start_broker(Deadline *deadline, void *userdata) {
+        Keeper *keeper = userdata;
+        int r;
+
+        deadline_disarm(deadline);
+        keeper->wish = WISH_SERVE;
+        keeper->ready = false;
+        keeper->since = time_now();
+        keeper->n_refused = 0;
+        r = fork_broker(keeper);
+        if (r) {
+                log_trouble("broker-not-started", r);
+                deadline_arm(&keeper->next, &keeper->deadlines, time_now() + DELAY_LAST, start_broker, keeper);
+                return;
+        }
+        log_broker(keeper, LOG_NOTE, "broker-started", NULL, NULL);
+        expect(keeper, keeper->options->config->keeper.start);
+}
+
+/* -- a broker that does not do what is expected ----------------------------------------------- */
+
+static void broker_overdue(Deadline *deadline, void *userdata) {
+        const Keeper *keeper = userdata;
+
+        (void)deadline;
+        log_broker(keeper, LOG_ERROR, "broker-overdue", "expected",
+                   keeper->wish != WISH_SERVE || keeper->link < 0 ? "its end" :
+                   keeper->ready ? "a sign of life" : "to be ready");
+        (void)kill(keeper->pid, SIGKILL);
+}
+
+static void stop_broker(Keeper *keeper, Wish wish) {
+        keeper->wish = wish;
+        (void)kill(keeper->pid, SIGTERM);
+        expect(keeper, keeper->options->config->keeper.stop);
+}
+
+/* -- the next broker ---------------------------------------------------------------------------- */
+
+/* Return: how long to wait before the next start, after a broker that ended by itself. */
+static uint64_t next_delay(Keeper *keeper) {
+        uint64_t delay = DELAY_FIRST;
+
+        /* One that was ready is followed at once: somebody is waiting. */
+        if (keeper->ready || ++keeper->n_unready == 1)
+                return 0;
+        for (unsigned int i = 2; i < keeper->n_unready && delay < DELAY_LAST; ++i)
+                delay *= 2;
+        return delay < DELAY_LAST ? delay : DELAY_LAST;
+}
+
+/* Return: whether there were too many failures in too short a time, this one included. */
+static bool is_too_much(Keeper *keeper) {
+        const Config *config = keeper->options->config;
+        uint64_t now = time_now();
+
+        if (keeper->ready && now - keeper->since >= HEALTHY)
+                return false;
+        if (keeper->n_failures == 0 || now - keeper->first_failure > config->keeper.window) {
+                keeper->first_failure = now;
+                keeper->n_failures = 0;
+        }
+        return ++keeper->n_failures > config->keeper.restarts && config->keeper.restarts > 0;
+}
+
+static void give_up(Keeper *keeper) {
+        LogLine line;
+
+        keeper->n_failures = keeper->n_unready = 0;
+        deadline_arm(&keeper->next, &keeper->deadlines, time_now() + keeper->options->config->keeper.retry,
+                     start_broker, keeper);
+        log_begin(&line, LOG_ERROR, "given-up");
+        log_u64(&line, "kept", names_count(keeper->names));
+        log_text(&line, "message", "the broker cannot be started; what it had is kept, and SIGHUP tries again");
+        log_end(&line);
+        tell_manager("", "failed: the broker cannot be started; what it had is kept, and SIGHUP tries again");
+}
+
+static void upgrade_now(Keeper *keeper);
+
+/* The broker is gone. What it sent last is read before its number is given back. */
+static void broker_ended(Keeper *keeper, const siginfo_t *info) {
+        bool asked = keeper->wish != WISH_SERVE;
+
+        while (keeper->link >= 0 && read_packets(keeper))
+                ;
+        keeper->link = close_fd(keeper->link);
+        (void)waitpid(keeper->pid, NULL, 0);
+        deadline_disarm(&keeper->overdue);
+        log_broker(keeper, asked ? LOG_NOTE : LOG_ERROR, "broker-ended", "by", describe(info));
+        keeper->pid = 0;
+
+        if (keeper->wish == WISH_STOP || (!keeper->was_ready && names_count(keeper->names) == 0)) {
+                /* A first start that fails is no start. */
+                keeper->status = info->si_code == CLD_EXITED ? info->si_status : EXIT_FAILURE;
+                keeper->done = true;
+        } else if (keeper->wish == WISH_UPGRADE) {
+                upgrade_now(keeper);
+        } else if (is_too_much(keeper) || (info->si_code == CLD_EXITED && info->si_status == KEEPER_STATUS_HOPELESS)) {
+                give_up(keeper);
+        } else {
+                tell_manager("", "the broker ended, and is started again");
+                deadline_arm(&keeper->next, &keeper->deadlines, time_now() + next_delay(keeper), start_broker, keeper);
+        }
+}
+
+/* -- upgrade ----------------------------------------------------------------------------------- */
+
+/* Becomes the program that is there now. Only if that fails is there a return, and then the broker is
+ * started from here. */
+static void upgrade_now(Keeper *keeper) {
+        leave(keeper, -1);
+        (void)execv(keeper->options->program, keeper->options->argv);
+        log_trouble("upgrade-failed", -errno);
+        (void)unsetenv(SERVICE_KEEPER);
+        start_broker(&keeper->next, keeper);
+}
+
+static void check_overdue(Deadline *deadline, void *userdata) {
+        const Keeper *keeper = userdata;
+
+        (void)deadline;
+        (void)kill(keeper->checker, SIGKILL);
+}
+
+/* An upgrade begins with the new program saying that it understands the configuration. */
+static void begin_upgrade(Keeper *keeper) {
+        char text[96];
+        pid_t self = getpid();
+
+        if (keeper->checker || keeper->wish != WISH_SERVE)
+                return;
+        keeper->checker = fork();
+        if (keeper->checker == 0) {
+                (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
+                become(keeper, self, "--check-config");
+        }
+        if (keeper->checker < 0) {
+                log_trouble("upgrade-failed", -errno);
+                keeper->checker = 0;
+                return;
+        }
+        deadline_arm(&keeper->check_overdue, &keeper->deadlines, time_now() + CHECK_TIME, check_overdue, keeper);
+        (void)snprintf(text, sizeof(text), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, time_now() / NSEC_PER_USEC);
+        tell_manager(text, "checking the program that is to take over");
+}
+
+static void check_ended(Keeper *keeper, const siginfo_t *info) {
+        bool good = info->si_code == CLD_EXITED && info->si_status == 0;
+        LogLine line;
+
+        (void)waitpid(keeper->checker, NULL, 0);
+        keeper->checker = 0;
+        deadline_disarm(&keeper->check_overdue);
+        if (keeper->wish == WISH_STOP)
+                return;
+        log_begin(&line, good ? LOG_NOTE : LOG_ERROR, good ? "upgrade" : "upgrade-refused");
+        log_text(&line, "program", keeper->options->program);
+        log_text(&line, "check", describe(info));
+        log_end(&line);
+        if (!good) {
+                tell_manager("READY=1", "the program that was to take over is not good");
+                /* It has told somebody to wait for this. */
+                if (keeper->pid && keeper->ready)
+                        (void)kill(keeper->pid, SIGUSR2);
+        } else if (keeper->pid) {
+                stop_broker(keeper, WISH_UPGRADE);
+        } else {
+                upgrade_now(keeper);
+        }
+}
+
+/* -- the loop ------------------------------------------------------------------------------------ */
+
+static void reap(Keeper *keeper) {
+        siginfo_t info = { .si_pid = 0 };
+
+        while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid) {
+                if (info.si_pid == keeper->pid)
+                        broker_ended(keeper, &info);
+                else if (info.si_pid == keeper->checker)
+                        check_ended(keeper, &info);
+                else
+                        (void)waitpid(info.si_pid, NULL, 0);
+                info.si_pid = 0;
+        }
+}
+
+static void stop(Keeper *keeper) {
+        tell_manager("STOPPING=1", "stopping");
+        deadline_disarm(&keeper->next);
+        if (keeper->pid) {
+                stop_broker(keeper, WISH_STOP);
+        } else {
+                keeper->wish = WISH_STOP;
+                keeper->done = true;
+        }
+}
+
+static void read_signals(Keeper *keeper) {
+        struct signalfd_siginfo info;
+
+        while (!keeper->done && read(keeper->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+                if (info.ssi_signo == SIGCHLD)
+                        reap(keeper);
+                else if (info.ssi_signo == SIGHUP)
+                        begin_upgrade(keeper);
+                else if (keeper->wish != WISH_STOP)
+                        stop(keeper);
+        }
+}
+
+static int wait_for_something(Keeper *keeper, struct pollfd fds[static 2]) {
+        uint64_t at = deadlines_next(&keeper->deadlines), now = time_now(), ns = at > now ? at - now : 0;
+        struct timespec timeout = { .tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC) };
+
+        fds[0] = (struct pollfd){ .fd = keeper->signal_fd, .events = POLLIN };
+        fds[1] = (struct pollfd){ .fd = keeper->link, .events = POLLIN };
+        return ppoll(fds, 2, at == DEADLINE_NEVER ? NULL : &timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
+}
+
+static int keep_on(Keeper *keeper) {
+        struct pollfd fds[2];
+        int r;
+
+        while (!keeper->done) {
+                r = wait_for_something(keeper, fds);
+                if (r)
+                        return error_origin(r);
+                if (fds[1].revents)
+                        (void)read_packets(keeper);
+                /* A broker that can keep nothing any more has to end. */
+                if (fds[1].revents && keeper->link < 0 && keeper->wish == WISH_SERVE)
+                        expect(keeper, keeper->options->config->keeper.stop);
+                if (fds[0].revents)
+                        read_signals(keeper);
+                deadlines_run(&keeper->deadlines, time_now());
+        }
+        return 0;
+}
+
+/* -- life --------------------------------------------------------------------------------------- */
+
+static int take_signals(Keeper *keeper) {
+        sigset_t set;
+
+        (void)signal(SIGPIPE, SIG_IGN);
+        (void)signal(SIGCHLD, SIG_DFL);
+        (void)sigemptyset(&set);
+        (void)sigaddset(&set, SIGCHLD);
+        (void)sigaddset(&set, SIGHUP);
+        (void)sigaddset(&set, SIGINT);
+        (void)sigaddset(&set, SIGTERM);
+        if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+                return error_origin(-errno);
+        keeper->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+        return keeper->signal_fd < 0 ? error_origin(-errno) : 0;
+}
+
+/* What the keeper before left, if this one goes on where that one was. */
+static int take_over(Keeper *keeper, const KeeperOptions *options) {
+        int r;
+
+        r = names_new(&keeper->names, options->descriptors);
+        if (!r && options->left) {
+                r = names_adopt(keeper->names, options->left->names_fd, options->left->n);
+                (void)close(options->left->names_fd);
+                keeper->was_ready = true;
+        }
+        /* The broker is to have it too. */
+        if (!r && fcntl(options->listen_fd, F_SETFD, 0) < 0)
+                r = error_origin(-errno);
+        return r;
+}
+
+int keeper_run(const KeeperOptions *options) {
+        Keeper keeper = { .options = options, .signal_fd = -1, .link = -1 };
+        int landlock, r;
+
+        (void)prctl(PR_SET_NAME, "shmd-keeper", 0, 0, 0);
+        deadlines_init(&keeper.deadlines);
+        r = take_over(&keeper, options);
+        if (!r)
+                r = take_signals(&keeper);
+        /* A filter stays through execve(2). */
+        if (!r && !options->left)
+                r = sandbox_enter(SANDBOX_KEEPER, &landlock);
+        if (!r) {
+                service_keep_alive(&keeper.deadlines);
+                start_broker(&keeper.next, &keeper);
+                r = keep_on(&keeper);
+        }
+        if (r)
+                log_trouble("keeper-failed", r);
+        names_free(keeper.names);
+        (void)close_fd(keeper.signal_fd);
+        return r ? EXIT_FAILURE : keeper.status;
+}

@@ -1,0 +1,53 @@
+/* What a broker tells its keeper: packets in the words of sd_notify(3), and the one parser of them.
+ *
+ * A packet is lines of NAME=VALUE. The keeper believes nothing of what it reads here: a broker may
+ * have been taken over by one of its clients. So every word that is known has one spelling, a name
+ * of a descriptor is of a small alphabet, a packet asks for one thing about one descriptor, and
+ * whatever does not fit is refused as a whole. Words that are not known are passed over, as the
+ * broker may be newer than its keeper.
+ */
+#ifndef UTIL_NOTIFY_H
+#define UTIL_NOTIFY_H
+
+#include <stddef.h>
+
+#include "util/fdstore.h"
+
+/* Bytes of a packet; more is refused. */
+#define NOTIFY_MAX 512
+/* Bytes of a status with its NUL; more is cut. */
+#define NOTIFY_STATUS_MAX 128
+
+enum {
+        _NOTIFY_E_SUCCESS,
+        NOTIFY_E_AGAIN,         /* there is no packet now */
+        NOTIFY_E_GONE,          /* there will be none any more */
+        NOTIFY_E_INVALID,       /* it is none of these; what came with it is closed */
+};
+
+typedef enum NotifyWord {
+        NOTIFY_READY    = 1 << 0,
+        NOTIFY_WATCHDOG = 1 << 1,
+        NOTIFY_UPGRADE  = 1 << 2,       /* X_SHMD_UPGRADE=1: start anew, from the program that is there now */
+        /* With a descriptor: */
+        NOTIFY_STORE    = 1 << 3,       /* keep it as `name` */
+        NOTIFY_BARRIER  = 1 << 4,       /* close it when all before has been done */
+        /* Without: */
+        NOTIFY_REMOVE   = 1 << 5,       /* let go of `name` */
+} NotifyWord;
+
+typedef struct Notify {
+        unsigned int words;             /* of NotifyWord */
+        char name[FDSTORE_NAME_MAX];    /* "": none; NUL to its end */
+        char status[NOTIFY_STATUS_MAX]; /* "": none; printable ASCII */
+        int fd;                         /* -1: none; the receiver's */
+} Notify;
+
+/* Receives a packet without waiting. The descriptor that came with it is not close-on-exec.
+ * Return: 0, NOTIFY_E_AGAIN, NOTIFY_E_GONE, NOTIFY_E_INVALID. */
+int notify_receive(int socket, Notify *ret);
+
+/* Parses a packet that came with n_fds descriptors. Return: 0, NOTIFY_E_INVALID. */
+int notify_parse(Notify *ret, const char *packet, size_t n, size_t n_fds);
+
+#endif
