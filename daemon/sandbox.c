@@ -116,6 +116,7 @@ static const Rule broker_rules[] = {
         { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_OFD_GETLK) } },           /* find the marks that live */
         { SCMP_SYS(fcntl), 1, { ARG(1, SCMP_CMP_EQ, F_DUPFD_CLOEXEC) } },       /* keep an answer that has to queue */
         { SCMP_SYS(fallocate), 1, { ARG(1, SCMP_CMP_EQ, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) } },        /* empty it */
+        { SCMP_SYS(fallocate), 1, { ARG(1, SCMP_CMP_EQ, 0) } },                 /* let the state grow */
         { SCMP_SYS(openat), 1, { BITS(2, O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0) } },        /* open a grant */
         { SCMP_SYS(close), 0, {} },             /* let it go */
 

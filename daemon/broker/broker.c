@@ -63,6 +63,52 @@ static void signal_ready(void *userdata) {
         loop_stop(broker->loop, 0);
 }
 
+/* -- saving --------------------------------------------------------------------------- */
+
+void broker_commit(Broker *broker) {
+        state_commit(broker->state);
+        fdstore_flush(broker->store);
+}
+
+static void turn_over(void *userdata) {
+        broker_commit(userdata);
+}
+
+/* From now on everything is saved. So far there is the root directory. */
+static void save_core(Broker *broker) {
+        State *state = broker->state;
+
+        persist_register(state);
+        counters_init(&broker->counters, state);
+        counters_used(&broker->counters, COUNTER_SEQUENCE, broker->events.sequence);
+        state_add(state, &broker->policy_record.record, STATE_POLICY, 1);
+        tree_save(&broker->tree, state, &broker->counters);
+        broker->events.counters = &broker->counters;
+        broker->regions.state = broker->grants.state = broker->tickets.state = state;
+        broker->regions.counters = broker->grants.counters = broker->tickets.counters = &broker->counters;
+        broker->regions.store = broker->store;
+}
+
+static int make_state(Broker *broker) {
+        int r = state_new(&broker->state, BROKER_STATE_CELLS_MAX);
+
+        if (r)
+                return error_fold(r);
+        save_core(broker);
+        return 0;
+}
+
+/* Nothing of what follows is saved: what there is now is for the next broker. */
+static void save_no_more(Broker *broker) {
+        broker_commit(broker);
+        broker->store = fdstore_free(broker->store);
+        broker->state = state_free(broker->state);
+        broker->regions.store = NULL;
+        broker->regions.state = broker->grants.state = broker->tickets.state = broker->tree.state = NULL;
+        counters_deinit(&broker->counters);
+        state_drop(&broker->policy_record.record);
+}
+
 /* -- making --------------------------------------------------------------------------- */
 
 /* Makes a directory of the configuration, and those above it that do not exist, as the broker's. */
@@ -92,6 +138,7 @@ static int make_directory(Broker *broker, const BrokerDirectory *wanted) {
                         return r > 0 ? error_origin(-EINVAL) : r;
         }
         memcpy(directory->account->max, wanted->max, sizeof(wanted->max));
+        node_touch(&directory->node);
         return 0;
 }
 
@@ -126,6 +173,9 @@ static int make_core(Broker *broker) {
         broker->regions.bury_userdata = broker;
         broker->regions.frozen = freeze_tell;
         broker->regions.frozen_userdata = broker;
+        r = make_state(broker);
+        if (r)
+                return error_fold(r);
         return arena_new(&broker->arena, ARENA_BYTES);
 }
 
@@ -136,6 +186,7 @@ static int make_net(Broker *broker, int listen_fd) {
         r = loop_new(&broker->loop, &broker->deadlines);
         if (r)
                 return error_fold(r);
+        loop_after_turn(broker->loop, turn_over, broker);
         connections_init(&broker->connections, broker->loop, &broker->deadlines, broker->options->stall_ns);
         r = listener_new_consume_fd(&broker->listener, broker->loop, &broker->deadlines, steal_fd(&fd),
                                     &(ListenerEvents){ accepted, listener_noted, broker });
@@ -175,6 +226,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->freezes);
         list_init(&broker->burials);
         list_init(&broker->pokes);
+        list_init(&broker->kept_back);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
@@ -231,6 +283,7 @@ bool broker_free(Broker *broker) {
         Peer *peer;
         bool balanced;
 
+        save_no_more(broker);
         while ((peer = peers_first(broker)))
                 (void)peer_free(peer);
         sessions_deinit(&broker->sessions);

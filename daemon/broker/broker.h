@@ -15,10 +15,13 @@
 #include "broker/feed.h"
 #include "broker/session.h"
 #include "broker/stats.h"
+#include "core/counters.h"
 #include "core/event.h"
 #include "core/grant.h"
+#include "core/persist.h"
 #include "core/policy.h"
 #include "core/region.h"
+#include "core/state.h"
 #include "core/ticket.h"
 #include "core/tree.h"
 #include "core/watch.h"
@@ -27,6 +30,10 @@
 #include "net/loop.h"
 #include "proto/message.h"
 #include "util/deadline.h"
+#include "util/fdstore.h"
+
+/* How large the state may become: half a GiB, which is more than four million things. */
+#define BROKER_STATE_CELLS_MAX (UINT32_C(1) << 22)
 
 typedef struct Broker Broker;
 typedef struct BrokerOptions BrokerOptions;
@@ -69,6 +76,10 @@ struct Broker {
         Deadlines deadlines;
         Loop *loop;
         Connections connections;
+        State *state;           /* owned */
+        FdStore *store;         /* owned; NULL: nothing of this broker outlives it */
+        Counters counters;
+        PersistPolicy policy_record;
         Accounts accounts;
         Policy *policy;         /* in force; owned. NULL: none */
         uint64_t generation;    /* counts policies */
@@ -95,6 +106,9 @@ struct Broker {
         List pokes;             /* request-bell.c: what the helper is asked to write into doorbells */
         Deadline retry;
         Stats stats;
+        bool changing;          /* broker/request: something is on its way from one state to the next */
+        List kept_back;         /* packets that must not leave meanwhile */
+        size_t n_kept_back;     /* bytes of them */
         Arena *arena;
         uint8_t request[WIRE_REQUEST_MAX];
         uint8_t reply[WIRE_REPLY_MAX];
@@ -109,6 +123,10 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
 /* Gives it a helper (helper_start()): without one, what needs it is refused. helper_fd is consumed,
  * always. Return: 0, or a negative errno. */
 int broker_helper_consume_fd(Broker *broker, int helper_fd);
+
+/* Writes what has changed to the state, as one transaction; then, and only then, others may be told of it.
+ * Called before any packet leaves, and at the end of each turn. */
+void broker_commit(Broker *broker);
 
 /* Runs until a signal. Return: 0, or a negative errno that ended it. */
 int broker_run(Broker *broker);

@@ -145,7 +145,8 @@ void feed_ready(Watch *watch, bool pressed) {
         Feed *feed = &peer->broker->feed;
 
         if (pressed) {
-                (void)send_packet(feed, watch);
+                if (request_may_keep_back(feed->broker))
+                        (void)send_packet(feed, watch);
         } else if (list_is_empty(&watch->ready)) {
                 list_append(&feed->ready, &watch->ready);
                 flush_arm(feed);

@@ -38,6 +38,7 @@ int request_chmod(Request *request) {
                                       spot.path, spot.n_path, "its mode is at most 0%o, not 0%o", most, chmod->mode);
 
         permissions_of(spot.node)->mode = chmod->mode;
+        node_touch(spot.node);
         r = request_done(request);
         permissions_changed(request, &spot);
         return r;
@@ -82,6 +83,7 @@ int request_chown(Request *request) {
                 permissions->uid = chown->uid;
         if (chown->set_gid)
                 permissions->gid = chown->gid;
+        node_touch(spot.node);
         r = request_done(request);
         permissions_changed(request, &spot);
         return r;
@@ -204,6 +206,7 @@ int request_set_acl(Request *request) {
                 default_acl_deinit(&node_directory(spot.node)->default_acl);
                 node_directory(spot.node)->default_acl = default_acl_copy(&defaults);
         }
+        node_touch(spot.node);
         r = request_done(request);
         permissions_changed(request, &spot);
         return r;

@@ -91,6 +91,8 @@ static int make_page(Request *request, const Shmd__Bell *bell, Region *region, R
                                       bell->path.data, bell->path.len,
                                       "its owner has no room for a doorbell, which nobody used before");
         }
+        if (r == REGION_E_BUSY)
+                return request_store_busy(request, bell->path.data, bell->path.len);
         if (r == REGION_E_NO_MEMORY)
                 return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS,
                                       bell->path.data, bell->path.len,
@@ -171,6 +173,7 @@ static void poke_over(HelperJob *job, HelpersOutcome outcome) {
         if (page) {
                 page->poked = false;
                 page->polled = outcome == HELPERS_DONE;
+                state_touch(&page->record);
                 page->poke_failed = page->polled ? 0 : time_now();
         }
         (void)poke_free(poke);

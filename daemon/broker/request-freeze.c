@@ -118,6 +118,7 @@ void freeze_tell(Region *region, void *userdata) {
         if (region->told_frozen)
                 return;
         region->told_frozen = true;
+        state_touch(&region->record);
         events_frozen(&broker->events, region);
         region_tell(region, REGION_WAS_FROZEN);
 }

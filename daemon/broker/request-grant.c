@@ -75,6 +75,8 @@ static int refuse_region(Request *request, int r, const Shmd__Create *create, co
         case REGION_E_NO_MEMORY:
                 return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS, path, n,
                                       "the broker or the machine has no descriptors or memory left");
+        case REGION_E_BUSY:
+                return request_store_busy(request, path, n);
         default:
                 return error_fold(r);
         }
@@ -320,7 +322,7 @@ static void work_settle(Request *request, const Work *work, const Item *items) {
                 if (!work->made[i].created)
                         continue;
                 if (region->lifetime == REGION_SESSION)
-                        list_append(&request->peer->session->regions, &region->session);
+                        region_join_session(region, &request->peer->session->regions, request->peer->session->number);
                 if (region->lifetime == REGION_COUNTED)
                         region_count(region);
                 if (region->n_names == 0)

@@ -3,6 +3,7 @@
 #include "broker/request.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -10,6 +11,11 @@
 
 /* Nothing secret in an answer stands further behind. */
 #define SECRET_REPLY_MAX 256U
+
+/* Of packets that are kept back, beside those that end what they carry the charge of. */
+#define KEPT_BACK_BYTES (256U << 10)
+/* Cells for requests that make room, or of which there are few. */
+#define ROOM_LITTLE 64U
 
 static int request_unknown(Request *request);
 static int request_hello(Request *request);
@@ -26,38 +32,39 @@ static const struct {
         RequestRight right;     /* checked here, before fn */
         bool grants;            /* its reply can carry descriptors: fn asks for room itself */
         bool secret;            /* it, or its reply, has a ticket or a session in it: no copy is left behind */
+        uint32_t room;          /* cells of the state that it may need: checked here, before fn */
 } requests[_MESSAGE_N] = {
-        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true },
+        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true, .room = ROOM_LITTLE },
         [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true },
-        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true },
-        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true },
-        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
+        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
+        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
+        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
         [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false },
+        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
+        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false, .room = ROOM_LITTLE },
+        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false, .room = ROOM_LITTLE },
+        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
+        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false, .room = STATE_ROOM },
         [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
+        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
+        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
         [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
         [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false },
-        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false },
+        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false, .room = STATE_ROOM },
+        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
         [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true },
-        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true },
-        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true },
+        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true, .room = STATE_ROOM },
+        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true, .room = STATE_ROOM },
+        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true, .room = ROOM_LITTLE },
         [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true },
+        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
         [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
         [MESSAGE_UPGRADE] = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
         [MESSAGE_STATE]   = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
@@ -65,10 +72,65 @@ static const struct {
 
 /* -- answering ------------------------------------------------------------------------ */
 
-/* Packs and sends one packet. A message that does not fit is our mistake, not the client's:
- * handlers page what can be long. A packet that cannot be sent costs this peer its connection and
- * nobody else anything: some of the reasons are the client's to make (it may refuse descriptors on
+/* A packet that would leave in the middle of a request's change. */
+typedef struct KeptBack {
+        List link;
+        Peer *peer;
+        Charge charge;
+        size_t n;
+        uint8_t packet[];
+} KeptBack;
+
+/* What a packet says is committed before it leaves. One that cannot be sent costs this peer its connection
+ * and nobody else anything: some of the reasons are the client's to make (it may refuse descriptors on
  * its socket, socket(7), SO_PASSRIGHTS). */
+static void send_packet(Peer *peer, const uint8_t *packet, size_t n, const int *fds, size_t n_fds, Charge *charge) {
+        int r;
+
+        broker_commit(peer->broker);
+        r = connection_send(peer->connection, packet, n, fds, n_fds, charge);
+        if (r)
+                peer_end(peer, r == CONNECTION_E_GONE ? NULL : "send-failed");
+}
+
+static void keep_back(Peer *peer, const uint8_t *packet, size_t n, Charge *charge) {
+        KeptBack *kept = malloc(sizeof(*kept) + n);
+
+        if (!kept) {
+                peer_end(peer, "send-failed");
+                return;
+        }
+        *kept = (KeptBack){ .peer = peer, .charge = CHARGE_NULL, .n = n };
+        memcpy(kept->packet, packet, n);
+        if (charge) {
+                kept->charge = *charge;
+                *charge = (Charge)CHARGE_NULL;
+        }
+        list_init(&kept->link);
+        list_append(&peer->broker->kept_back, &kept->link);
+        peer->broker->n_kept_back += n;
+}
+
+bool request_may_keep_back(const Broker *broker) {
+        return broker->n_kept_back < KEPT_BACK_BYTES;
+}
+
+/* The request that is served has done what it does, and may be answered: first goes what was kept back. */
+static void change_over(Broker *broker) {
+        KeptBack *kept;
+
+        broker->changing = false;
+        while ((kept = list_first(&broker->kept_back, KeptBack, link))) {
+                list_unlink(&kept->link);
+                send_packet(kept->peer, kept->packet, kept->n, NULL, 0, &kept->charge);
+                charge_release(&kept->charge);
+                free(kept);
+        }
+        broker->n_kept_back = 0;
+}
+
+/* Packs and sends one packet. A message that does not fit is our mistake, not the client's:
+ * handlers page what can be long. */
 static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
                          const int *fds, size_t n_fds, Charge *charge) {
         uint8_t *packet = peer->broker->reply;
@@ -80,12 +142,14 @@ static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const P
         n += sizeof(WireHeader);
         wire_put_header(packet, n, (uint16_t)kind, (uint16_t)n_fds, serial);
 
-        r = connection_send(peer->connection, packet, n, fds, n_fds, charge);
-        if (r)
-                peer_end(peer, r == CONNECTION_E_GONE ? NULL : "send-failed");
+        if (peer->broker->changing)
+                keep_back(peer, packet, n, charge);
+        else
+                send_packet(peer, packet, n, fds, n_fds, charge);
 }
 
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
+        change_over(request->broker);
         send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds, NULL);
         return 0;
 }
@@ -130,6 +194,16 @@ int request_refuse_admin(Request *request) {
                               "only an administrator may do that");
 }
 
+/* Whatever the request will have to save, there is room for it. */
+static int make_room(Request *request) {
+        int r = state_make_room(request->broker->state, requests[request->kind].room);
+
+        if (r <= 0 && r != -ENOSPC)
+                return error_fold(r);
+        return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS, NULL, 0,
+                              "the broker has no room for more that has to survive its restart");
+}
+
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         Peer *peer = request->peer;
         Broker *broker = request->broker;
@@ -153,6 +227,9 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         }
         if (requests[kind].right == RIGHT_ADMIN && !peer->who.admin)
                 return request_refuse_admin(request);
+        r = make_room(request);
+        if (r)
+                return r;
         request->message = message;
         return requests[kind].fn(request);
 }
@@ -186,12 +263,14 @@ static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet)
                 return REQUEST_E_CLOSED;
         }
 
+        peer->broker->changing = true;
         if (!grants)
                 r = request_reserve(&request, 0);
         if (!r)
                 r = check_and_call(&request, packet + sizeof(WireHeader), header->length - sizeof(WireHeader));
         if (r < 0)
                 r = refuse_trouble(&request, r);
+        change_over(peer->broker);
 
         switch (r) {
         case REQUEST_E_SOON:
@@ -220,6 +299,18 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
                 explicit_bzero(broker->reply, SECRET_REPLY_MAX);
         }
         return r;
+}
+
+/* How long a request may wait for room in the store of descriptors. */
+#define STORE_WAIT_NS (2 * NSEC_PER_SEC)
+
+int request_store_busy(Request *request, const void *path, size_t n_path) {
+        const HeldRequest *held = &request->peer->held;
+
+        if (!held->packet || time_now() - held->since < STORE_WAIT_NS)
+                return REQUEST_E_LATER;
+        return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_KEEPER, path, n_path,
+                              "whoever keeps the broker's descriptors does not take one more");
 }
 
 /* -- for handlers --------------------------------------------------------------------- */

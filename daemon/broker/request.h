@@ -4,6 +4,11 @@
  * to make. It checks the shape of what it got, resolves names with the asker's credentials, acts,
  * and answers. Module codes end here: a handler turns each into a refusal in words (audit.h), or
  * into "ask me again".
+ *
+ * A request is one transaction of the state: while a handler works, no packet leaves. What others are
+ * told meanwhile is kept back until the handler answers; then all is committed, then the others hear,
+ * then the asker does. So a handler has changed everything that is saved when it calls request_reply(),
+ * and after that it tells (events, waiters) and changes nothing more.
  */
 #ifndef BROKER_REQUEST_H
 #define BROKER_REQUEST_H
@@ -48,6 +53,9 @@ typedef int (*RequestFn)(Request *request);
  * Return: 0, REQUEST_E_HELD, REQUEST_E_CLOSED. */
 int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet);
 
+/* Whether there is room for one packet more among those that are kept back. */
+bool request_may_keep_back(const Broker *broker);
+
 /* -- for handlers ---------------------------------------------------------------------- */
 
 /* Makes sure that a reply with so many descriptors can be sent. Return: 0, REQUEST_E_LATER,
@@ -77,6 +85,9 @@ int request_need_access(Request *request, uint32_t reason, const void *thing, si
 /* Whether the asker owns the thing, or refuses; sentence: who may. */
 int request_need_owner(Request *request, const void *thing, size_t n_thing, const Permissions *what,
                        const char *sentence);
+
+/* The store of descriptors takes none just now. Return: REQUEST_E_LATER, REQUEST_E_REFUSED. */
+int request_store_busy(Request *request, const void *path, size_t n_path);
 
 /* Refuses. Return: REQUEST_E_REFUSED. */
 #define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)

@@ -92,7 +92,7 @@ static bool unlink_some(Session *session, size_t n, uint64_t until) {
                         region_unlink_name(region_name(region));
                         continue;
                 }
-                list_unlink(&region->session);
+                region_leave_session(region);
                 region_unlink(region);
         }
         return true;

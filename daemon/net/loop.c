@@ -18,6 +18,8 @@ struct Loop {
         Deadlines *deadlines;
         size_t n_sources;
         uint64_t turn;
+        void (*after)(void *userdata);  /* NULL: nothing is */
+        void *after_userdata;
         bool stopped;
         int result;
 };
@@ -126,9 +128,16 @@ int loop_run(Loop *loop) {
                         return error_origin(-EIO);
                 if (!loop->stopped && deadlines_next(loop->deadlines) != DEADLINE_NEVER)
                         deadlines_run(loop->deadlines, time_now());
+                if (loop->after)
+                        loop->after(loop->after_userdata);
         }
         loop->stopped = false;
         return loop->result;
+}
+
+void loop_after_turn(Loop *loop, void (*fn)(void *userdata), void *userdata) {
+        loop->after = fn;
+        loop->after_userdata = userdata;
 }
 
 uint64_t loop_turn(const Loop *loop) {

@@ -27,6 +27,9 @@ int loop_run(Loop *loop);
 /* Nothing more is called, not even what is ready in this turn. */
 void loop_stop(Loop *loop, int result);
 
+/* Calls fn at the end of each turn, also of the last, when all else of it is done. */
+void loop_after_turn(Loop *loop, void (*fn)(void *userdata), void *userdata);
+
 /* Which turn it is, counted from 1: what happens between two questions to the kernel. */
 uint64_t loop_turn(const Loop *loop);
 

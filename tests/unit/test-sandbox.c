@@ -23,6 +23,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "core/state.h"
 #include "sandbox.h"
 #include "util/log.h"
 #include "util/memfd.h"
@@ -125,6 +126,31 @@ TEST(sandbox, memory_is_had_and_given_back) {
         house_expect_child(use_memory, NULL);
 }
 
+static size_t encode_nothing(const StateRecord *record, uint8_t data[STATE_RECORD_MAX]) {
+        (void)record;
+        memset(data, 0, STATE_RECORD_MAX);
+        return STATE_RECORD_MAX;
+}
+
+static int save(void *userdata) {
+        StateRecord record = STATE_RECORD_NULL;
+        State *state;
+
+        REQUIRE(state_new(&state, UINT32_C(1) << 20) == 0);
+        state_set_encoder(state, STATE_REGION, encode_nothing);
+        enter();
+        REQUIRE(state_make_room(state, 100000) == 0);
+        state_add(state, &record, STATE_REGION, 1);
+        state_commit(state);
+        state_drop(&record);
+        state = state_free(state);
+        return 0;
+}
+
+TEST(sandbox, a_state_grows_and_is_written) {
+        house_expect_child(save, NULL);
+}
+
 static int abort_inside(void *userdata) {
         enter();
         abort();
@@ -155,6 +181,7 @@ static long do_setfl(void) { return fcntl(0, F_SETFL, 0); }
 static long do_setown(void) { return fcntl(0, F_SETOWN, 1); }
 static long do_ioctl(void) { return ioctl(0, FIONREAD, NULL); }
 static long do_allocate(void) { return fallocate(0, 0, 0, 4096); }
+static long do_collapse(void) { return fallocate(0, FALLOC_FL_COLLAPSE_RANGE, 0, 4096); }
 static long do_sockopt(void) { return setsockopt(0, SOL_SOCKET, SO_PASSCRED, NULL, 0); }
 static long do_other_sockopt(void) { return getsockopt(0, 6, 1, NULL, NULL); }
 static long do_exec_map(void) {
@@ -177,7 +204,7 @@ static const struct {
         { "kill", do_kill }, { "ptrace", do_ptrace }, { "unlink", do_unlink }, { "mkdir", do_mkdir },
         { "setuid", do_setuid }, { "chmod", do_chmod }, { "unshare", do_unshare }, { "O_CREAT", do_create },
         { "O_TRUNC", do_truncate }, { "fchmod 0666", do_fchmod }, { "F_SETFL", do_setfl }, { "F_SETOWN", do_setown },
-        { "FIONREAD", do_ioctl }, { "fallocate", do_allocate }, { "SO_PASSCRED", do_sockopt },
+        { "FIONREAD", do_ioctl }, { "FALLOC_FL_COLLAPSE_RANGE", do_collapse }, { "SO_PASSCRED", do_sockopt },
         { "getsockopt of TCP", do_other_sockopt }, { "mmap PROT_EXEC", do_exec_map },
         { "mprotect PROT_EXEC", do_exec_protect }, { "process_vm_readv", do_process_vm },
         { "io_uring_setup", do_io_uring },
