@@ -24,6 +24,7 @@
 #include "broker/policy.h"
 #include "buildinfo.h"
 #include "capacity.h"
+#include "check-state.h"
 #include "compile.h"
 #include "config.h"
 #include "helper.h"
@@ -45,6 +46,7 @@ typedef struct Options {
         const char *config;
         const char *policy_root;
         const char *output;
+        const char *state;
         const char *policies[POLICIES_MAX];
         size_t n_policies;
         bool check;
@@ -63,6 +65,7 @@ __attribute__((visibility("default"))) error_t argp_err_exit_status = 2;
 enum {
         OPTION_BROKER = 256,
         OPTION_CHECK,
+        OPTION_CHECK_STATE,
         OPTION_COMPILE,
         OPTION_NO_KEEPER,
         OPTION_POLICY_ROOT,
@@ -84,6 +87,9 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
                 return 0;
         case OPTION_CHECK:
                 options->check = true;
+                return 0;
+        case OPTION_CHECK_STATE:
+                options->state = argument;
                 return 0;
         case OPTION_COMPILE:
                 options->compile = true;
@@ -125,6 +131,7 @@ static const struct argp_option option_table[] = {
         { "policy-root", OPTION_POLICY_ROOT, "DIR", 0, "Look for policy files below DIR", 0 },
         { "compile-policy", OPTION_COMPILE, NULL, 0,
           "Compile the policy files (of each DIRECTORY, the weakest first, or of the usual ones) and exit", 0 },
+        { "check-state", OPTION_CHECK_STATE, "FILE", 0, "Check FILE, which is what shmdctl state --dump wrote, and exit", 0 },
         { "output", 'o', "FILE", 0, "Write the compiled policy to FILE instead of standard output", 0 },
         { "no-keeper", OPTION_NO_KEEPER, NULL, 0, "Run the broker alone: nothing survives its end", 0 },
         { "broker", OPTION_BROKER, NULL, OPTION_HIDDEN, "Be what a keeper starts", 0 },
@@ -554,6 +561,8 @@ int main(int argc, char **argv) {
                 return 2;
         if (options.compile)
                 return compile(&options);
+        if (options.state)
+                return check_state(options.state) ? EXIT_SUCCESS : EXIT_FAILURE;
         is_keeper = !options.broker && !options.alone && !options.check;
         if (is_keeper)
                 service_close_others();
