@@ -1,0 +1,216 @@
+/* daemon/util/notify: what a keeper reads of its broker, who may be anybody. */
+
+#include "daemon-house.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include "util/notify.h"
+
+static int parse(Notify *notify, const char *packet, size_t n_fds) {
+        return notify_parse(notify, packet, strlen(packet), n_fds);
+}
+
+/* -- words -------------------------------------------------------------------------------- */
+
+TEST(notify, the_words_of_a_broker_are_known) {
+        Notify notify;
+
+        REQUIRE(parse(&notify, "READY=1", 0) == 0 && notify.words == NOTIFY_READY);
+        REQUIRE(parse(&notify, "WATCHDOG=1\n", 0) == 0 && notify.words == NOTIFY_WATCHDOG);
+        REQUIRE(parse(&notify, "X_SHMD_UPGRADE=1", 0) == 0 && notify.words == NOTIFY_UPGRADE);
+        REQUIRE(parse(&notify, "FDSTORE=1\nFDNAME=r17\nFDPOLL=0", 1) == 0 && notify.words == NOTIFY_STORE);
+        cr_assert_str_eq(notify.name, "r17");
+        REQUIRE(parse(&notify, "FDNAME=policy-3.a\nFDSTOREREMOVE=1", 0) == 0 && notify.words == NOTIFY_REMOVE);
+        cr_assert_str_eq(notify.name, "policy-3.a");
+        REQUIRE(parse(&notify, "BARRIER=1", 1) == 0 && notify.words == NOTIFY_BARRIER && !*notify.name);
+        REQUIRE(parse(&notify, "READY=1\nSTATUS=serving\nWATCHDOG=1", 0) == 0);
+        cr_assert_eq(notify.words, NOTIFY_READY | NOTIFY_WATCHDOG);
+        cr_assert_str_eq(notify.status, "serving");
+}
+
+TEST(notify, words_that_are_not_known_are_passed_over) {
+        Notify notify;
+
+        REQUIRE(parse(&notify, "STOPPING=1\nERRNO=2\n\nwithout a value\nREADY=1\n=", 0) == 0);
+        cr_assert_eq(notify.words, NOTIFY_READY);
+}
+
+TEST(notify, a_word_that_is_known_has_one_spelling) {
+        static const char *const packets[] = {
+                "READY=0", "READY=", "READY=10", "READY=1 ", "WATCHDOG=trigger", "FDSTORE=2\nFDNAME=r1",
+                "BARRIER=yes", "FDPOLL=1", "READY=1\nREADY=0",
+        };
+        Notify notify;
+
+        for (size_t i = 0; i < sizeof(packets) / sizeof(*packets); ++i)
+                cr_assert_eq(parse(&notify, packets[i], 0), NOTIFY_E_INVALID, "%s", packets[i]);
+}
+
+TEST(notify, a_name_is_of_a_small_alphabet_and_comes_once) {
+        static const char *const names[] = {
+                "", ":", "r:1", "r 1", "r/1", "../r1", "r\xff", "r\x01", "r_1", "r1\r", "r1\nFDNAME=r2",
+                "0123456789012345678901234567890x",
+        };
+        char packet[128];
+        Notify notify;
+
+        for (size_t i = 0; i < sizeof(names) / sizeof(*names); ++i) {
+                (void)snprintf(packet, sizeof(packet), "FDSTOREREMOVE=1\nFDNAME=%s", names[i]);
+                cr_assert_eq(parse(&notify, packet, 0), NOTIFY_E_INVALID, "%s", packet);
+        }
+        REQUIRE(parse(&notify, "FDSTOREREMOVE=1\nFDNAME=0123456789012345678901234567890", 0) == 0);
+        cr_assert_eq(strlen(notify.name), FDSTORE_NAME_MAX - 1);
+}
+
+TEST(notify, one_thing_is_asked_about_one_descriptor) {
+        static const struct {
+                const char *packet;
+                size_t n_fds;
+        } cases[] = {
+                { "FDSTORE=1\nFDNAME=r1", 0 }, { "FDSTORE=1\nFDNAME=r1", 2 }, { "FDSTORE=1", 1 }, { "FDNAME=r1", 0 },
+                { "FDSTOREREMOVE=1", 0 }, { "FDSTOREREMOVE=1\nFDNAME=r1", 1 }, { "BARRIER=1", 0 }, { "BARRIER=1", 2 },
+                { "BARRIER=1\nFDNAME=r1", 1 }, { "READY=1", 1 }, { "READY=1\nFDNAME=r1", 0 },
+                { "FDSTORE=1\nFDSTOREREMOVE=1\nFDNAME=r1", 1 }, { "FDSTORE=1\nBARRIER=1\nFDNAME=r1", 1 },
+                { "FDSTOREREMOVE=1\nBARRIER=1\nFDNAME=r1", 0 },
+        };
+        Notify notify;
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
+                cr_assert_eq(parse(&notify, cases[i].packet, cases[i].n_fds), NOTIFY_E_INVALID, "%s with %zu",
+                             cases[i].packet, cases[i].n_fds);
+}
+
+TEST(notify, a_packet_has_no_nul_and_a_bound) {
+        char packet[NOTIFY_MAX + 1];
+        Notify notify;
+
+        cr_assert_eq(notify_parse(&notify, "READY=1", 8, 0), NOTIFY_E_INVALID);
+        cr_assert_eq(notify_parse(&notify, "", 0, 0), NOTIFY_E_INVALID);
+        memset(packet, 'x', sizeof(packet));
+        cr_assert_eq(notify_parse(&notify, packet, NOTIFY_MAX, 0), 0);
+        cr_assert_eq(notify_parse(&notify, packet, NOTIFY_MAX + 1, 0), NOTIFY_E_INVALID);
+}
+
+TEST(notify, a_status_is_cut_and_made_harmless) {
+        char packet[NOTIFY_MAX];
+        Notify notify;
+
+        REQUIRE(parse(&notify, "STATUS=a\x1b[31m\x7f\xc3\xa4 b", 0) == 0);
+        cr_assert_str_eq(notify.status, "a?[31m??? b");
+        memset(packet, 'x', sizeof(packet));
+        memcpy(packet, "STATUS=", 7);
+        REQUIRE(notify_parse(&notify, packet, sizeof(packet), 0) == 0);
+        cr_assert_eq(strlen(notify.status), NOTIFY_STATUS_MAX - 1);
+        REQUIRE(parse(&notify, "STATUS=one\nSTATUS=2", 0) == 0);
+        cr_assert_str_eq(notify.status, "2");
+}
+
+/* -- packets -------------------------------------------------------------------------------- */
+
+static void make_pair(int pair[2]) {
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+}
+
+/* Sends a packet with so many descriptors of a new file. */
+static void send_packet(int socket, const void *packet, size_t n, size_t n_fds) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(253 * sizeof(int))];
+        } control = { .header = { .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS } };
+        struct iovec part = { .iov_base = (void *)packet, .iov_len = n };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
+        CLEANUP(close_fdp) int fd = memfd_create("test", MFD_CLOEXEC);
+
+        REQUIRE(fd >= 0);
+        for (size_t i = 0; i < n_fds; ++i)
+                memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd, sizeof(int));
+        control.header.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+        if (n_fds) {
+                message.msg_control = &control;
+                message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+        }
+        REQUIRE(sendmsg(socket, &message, MSG_DONTWAIT) == (ssize_t)n, "%s", strerror(errno));
+}
+
+TEST(notify, what_is_kept_is_inherited) {
+        Notify notify;
+        int pair[2];
+
+        make_pair(pair);
+        send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, 1);
+        REQUIRE(notify_receive(pair[1], &notify) == 0 && notify.words == NOTIFY_STORE && notify.fd >= 0);
+        cr_assert_eq(fcntl(notify.fd, F_GETFD), 0);
+        close_fd(notify.fd);
+        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_AGAIN);
+        close_fd(pair[0]);
+        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        close_fd(pair[1]);
+}
+
+/* However many descriptors come with whatever packet: TEST() counts what is left of them. */
+TEST(notify, a_packet_that_is_refused_leaves_no_descriptor) {
+        static const size_t counts[] = { 0, 1, 2, 3, 4, 5, 6, 100, 253 };
+        static const char *const packets[] = { "READY=1", "FDSTORE=1", "BARRIER=1\nFDNAME=r1", "FDNAME=:", "x" };
+        char huge[65536];
+        Notify notify;
+        int pair[2];
+
+        make_pair(pair);
+        memset(huge, 'x', sizeof(huge));
+        for (size_t i = 0; i < sizeof(counts) / sizeof(*counts); ++i) {
+                for (size_t j = 0; j < sizeof(packets) / sizeof(*packets); ++j) {
+                        bool good = counts[i] == 0 && (j == 0 || j == 4);
+
+                        send_packet(pair[0], packets[j], strlen(packets[j]), counts[i]);
+                        cr_assert_eq(notify_receive(pair[1], &notify), good ? 0 : NOTIFY_E_INVALID);
+                        cr_assert_eq(notify.fd, -1);
+                }
+                send_packet(pair[0], huge, sizeof(huge), counts[i]);
+                cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_INVALID);
+                if (counts[i] > 1) {
+                        send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, counts[i]);
+                        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_INVALID);
+                        cr_assert_eq(notify.fd, -1);
+                }
+        }
+        close_fd(pair[0]);
+        close_fd(pair[1]);
+}
+
+TEST(notify, an_empty_packet_is_an_end) {
+        Notify notify;
+        int pair[2];
+
+        make_pair(pair);
+        REQUIRE(send(pair[0], "", 0, 0) == 0);
+        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        send_packet(pair[0], "", 0, 3);
+        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        cr_assert_eq(notify.fd, -1);
+        close_fd(pair[0]);
+        close_fd(pair[1]);
+}
+
+static int receive_without_room(void *userdata) {
+        struct rlimit limit;
+        Notify notify;
+        int pair[2];
+
+        make_pair(pair);
+        send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, 1);
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        limit.rlim_cur = (rlim_t)pair[1] + 1;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        REQUIRE(notify_receive(pair[1], &notify) == NOTIFY_E_INVALID && notify.fd == -1, "it was lost");
+        return 0;
+}
+
+TEST(notify, a_descriptor_that_found_no_room_is_not_there) {
+        house_expect_child(receive_without_room, NULL);
+}
