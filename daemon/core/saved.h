@@ -38,8 +38,9 @@ enum {
 
 /* No record is longer. */
 #define SAVED_BYTES_MAX 1040U
-/* No number of anything is higher: a grant's is the place of its mark as well (util/memfd.h). */
-#define SAVED_ID_MAX ((UINT64_C(1) << 62) - 1)
+/* No number that is believed is higher. New ones go on behind the highest, so there is room above it: a
+ * grant's is the place of its mark as well (util/memfd.h). */
+#define SAVED_ID_MAX ((UINT64_C(1) << 60) - 1)
 #define SAVED_ROOT UINT64_C(1)          /* the number of the root directory */
 #define SAVED_SESSION_BYTES 16U         /* of the digest of a session's id */
 #define SAVED_OUTCOMES 3U               /* in one record */
