@@ -374,6 +374,7 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
                 .hello_ns = config->hello,
                 .stall_ns = config->stall,
                 .helper_ns = config->helper,
+                .session_grace_ns = config->session_grace,
                 .version = PACKAGE_VERSION,
         };
         memcpy(ret->rules.global.max, config->global, sizeof(config->global));

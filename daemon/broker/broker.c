@@ -79,6 +79,7 @@ static void save_core(Broker *broker) {
         State *state = broker->state;
 
         persist_register(state);
+        sessions_register(state);
         counters_init(&broker->counters, state);
         counters_used(&broker->counters, COUNTER_SEQUENCE, broker->events.sequence);
         state_add(state, &broker->policy_record.record, STATE_POLICY, 1);
@@ -87,6 +88,8 @@ static void save_core(Broker *broker) {
         broker->regions.state = broker->grants.state = broker->tickets.state = state;
         broker->regions.counters = broker->grants.counters = broker->tickets.counters = &broker->counters;
         broker->regions.store = broker->store;
+        broker->sessions.state = state;
+        broker->sessions.counters = &broker->counters;
 }
 
 static int make_state(Broker *broker) {
@@ -105,6 +108,7 @@ static void save_no_more(Broker *broker) {
         broker->state = state_free(broker->state);
         broker->regions.store = NULL;
         broker->regions.state = broker->grants.state = broker->tickets.state = broker->tree.state = NULL;
+        broker->sessions.state = NULL;
         counters_deinit(&broker->counters);
         state_drop(&broker->policy_record.record);
 }
@@ -221,7 +225,6 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         broker->signal_fd = signal_fd;
         broker->stats.started = time_now();
         RB_INIT(&broker->peers);
-        sessions_init(&broker->sessions);
         list_init(&broker->held);
         list_init(&broker->freezes);
         list_init(&broker->burials);
@@ -229,6 +232,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->kept_back);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
+        sessions_init(&broker->sessions, &broker->deadlines);
         accounts_init(&broker->accounts, &options->rules);
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
         tickets_init(&broker->tickets, &broker->deadlines);

@@ -63,6 +63,7 @@ struct BrokerOptions {
         uint64_t hello_ns;
         uint64_t stall_ns;
         uint64_t helper_ns;
+        uint64_t session_grace_ns;
         const char *version;
         uint64_t descriptors;   /* how many it may have open */
         uint64_t objects;       /* regions, connections and descriptors on their way, of those */

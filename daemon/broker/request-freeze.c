@@ -24,6 +24,7 @@ struct Freeze {
         Peer *peer;             /* NULL: gone */
         uint64_t serial;
         uint64_t region;
+        uint32_t hash;
         Charge charge;
         List link;              /* in Broker.freezes */
         List in_peer;
@@ -96,6 +97,17 @@ static void refuse_outcome(Refusal *refusal, const Freeze *freeze, HelpersOutcom
         }
 }
 
+/* Without room for it there is no note: to freeze it once more is done at once as well, as long as the region
+ * is there. */
+static void note_outcome(const Freeze *freeze, uint32_t seals) {
+        Session *session = freeze->peer->session;
+        SavedOutcome outcome = { .serial = freeze->serial, .kind = MESSAGE_FREEZE, .hash = freeze->hash,
+                                 .extra = seals };
+
+        if (session_make_room(session, 0) == 0 && state_make_room(session->sessions->state, STATE_RECORD_CELLS) == 0)
+                session_settle(session, SESSION_NOTHING, &outcome, NULL, 0);
+}
+
 static void tell_peer(Freeze *freeze, HelpersOutcome outcome, uint32_t seals) {
         Shmd__FreezeReply reply = SHMD__FREEZE_REPLY__INIT;
         Refusal refusal;
@@ -104,6 +116,7 @@ static void tell_peer(Freeze *freeze, HelpersOutcome outcome, uint32_t seals) {
                 return;
         if (outcome == HELPERS_DONE) {
                 reply.seals = seals;
+                note_outcome(freeze, seals);
                 peer_answer(freeze->peer, MESSAGE_FREEZE, freeze->serial, &reply.base, &freeze->charge);
         } else {
                 refuse_outcome(&refusal, freeze, outcome);
@@ -172,6 +185,7 @@ static int reply_frozen(Request *request, Region *region) {
         Shmd__FreezeReply reply = SHMD__FREEZE_REPLY__INIT;
 
         reply.seals = region_seals(region);
+        request->outcome.extra = reply.seals;
         (void)request_reply(request, &reply.base, NULL, 0);
         freeze_tell(region, request->broker);
         return 0;
@@ -210,6 +224,7 @@ static int freeze_new(Freeze **ret, Request *request, const Region *region, cons
                 .peer = request->peer,
                 .serial = request->serial,
                 .region = region->id,
+                .hash = request->hash,
                 .charge = CHARGE_NULL,
                 .n_path = wanted->path.len,
         };

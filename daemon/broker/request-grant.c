@@ -3,6 +3,9 @@
  * All are one thing: a list of items, each of which makes or finds a region and grants it,
  * all or nothing. What was made is kept in `Made` until every item worked; then it takes effect
  * together, the answer goes out with all descriptors, and whoever waited for a name is told.
+ *
+ * The same goes for such a request that is answered again (request-again.c): its items are the regions
+ * of the first time.
  */
 
 #include <string.h>
@@ -15,16 +18,18 @@ typedef struct Item {
         const Shmd__Create *create;     /* one of the three */
         const Shmd__Open *open;
         Ticket *ticket;
+        uint64_t first;                 /* what became of it the first time, SAVED_ITEM_...; 0: this is it */
 } Item;
 
 typedef struct Made {
         Region *region;
         Grant *grant;           /* NULL: none was wanted */
         int fd;
-        bool created;
+        bool created;           /* now */
+        bool was_created;       /* the first time */
 } Made;
 
-/* About 18 KiB on the stack; nothing of it is touched beyond the items there are. */
+/* About 19 KiB on the stack; nothing of it is touched beyond the items there are. */
 typedef struct Work {
         size_t n;
         size_t n_fds;
@@ -32,6 +37,7 @@ typedef struct Work {
         int fds[MESSAGE_BATCH_MAX];
         Shmd__Granted granted[MESSAGE_BATCH_MAX];
         Shmd__Granted *pointers[MESSAGE_BATCH_MAX];
+        uint64_t items[MESSAGE_BATCH_MAX];      /* SAVED_ITEM_... */
 } Work;
 
 /* -- undoing --------------------------------------------------------------------------- */
@@ -263,6 +269,32 @@ static int create_item(Request *request, Made *made, const Shmd__Create *create)
         return r ? r : create_region(request, made, create, &spot);
 }
 
+/* Whether nobody can have got what the item made, if it is gone. */
+static bool goes_with_its_holders(const Shmd__Create *create) {
+        return create->path.len == 0 || create->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED;
+}
+
+/* An item that was done before. */
+static int again_item(Request *request, Made *made, const Item *item) {
+        Asker asker = peer_asker(request->peer);
+        uint32_t rights = (uint32_t)(item->first >> SAVED_ITEM_RIGHTS_SHIFT & SAVED_ITEM_RIGHTS);
+        ProtobufCBinaryData path = { .len = 0 };
+
+        if (item->create)
+                path = item->create->path;
+        if (item->open)
+                path = item->open->path;
+        asker.ticket = request->kind == MESSAGE_REDEEM;
+        made->region = regions_find(&request->broker->regions, item->first & SAVED_ITEM_REGION);
+        made->was_created = item->first & SAVED_ITEM_CREATED;
+        if (made->region)
+                return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
+        if (made->was_created && item->create && goes_with_its_holders(item->create))
+                return create_item(request, made, item->create);
+        return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING, path.data, path.len,
+                              "it was done, and the region is gone since");
+}
+
 /* -- all items -------------------------------------------------------------------------- */
 
 static int work_do(Request *request, Work *work, const Item *items, size_t n) {
@@ -273,7 +305,8 @@ static int work_do(Request *request, Work *work, const Item *items, size_t n) {
 
                 *made = (Made){ .fd = -1 };
                 work->n = i + 1;
-                r = items[i].create ? create_item(request, made, items[i].create) :
+                r = items[i].first  ? again_item(request, made, &items[i]) :
+                    items[i].create ? create_item(request, made, items[i].create) :
                     items[i].open   ? open_item(request, made, items[i].open) :
                                       ticket_item(request, made, items[i].ticket);
                 if (r) {
@@ -294,7 +327,8 @@ static void describe(const Made *made, Shmd__Granted *ret) {
         shmd__granted__init(ret);
         ret->region = region->id;
         ret->size = region->size;
-        ret->outcome = made->created ? SHMD__OUTCOME__OUTCOME_CREATED : SHMD__OUTCOME__OUTCOME_OPENED;
+        ret->outcome = made->created || made->was_created ? SHMD__OUTCOME__OUTCOME_CREATED :
+                                                            SHMD__OUTCOME__OUTCOME_OPENED;
         ret->huge_page_size = region->huge_shift;
         ret->freezable = region->freezable;
         if (!grant)
@@ -314,6 +348,8 @@ static void use_ticket(const Request *request, Ticket *ticket) {
 
 /* Lets what was made take effect: nothing can fail any more. */
 static void work_settle(Request *request, const Work *work, const Item *items) {
+        Session *session = request->peer->session;
+
         for (size_t i = 0; i < work->n; ++i) {
                 Region *region = work->made[i].region;
 
@@ -322,7 +358,7 @@ static void work_settle(Request *request, const Work *work, const Item *items) {
                 if (!work->made[i].created)
                         continue;
                 if (region->lifetime == REGION_SESSION)
-                        region_join_session(region, &request->peer->session->regions, request->peer->session->number);
+                        region_join_session(region, &session->regions, session->number);
                 if (region->lifetime == REGION_COUNTED)
                         region_count(region);
                 if (region->n_names == 0)
@@ -345,11 +381,33 @@ static void work_announce(Request *request, Work *work, const Item *items) {
         work->n = 0;
 }
 
+/* What is to be remembered of it, if anything was changed. */
+static void work_note(Request *request, Work *work, const Item *items, bool batch) {
+        request->is_idle = true;
+        for (size_t i = 0; i < work->n; ++i) {
+                const Shmd__Granted *granted = &work->granted[i];
+
+                work->items[i] = granted->region | (uint64_t)granted->rights << SAVED_ITEM_RIGHTS_SHIFT;
+                if (granted->outcome == SHMD__OUTCOME__OUTCOME_CREATED)
+                        work->items[i] |= SAVED_ITEM_CREATED;
+                if (granted->outcome == SHMD__OUTCOME__OUTCOME_CREATED || items[i].ticket || items[i].first)
+                        request->is_idle = false;
+        }
+        if (batch) {
+                request->items = work->items;
+                request->n_items = work->n;
+        } else {
+                request->outcome.region = work->items[0];
+        }
+}
+
 static int grant_all(Request *request, const Item *items, size_t n, bool batch) {
         Work work;
         int r;
 
         r = request_reserve(request, (uint32_t)n);
+        if (!r && batch)
+                r = error_fold(session_make_room(request->peer->session, n));
         if (r)
                 return r;
         r = work_do(request, &work, items, n);
@@ -362,6 +420,7 @@ static int grant_all(Request *request, const Item *items, size_t n, bool batch) 
         }
         /* An answer that cannot be sent leaves what it did: as if it had been lost. */
         work_settle(request, &work, items);
+        work_note(request, &work, items, batch);
         if (batch) {
                 Shmd__BatchReply reply = SHMD__BATCH_REPLY__INIT;
 
@@ -393,9 +452,9 @@ int request_grant_by_ticket(Request *request, Ticket *ticket) {
         return grant_all(request, &item, 1, false);
 }
 
-int request_batch(Request *request) {
+/* Takes the items of a batch apart. */
+static int batch_items(Request *request, Item items[MESSAGE_BATCH_MAX]) {
         const Shmd__Batch *batch = (const Shmd__Batch *)request->message;
-        Item items[MESSAGE_BATCH_MAX];
 
         if (batch->n_items == 0 || batch->n_items > MESSAGE_BATCH_MAX)
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
@@ -409,5 +468,32 @@ int request_batch(Request *request) {
                         return REQUEST_E_REFUSED;
                 }
         }
-        return grant_all(request, items, batch->n_items, true);
+        return 0;
+}
+
+int request_batch(Request *request) {
+        const Shmd__Batch *batch = (const Shmd__Batch *)request->message;
+        Item items[MESSAGE_BATCH_MAX];
+        int r;
+
+        r = batch_items(request, items);
+        return r ? r : grant_all(request, items, batch->n_items, true);
+}
+
+int request_grant_again(Request *request, const uint64_t *first, size_t n) {
+        bool batch = request->kind == MESSAGE_BATCH;
+        Item items[MESSAGE_BATCH_MAX] = { { .create = NULL } };
+        int r = 0;
+
+        if (batch)
+                r = batch_items(request, items);
+        if (request->kind == MESSAGE_CREATE)
+                items[0].create = (const Shmd__Create *)request->message;
+        if (r)
+                return r;
+        if (batch && ((const Shmd__Batch *)request->message)->n_items != n)
+                return request_refuse_serial(request);
+        for (size_t i = 0; i < n; ++i)
+                items[i].first = first[i];
+        return grant_all(request, items, n, batch);
 }

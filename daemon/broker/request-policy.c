@@ -72,6 +72,9 @@ static int reply(Request *request, bool done, const PolicyOutcome *outcome) {
         message.generation = request->broker->generation;
         message.directories = outcome->directories;
         message.accounts = outcome->accounts;
+        request->is_idle = !done;
+        request->outcome.region = message.generation;
+        request->outcome.extra = outcome->directories | (uint64_t)outcome->accounts << 32;
         return request_reply(request, &message.base, NULL, 0);
 }
 

@@ -101,6 +101,7 @@ static int issue(Request *request, const Shmd__Ticket *wanted, Region *region) {
         if (r)
                 return error_fold(r);
         audit_log_ticket("ticket-issued", ticket, peer->account, peer->id, peer->cred.pid);
+        request->outcome.extra = ticket->id;
         reply.id = ticket->id;
         reply.ticket = (ProtobufCBinaryData){ .data = (uint8_t *)text, .len = sizeof(text) };
         reply.ttl_ns = ttl;
@@ -149,6 +150,7 @@ int request_redeem(Request *request) {
 static int revoked(Request *request, uint32_t n) {
         Shmd__RevokeReply reply = SHMD__REVOKE_REPLY__INIT;
 
+        request->outcome.extra = n;
         reply.revoked = n;
         return request_reply(request, &reply.base, NULL, 0);
 }

@@ -32,42 +32,43 @@ static const struct {
         RequestRight right;     /* checked here, before fn */
         bool grants;            /* its reply can carry descriptors: fn asks for room itself */
         bool secret;            /* it, or its reply, has a ticket or a session in it: no copy is left behind */
+        bool mutates;           /* what became of it is noted: broker/request-again.c */
         uint32_t room;          /* cells of the state that it may need: checked here, before fn */
 } requests[_MESSAGE_N] = {
-        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true, .room = ROOM_LITTLE },
-        [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
-        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
-        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
-        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false, .room = ROOM_LITTLE },
-        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false, .room = ROOM_LITTLE },
-        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false, .room = STATE_ROOM },
-        [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false, .room = STATE_ROOM },
-        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false, .room = STATE_ROOM },
-        [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true, .room = STATE_ROOM },
-        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true, .room = STATE_ROOM },
-        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true, .room = ROOM_LITTLE },
-        [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true, .room = STATE_ROOM },
-        [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false },
-        [MESSAGE_UPGRADE] = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
-        [MESSAGE_STATE]   = { request_unknown, PEER_READY, RIGHT_ADMIN,   false },
+        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true,  false, ROOM_LITTLE },
+        [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true,  false, true,  STATE_ROOM },
+        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true,  false, false, STATE_ROOM },
+        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true,  false, true,  STATE_ROOM },
+        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false, false, true,  ROOM_LITTLE },
+        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false, false, true,  ROOM_LITTLE },
+        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false, false, true,  STATE_ROOM },
+        [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false, false, true,  STATE_ROOM },
+        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
+        [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true,  true,  STATE_ROOM },
+        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true,  true,  STATE_ROOM },
+        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true,  true,  ROOM_LITTLE },
+        [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true,  false, false, STATE_ROOM },
+        [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
+        [MESSAGE_UPGRADE] = { request_unknown, PEER_READY, RIGHT_ADMIN,   false, false, false, 0 },
+        [MESSAGE_STATE]   = { request_unknown, PEER_READY, RIGHT_ADMIN,   false, false, false, 0 },
 };
 
 /* -- answering ------------------------------------------------------------------------ */
@@ -148,7 +149,20 @@ static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const P
                 send_packet(peer, packet, n, fds, n_fds, charge);
 }
 
+/* The change and its outcome are one transaction: the one that is committed before the answer leaves. */
+static void settle(Request *request) {
+        SavedOutcome *outcome = &request->outcome;
+
+        if (!requests[request->kind].mutates || request->is_idle)
+                return;
+        outcome->serial = request->serial;
+        outcome->kind = (uint8_t)request->kind;
+        outcome->hash = request->hash;
+        session_settle(request->peer->session, request->first, outcome, request->items, request->n_items);
+}
+
 int request_reply(Request *request, const ProtobufCMessage *message, const int *fds, size_t n_fds) {
+        settle(request);
         change_over(request->broker);
         send_message(request->peer, request->kind | MESSAGE_REPLY, request->serial, message, fds, n_fds, NULL);
         return 0;
@@ -204,6 +218,31 @@ static int make_room(Request *request) {
                               "the broker has no room for more that has to survive its restart");
 }
 
+int request_refuse_serial(Request *request) {
+        return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_SERIAL, NULL, 0,
+                              "the session has used this serial for another request");
+}
+
+/* Does what changes something, unless it was done already. */
+static int call_once(Request *request, const uint8_t *payload, size_t n) {
+        Session *session = request->peer->session;
+        const SavedOutcome *first;
+        int r;
+
+        request->hash = saved_hash(payload, n);
+        r = session_make_room(session, 0);
+        if (r)
+                return error_fold(r);
+        request->first = session_look(session, request->serial);
+        if (request->first == SESSION_NOTHING)
+                return requests[request->kind].fn(request);
+        first = session_outcome(session, request->first);
+        if (first->kind != request->kind || first->hash != request->hash)
+                return request_refuse_serial(request);
+        r = request_again(request);
+        return r == REQUEST_E_ANEW ? requests[request->kind].fn(request) : r;
+}
+
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         Peer *peer = request->peer;
         Broker *broker = request->broker;
@@ -231,7 +270,7 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         if (r)
                 return r;
         request->message = message;
-        return requests[kind].fn(request);
+        return requests[kind].mutates ? call_once(request, payload, n) : requests[kind].fn(request);
 }
 
 /* Something failed that no client should be able to make fail. Whoever asked is refused, the log
@@ -253,7 +292,7 @@ static int hold(Peer *peer, size_t n_packet, uint64_t at) {
 
 static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
         Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial,
-                            .who = &peer->who, .account = peer->account };
+                            .who = &peer->who, .account = peer->account, .first = SESSION_NOTHING };
         uint64_t began = peer->held.packet ? peer->held.since : time_now();
         bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
         int r = 0;
@@ -521,12 +560,26 @@ int request_check_flags(Request *request, uint32_t flags, uint32_t known) {
 
 /* -- hello and ping ------------------------------------------------------------------- */
 
+/* The session that the client comes back to, or a new one. */
+static int hello_session(Peer *peer, ProtobufCBinaryData wanted, uint8_t ret_id[MESSAGE_SESSION_BYTES],
+                         bool *ret_comes_back) {
+        Sessions *sessions = &peer->broker->sessions;
+
+        if (wanted.len == MESSAGE_SESSION_BYTES) {
+                memcpy(ret_id, wanted.data, MESSAGE_SESSION_BYTES);
+                peer->session = session_resume(sessions, ret_id, peer, peer->cred.uid);
+        }
+        *ret_comes_back = peer->session;
+        return peer->session ? 0 : error_fold(session_new(&peer->session, ret_id, sessions, peer, peer->cred.uid));
+}
+
 static int request_hello(Request *request) {
         const Shmd__Hello *hello = (const Shmd__Hello *)request->message;
         Shmd__HelloReply reply = SHMD__HELLO_REPLY__INIT;
         Peer *peer = request->peer;
         const char *version = request->broker->options->version;
         uint8_t id[MESSAGE_SESSION_BYTES];
+        bool comes_back;
         int r;
 
         if (hello->version == 0)
@@ -536,7 +589,7 @@ static int request_hello(Request *request) {
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_MALFORMED, NULL, 0,
                                       "a session has %u bytes", MESSAGE_SESSION_BYTES);
 
-        r = session_new(&peer->session, id, &request->broker->sessions, peer, peer->cred.uid);
+        r = hello_session(peer, hello->session, id, &comes_back);
         if (r)
                 return error_fold(r);
         peer->state = PEER_READY;
@@ -544,6 +597,7 @@ static int request_hello(Request *request) {
         reply.version = MESSAGE_VERSION;
         reply.session = (ProtobufCBinaryData){ .data = id, .len = sizeof(id) };
         reply.uid = peer->cred.uid;
+        reply.resumed = comes_back;
         reply.admin = peer->who.admin;
         reply.broker = (ProtobufCBinaryData){ .data = (uint8_t *)version, .len = strlen(version) };
         return request_reply(request, &reply.base, NULL, 0);

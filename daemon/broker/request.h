@@ -30,6 +30,7 @@ enum {
         REQUEST_E_LATER,        /* the client, or its user, must read first: ask again in a while */
         REQUEST_E_AT,           /* ask again at request->again */
         REQUEST_E_PENDING,      /* taken; the answer comes when it comes */
+        REQUEST_E_ANEW,         /* from request_again(): nothing is left of the first time, do it */
         REQUEST_E_HELD,         /* from the dispatcher: kept by the peer, to be asked again */
         REQUEST_E_CLOSED,       /* from the dispatcher: the peer is over */
 };
@@ -45,6 +46,14 @@ typedef struct Request {
         Why *why;               /* what is met is noted there; NULL: it is done, not explained */
         uint64_t again;         /* CLOCK_MONOTONIC: for REQUEST_E_AT */
         Refusal refusal;
+
+        /* Of those that change something: what is to be remembered. */
+        uint32_t hash;          /* of the payload */
+        int first;              /* slot of what became of it the first time; SESSION_NOTHING */
+        bool is_idle;           /* it changed nothing after all */
+        SavedOutcome outcome;   /* what it is of the answer; `region` and `extra` are the handler's */
+        const uint64_t *items;  /* of a batch */
+        size_t n_items;
 } Request;
 
 typedef int (*RequestFn)(Request *request);
@@ -93,6 +102,7 @@ int request_store_busy(Request *request, const void *path, size_t n_path);
 #define request_refuse(request, ...) (audit_refuse(&(request)->refusal, __VA_ARGS__), REQUEST_E_REFUSED)
 
 int request_refuse_admin(Request *request);
+int request_refuse_serial(Request *request);
 /* For REGION_E_SIZE. */
 int request_refuse_size(Request *request, ProtobufCBinaryData path, uint32_t huge_page_size);
 
@@ -131,6 +141,13 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
 /* The oldest name of a region that the peer may find, NULL without: whoever owns a region may search where it
  * is, or not, as somebody may have moved the directory it is in. */
 const Node *request_name_of(const Peer *peer, const Region *region);
+
+/* Gives the answer that a request had the first time.
+ * Return: 0, REQUEST_E_ANEW, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER, negative errno. */
+int request_again(Request *request);
+
+/* The same for those that hand out memory: what became of their items was this (SAVED_ITEM_...). */
+int request_grant_again(Request *request, const uint64_t *items, size_t n);
 
 /* Grants a region for a use of a ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON,
  * REQUEST_E_LATER, negative errno: then nothing was granted. */

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "base/assert.h"
 #include "core/region.h"
 #include "util/error.h"
@@ -363,6 +366,10 @@ static bool name_is_sound(const char *name, size_t n) {
 /* Return: 0 if all was read and nothing is wrong, SAVED_E_INVALID. */
 static int finish(const Reader *reader) {
         return reader->wrong || reader->n > 0 ? SAVED_E_INVALID : 0;
+}
+
+uint32_t saved_hash(const void *data, size_t n) {
+        return (uint32_t)XXH3_64bits(data, n);
 }
 
 /* -- permissions ------------------------------------------------------------------------ */

@@ -191,6 +191,9 @@ typedef struct SavedBatch {
         uint64_t items[SAVED_BATCH_MAX];        /* SAVED_ITEM_... */
 } SavedBatch;
 
+/* Of the payload of a request: for SavedOutcome. */
+uint32_t saved_hash(const void *data, size_t n);
+
 /* Between what is in memory and what is saved. The second pair makes ACLs, which are the caller's.
  * Return: 0, -ENOMEM. */
 void saved_from_permissions(const Permissions *permissions, SavedPermissions *ret);

@@ -53,6 +53,7 @@ static const BrokerOptions options = {
         .ticket_max_ns = 1000000,
         .hello_ns = UINT64_C(10000000000),
         .stall_ns = UINT64_C(30000000000),
+        .session_grace_ns = UINT64_C(10000000000),
         .version = "fuzz",
 };
 

@@ -391,6 +391,7 @@ TEST(listener, a_good_configuration_checks_and_starts_nothing) {
         static const char text[] =
                 "# everything\n"
                 "[daemon]\nsocket = /tmp/shmd-test-never\nsocket-mode = 0660\nuser = 64055\nadmin-group = 0\nroot-mode = 0755\n"
+                "session-grace = 20s\n"
                 "[global]\nbytes = 1G\nregions = 100\ngrants = unlimited\npeers = 20\nwatches = 5\npending = 5\ninflight = 20\n"
                 "[account]\nbytes = 64M\nregions = 10\n"
                 "[account 64102]\nbytes = 128M\n"

@@ -30,6 +30,7 @@ void table_defaults(void) {
                 .ticket_max_ns = 24 * 3600 * NSEC_PER_SEC,
                 .hello_ns = 10 * NSEC_PER_SEC,
                 .stall_ns = 30 * NSEC_PER_SEC,
+                .session_grace_ns = 10 * NSEC_PER_SEC,
                 .version = "test",
         };
         table_options.rules.global.slots = table_options.rules.everybody.slots = LIMITS_ALL;

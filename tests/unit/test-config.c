@@ -194,6 +194,7 @@ TEST(config, an_empty_file_is_the_defaults) {
         cr_assert_eq(config->ticket_max, 24 * 60 * MINUTE);
         cr_assert_eq(config->hello, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->stall, 30 * NSEC_PER_SEC);
+        cr_assert_eq(config->session_grace, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->n_exceptions, 0);
         cr_assert_eq(config->n_directories, 0);
         done();
@@ -201,7 +202,7 @@ TEST(config, an_empty_file_is_the_defaults) {
 
 TEST(config, every_key_goes_where_it_belongs) {
         expect_valid("# all of them\n[daemon]\nsocket = /a/b\nsocket-mode = 0600\nuser = 64055\nadmin-group = 7\n"
-                     "root-mode = 0755\n; and\n[global]\nbytes = 1K\nregions = 2\ngrants = 3\npeers = 4\nwatches = 5\n"
+                     "root-mode = 0755\nsession-grace = 19s\n; and\n[global]\nbytes = 1K\nregions = 2\ngrants = 3\npeers = 4\nwatches = 5\n"
                      "pending = 6\ninflight = 7\n\n[account]\nbytes = 8\nregions = 9\ngrants = 10\npeers = 11\n"
                      "watches = 12\npending = 13\ninflight = 14\n[time]\n"
                      "wait-max = 15s\nticket-max = 18s\nhello = 16ms\nstall = 17min\n");
@@ -220,6 +221,7 @@ TEST(config, every_key_goes_where_it_belongs) {
         cr_assert_eq(config->ticket_max, 18 * NSEC_PER_SEC);
         cr_assert_eq(config->hello, 16 * NSEC_PER_MSEC);
         cr_assert_eq(config->stall, 17 * MINUTE);
+        cr_assert_eq(config->session_grace, 19 * NSEC_PER_SEC);
         done();
 }
 

@@ -1,0 +1,97 @@
+/* Requests that are asked again: a client that got no answer from a broker that is gone sends the same
+ * request once more, with the same serial. If the state says what became of it, it is not done again; the
+ * client gets the first answer.
+ *
+ * An answer that is only yes, or numbers, is told as it was. Descriptors went with the broker that had
+ * made them, or with the connection: there is a new grant of each region, of the right that the first one
+ * had, as the outcome has it and not as the request says it, for the hash does not prove that it is the
+ * same request to the byte. A use of a ticket is not spent once more.
+ *
+ * Two things nobody else can have come by: the text of a ticket, and a region that has no name, or goes with
+ * its last holder. The first one is undone, or is gone already, and made anew.
+ */
+
+#include "broker/request.h"
+
+static int again_done(Request *request, const SavedOutcome *first) {
+        (void)first;
+        return request_done(request);
+}
+
+static int again_create(Request *request, const SavedOutcome *first) {
+        return request_grant_again(request, &first->region, 1);
+}
+
+static int again_redeem(Request *request, const SavedOutcome *first) {
+        /* The ticket went with its region: what is said of it then is said in the same way as always. */
+        if (!regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION))
+                return REQUEST_E_ANEW;
+        return request_grant_again(request, &first->region, 1);
+}
+
+static int again_batch(Request *request, const SavedOutcome *first) {
+        const uint64_t *items;
+        size_t n;
+
+        (void)first;
+        items = session_items(request->peer->session, request->first, &n);
+        return request_grant_again(request, items, n);
+}
+
+static int again_ticket(Request *request, const SavedOutcome *first) {
+        (void)ticket_free(tickets_find_id(&request->broker->tickets, first->extra));
+        return REQUEST_E_ANEW;
+}
+
+static int again_revoke(Request *request, const SavedOutcome *first) {
+        Shmd__RevokeReply reply = SHMD__REVOKE_REPLY__INIT;
+
+        request->outcome.extra = first->extra;
+        reply.revoked = (uint32_t)first->extra;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int again_freeze(Request *request, const SavedOutcome *first) {
+        Shmd__FreezeReply reply = SHMD__FREEZE_REPLY__INIT;
+
+        request->outcome.extra = first->extra;
+        reply.seals = (uint32_t)first->extra;
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int again_reload(Request *request, const SavedOutcome *first) {
+        Shmd__ReloadReply reply = SHMD__RELOAD_REPLY__INIT;
+
+        /* The parts before it may have been sent again as well. */
+        staging_drop(&request->peer->staging);
+        request->outcome = *first;
+        reply.done = true;
+        reply.generation = first->region;
+        reply.directories = (uint32_t)first->extra;
+        reply.accounts = (uint32_t)(first->extra >> 32);
+        return request_reply(request, &reply.base, NULL, 0);
+}
+
+static int (*const again[_MESSAGE_N])(Request *request, const SavedOutcome *first) = {
+        [MESSAGE_CREATE]  = again_create,
+        [MESSAGE_BATCH]   = again_batch,
+        [MESSAGE_PUBLISH] = again_done,
+        [MESSAGE_MKDIR]   = again_done,
+        [MESSAGE_RMDIR]   = again_done,
+        [MESSAGE_UNLINK]  = again_done,
+        [MESSAGE_CHMOD]   = again_done,
+        [MESSAGE_CHOWN]   = again_done,
+        [MESSAGE_LINK]    = again_done,
+        [MESSAGE_RENAME]  = again_done,
+        [MESSAGE_TTL]     = again_done,
+        [MESSAGE_SET_ACL] = again_done,
+        [MESSAGE_RELOAD]  = again_reload,
+        [MESSAGE_FREEZE]  = again_freeze,
+        [MESSAGE_TICKET]  = again_ticket,
+        [MESSAGE_REDEEM]  = again_redeem,
+        [MESSAGE_REVOKE]  = again_revoke,
+};
+
+int request_again(Request *request) {
+        return again[request->kind](request, session_outcome(request->peer->session, request->first));
+}
