@@ -13,6 +13,10 @@
 #define SPARE_MAX 64
 #define SPARE_ROOM 512
 
+/* A request with which as the first in flight so many sockets were lost in a row may be what ends
+ * brokers. It is not sent to another one. */
+#define LOSSES_MAX 16
+
 static int compare_serials(const shmd_call *a, const shmd_call *b) {
         return a->serial < b->serial ? -1 : a->serial > b->serial;
 }
@@ -55,6 +59,7 @@ static shmd_call *call_new(shmd *client) {
                 return NULL;
         *call = (shmd_call){ .client = client, .request = call->request, .n_room = call->n_room };
         list_init(&call->queued);
+        list_init(&call->change);
         return call;
 }
 
@@ -115,6 +120,20 @@ static void call_remove(shmd_call *call) {
         if (call->deadline_ns != UINT64_MAX)
                 (void)RB_REMOVE(CallsByDeadline, &call->client->by_deadline, call);
         list_unlink(&call->queued);
+        list_unlink(&call->change);
+        if (call->first_part)
+                call_drop_parts(call->client, call->first_part, call->serial);
+}
+
+void call_drop_parts(shmd *client, uint64_t first, uint64_t end) {
+        for (uint64_t serial = first; serial < end; ++serial) {
+                shmd_call *call = call_find(client, serial);
+
+                if (!call || !call->op->stays)
+                        continue;
+                call_remove(call);
+                call_recycle(call);
+        }
 }
 
 void call_forget_all(shmd *client) {
@@ -127,18 +146,17 @@ void call_forget_all(shmd *client) {
 }
 
 /* A sum beyond the end of time is no deadline. */
-static uint64_t deadline_of(const shmd *client, const Op *op, uint64_t now_ns, uint64_t timeout_ns) {
+static uint64_t deadline_of(const shmd *client, uint64_t now_ns, uint64_t timeout_ns) {
         uint64_t wait_ns = client_timeout(client, timeout_ns);
         uint64_t deadline_ns;
 
         if (wait_ns == SHMD_TIMEOUT_NONE ||
-            __builtin_add_overflow(now_ns, wait_ns, &deadline_ns) ||
-            __builtin_add_overflow(deadline_ns, op->grace_ns, &deadline_ns))
+            __builtin_add_overflow(now_ns, wait_ns, &deadline_ns))
                 return UINT64_MAX;
         return deadline_ns;
 }
 
-static int call_pack(shmd_call *call, const ProtobufCMessage *message) {
+int call_pack(shmd_call *call, const ProtobufCMessage *message) {
         size_t n = sizeof(WireHeader) + protobuf_c_message_get_packed_size(message);
 
         if (n > WIRE_REQUEST_MAX)
@@ -156,8 +174,36 @@ static int call_pack(shmd_call *call, const ProtobufCMessage *message) {
         return 0;
 }
 
-static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
-                                shmd_callback callback, void *userdata, shmd_call **ret) {
+/* The broker's own deadline counts from now. */
+static void call_set_grace(shmd_call *call, bool graced) {
+        uint64_t deadline_ns;
+
+        if (graced == call->graced || call->deadline_ns == UINT64_MAX)
+                return;
+        if (!graced)
+                deadline_ns = call->deadline_ns - call->op->grace_ns;
+        else if (__builtin_add_overflow(call->deadline_ns, call->op->grace_ns, &deadline_ns))
+                return;
+        (void)RB_REMOVE(CallsByDeadline, &call->client->by_deadline, call);
+        call->deadline_ns = deadline_ns;
+        (void)RB_INSERT(CallsByDeadline, &call->client->by_deadline, call);
+        call->graced = graced;
+}
+
+void call_sent(shmd_call *call) {
+        shmd *client = call->client;
+
+        call->sent = call->tried = true;
+        if (call->op->changes) {
+                call->nth_change = client->n_changes++;
+                list_append(&client->changes, &call->change);
+        }
+        if (call->op->grace_ns)
+                call_set_grace(call, true);
+}
+
+int call_start_own(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
+                   shmd_callback callback, void *userdata, shmd_call **ret) {
         shmd_call *call;
         int r;
 
@@ -167,18 +213,20 @@ static int call_start_unchecked(shmd *client, const Op *op, const ProtobufCMessa
         call->op = op;
         call->serial = client->next_serial++;
         call->started_ns = client_now();
-        call->deadline_ns = deadline_of(client, op, call->started_ns, timeout_ns);
+        call->deadline_ns = deadline_of(client, call->started_ns, timeout_ns);
         call->callback = callback;
         call->userdata = userdata;
+        call->socket = client->n_sockets;
 
+        call_insert(call);
         r = call_pack(call, message);
         if (r == 0)
                 r = io_send(call);
         if (r) {
+                call_remove(call);
                 call_recycle(call);
                 return r;
         }
-        call_insert(call);
         if (ret)
                 *ret = call;
         return 0;
@@ -196,7 +244,8 @@ int call_start(shmd *client, const Op *op, const ProtobufCMessage *message, uint
         if (callback == call_waited && client->depth > 0)
                 return refusal_local(client, -EDEADLK, 0, 0, "", NULL);
 
-        r = call_start_unchecked(client, op, message, timeout_ns, callback, userdata, ret);
+        r = call_start_own(client, op, message, timeout_ns, callback, userdata, ret);
+        ready_update(client);
         return r ? refusal_local(client, r, 0, 0, "", NULL) : 0;
 }
 
@@ -226,10 +275,66 @@ void call_expire(shmd *client) {
         uint64_t now_ns = call ? client_now() : 0;
 
         while (call && call->deadline_ns <= now_ns) {
+                if (client->link != LINK_UP) {
+                        refusal_own(-ETIMEDOUT, &call->refusal);
+                        call->refusal.sentence = call->tried ? "the broker was gone, and did not come back in time; "
+                                                               "whether it did it is unknown"
+                                                             : "the broker was gone, and did not come back in time";
+                }
                 call_end(call, -ETIMEDOUT);
                 call = RB_MIN(CallsByDeadline, &client->by_deadline);
         }
 }
+
+/* -- when the socket is lost ---------------------------------------------------------- */
+
+/* Return: whether a call is to be sent once more. */
+static bool may_go_again(shmd_call *call, bool *judge) {
+        if (!call->sent)
+                return true;
+        /* Waits are in flight for long, and only because nothing happens. */
+        if (*judge && !call->answered && !call->op->grace_ns) {
+                *judge = false;
+                return ++call->n_losses < LOSSES_MAX && !call->op->once;
+        }
+        return !call->op->once;
+}
+
+void call_requeue_all(shmd *client, bool judge, List *doomed) {
+        shmd_call *call, *next;
+
+        for (call = call_first(client); call; call = next) {
+                next = RB_NEXT(CallsBySerial, &client->by_serial, call);
+                if (call->op->own) {
+                        call_remove(call);
+                        call_recycle(call);
+                        continue;
+                }
+                list_unlink(&call->change);
+                list_move(may_go_again(call, &judge) ? &client->queue : doomed, &call->queued);
+                call_set_grace(call, false);
+                call->sent = call->answered = false;
+        }
+}
+
+void call_forsake(shmd *client, List *doomed) {
+        shmd_call *call;
+
+        list_for_each(call, &client->queue, shmd_call, queued) {
+                if (call->tried && call->op->changes)
+                        list_move(doomed, &call->queued);
+                call->tried = false;
+        }
+}
+
+void call_end_all(List *doomed, int error) {
+        shmd_call *call;
+
+        while ((call = list_first(doomed, shmd_call, queued)))
+                call_end(call, error);
+}
+
+/* -- outcomes --------------------------------------------------------------------------- */
 
 int call_finish(shmd_call *call, const Op *op, void *out) {
         KEEP_ERRNO;
@@ -254,6 +359,7 @@ int call_finish(shmd_call *call, const Op *op, void *out) {
 }
 
 void shmd_call_cancel(shmd_call *call) {
+        KEEP_ERRNO;
         shmd *client;
 
         if (!call || call->state != CALL_IN_FLIGHT)
@@ -263,6 +369,7 @@ void shmd_call_cancel(shmd_call *call) {
                 return;
         call_remove(call);
         call_recycle(call);
+        ready_update(client);
 }
 
 int shmd_call_result(shmd_call *call) {

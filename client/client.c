@@ -42,9 +42,12 @@ int client_new(shmd **ret) {
                 return -ENOMEM;
 
         client->fd = -1;
+        client->reconnects = true;
         client->timeout_ns = CLIENT_TIMEOUT_NS;
         client->next_serial = 1;
         list_init(&client->queue);
+        list_init(&client->changes);
+        ready_init(client);
         refusal_remember(client, NULL);
         guard_init(client);
 
@@ -95,7 +98,18 @@ static void end_all(shmd *client, int error, const Shmd__Refusal *why) {
         }
 }
 
+void client_tell(shmd *client, const struct shmd_event *event) {
+        if (!client->listener)
+                return;
+        ++client->depth;
+        client->listener(client, event, client->listener_userdata);
+        --client->depth;
+        ++client->n_callbacks;
+}
+
 void client_lose(shmd *client, int error, const Shmd__Refusal *why) {
+        struct shmd_event event = { .event = SHMD_EVENT_LOST, .path = "", .error = error };
+
         if (client->lost)
                 return;
         client->lost = true;
@@ -104,6 +118,7 @@ void client_lose(shmd *client, int error, const Shmd__Refusal *why) {
                 (void)shutdown(client->fd, SHUT_RDWR);
         end_all(client, error, why);
         watches_lose(client, error);
+        client_tell(client, &event);
 }
 
 shmd *shmd_close(shmd *client) {
@@ -114,8 +129,8 @@ shmd *shmd_close(shmd *client) {
         ASSERT(client->depth == 0 || is_child(client));
 
         if (is_child(client)) {
-                call_forget_all(client);
                 watches_forget(client);
+                call_forget_all(client);
         } else {
                 client_lose(client, -ECANCELED, NULL);
         }
@@ -123,6 +138,7 @@ shmd *shmd_close(shmd *client) {
         call_free_spare(client);
         fdlist_deinit(&client->fds);
         client->arena = arena_free(client->arena);
+        ready_deinit(client);
         client->fd = close_fd(client->fd);
         if (client->alive)
                 (void)munmap(client->alive, GUARD_BYTES);
@@ -140,6 +156,27 @@ int shmd_set_timeout(shmd *client, uint64_t timeout_ns) {
         if (is_child(client))
                 return -ECHILD;
         client->timeout_ns = timeout_ns;
+        return 0;
+}
+
+int shmd_set_reconnect(shmd *client, bool on) {
+        KEEP_ERRNO;
+        int r = client_check(client);
+
+        if (r)
+                return r;
+        client->reconnects = on;
+        ready_update(client);
+        return 0;
+}
+
+int shmd_set_listener(shmd *client, shmd_event_callback on_event, void *userdata) {
+        int r = client_check(client);
+
+        if (r)
+                return r;
+        client->listener = on_event;
+        client->listener_userdata = userdata;
         return 0;
 }
 

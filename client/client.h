@@ -5,6 +5,11 @@
  * serial when the answer comes and by its deadline when none does, and it ends exactly once, by
  * call_end(), which runs its callback and gives the object back. It has the packed request until then.
  *
+ * A connection outlives its socket. When that is lost, the library makes another one to the same path,
+ * says hello with the number of its session, and sends again what had no answer, each request with
+ * its first serial, by which a broker that knows the session recognises what it has done already:
+ * see link.c. Only what the library cannot trust any more, a broken protocol above all, ends it.
+ *
  * Everything is asynchronous. A synchronous function starts its call with call_waited() as the
  * callback and then does what any event loop would do: poll and dispatch, until that call has
  * ended. Other calls' callbacks may run meanwhile.
@@ -57,12 +62,21 @@ static inline void errno_restore(int *kept) {
 
 typedef struct ClientWatch ClientWatch;
 
+/* The broker keeps the outcomes of so many requests of a session that changed something: no more may
+ * be in flight, or one that is sent again could be done twice. */
+#define CLIENT_CHANGES_MAX 64
+
 typedef struct Op {
         MessageKind kind;
-        /* Added to the deadline, for requests that bring a deadline of their own: the broker's
-         * answer that it has passed is better than our guess. */
+        /* Added to the deadline once it is sent, for requests that bring a deadline of their own: the
+         * broker's answer that it has passed is better than our guess. */
         uint64_t grace_ns;
         bool secret;            /* its request has a ticket in it, of which no copy is left behind */
+        bool changes;           /* it changes something, and the broker keeps its outcome for a session */
+        bool once;              /* it is not sent again */
+        bool own;               /* the library's, not its user's: it ends in silence with its socket */
+        bool opens;             /* the hello: it is sent before anything else may be */
+        bool stays;             /* a part of another request: it is kept, answered, until that ends */
         /* How many descriptors belong to this reply; SIZE_MAX if it contradicts itself. NULL: none. */
         size_t (*n_fds)(const ProtobufCMessage *reply);
         /* Turns the reply into *out, taking descriptors from the connection's list. NULL: the
@@ -70,6 +84,9 @@ typedef struct Op {
         int (*decode)(shmd_call *call, const ProtobufCMessage *reply, void *out);
         /* What a reply that nobody takes leaves at the broker ends with this. NULL: nothing. */
         void (*untaken)(shmd *client, const ProtobufCMessage *reply);
+        /* Brings the request up to date before it is sent later than it was started. NULL: it is sent as
+         * it is. Return: 0, or what the call ends with. */
+        int (*renew)(shmd_call *call);
 } Op;
 
 typedef enum CallState {
@@ -95,6 +112,15 @@ struct shmd_call {
         size_t n_request;
         size_t n_room;
         List queued;            /* in the connection's queue */
+        bool sent;              /* through this socket */
+        bool tried;             /* in this session: the broker may have done it */
+        bool answered;          /* Op.stays */
+        bool graced;            /* Op.grace_ns is in the deadline */
+        unsigned int n_losses;  /* sockets lost with this as the first request in flight */
+        uint64_t socket;        /* the number of the socket there was when it was started */
+        List change;            /* in the connection's list of changes, while it is in flight */
+        uint64_t nth_change;
+        uint64_t first_part;    /* the serial of the first of those that are parts of this; 0: none */
 
         /* What the grants of this call are to become: see op-grant.c. */
         ClientWatch *watch;     /* what it is to become: op-watch.c */
@@ -110,12 +136,28 @@ struct shmd_call {
 typedef RB_HEAD(CallsBySerial, shmd_call) CallsBySerial;
 typedef RB_HEAD(CallsByDeadline, shmd_call) CallsByDeadline;
 typedef RB_HEAD(ClientWatches, ClientWatch) ClientWatches;
+typedef RB_HEAD(ClientWatchesByWire, ClientWatch) ClientWatchesByWire;
+
+typedef enum LinkState {
+        LINK_DOWN,              /* no socket; the next attempt is at retry_ns */
+        LINK_HELLO,             /* a socket, and a hello without an answer */
+        LINK_WELCOME,           /* with an answer */
+        LINK_UP,                /* and everything is on its way again */
+} LinkState;
 
 struct shmd {
-        int fd;
-        bool lost;              /* no more requests; every call has been ended */
+        int fd;                 /* the socket; -1: none */
+        LinkState link;
+        bool lost;              /* for good: no more requests; every call has been ended */
         bool deaf;              /* the peer takes nothing more, but may have said something */
-        unsigned int depth;     /* callbacks running now: 0 or 1 */
+        bool reconnects;
+        bool known;             /* there is a session */
+        bool resumed;           /* the latest hello was welcomed back to it */
+        unsigned int n_tries;   /* attempts since anything but a hello was answered */
+        uint64_t retry_ns;
+        uint64_t n_sockets;
+        int hello_error;        /* why there never was a session */
+        unsigned int depth;     /* callbacks running now */
         uint8_t *alive;         /* 1; reads 0 in a forked child. NULL: compare pids */
         pid_t pid;
         uint64_t timeout_ns;
@@ -124,13 +166,25 @@ struct shmd {
         CallsBySerial by_serial;
         CallsByDeadline by_deadline;
         List queue;             /* of shmd_call.queued: requests that are not sent yet */
+        List changes;           /* of shmd_call.change: in flight, in the order they were sent */
+        uint64_t n_changes;
         ClientWatches watches;
+        ClientWatchesByWire watches_by_wire;
+        uint64_t last_watch;
+        shmd_event_callback listener;
+        void *listener_userdata;
         shmd_call *spare;       /* ended calls, to be used again */
         unsigned int n_spare;
 
         Arena *arena;
         FdList fds;
         uint8_t *buffer;        /* WIRE_REPLY_MAX bytes: one packet, in or out */
+
+        /* What shmd_fd() returned, if anybody asked: see ready.c. */
+        int ready_fd;
+        int timer_fd;
+        uint32_t ready_events;  /* that the socket is polled for; 0: it is not */
+        uint64_t timer_ns;      /* when the timer goes off; 0: it does not */
 
         char *socket;
         char *broker;
@@ -156,17 +210,57 @@ uint64_t client_now(void);
 /* Return: timeout_ns, or what stands for SHMD_TIMEOUT_DEFAULT. */
 uint64_t client_timeout(const shmd *client, uint64_t timeout_ns);
 
-/* The connection is over: ends every call in flight with error. If the broker said why, it is
+/* Tells whoever listens to the connection itself. */
+void client_tell(shmd *client, const struct shmd_event *event);
+
+/* The connection is over for good: ends every call in flight with error. If the broker said why, it is
  * their refusal, and the hello's own error. */
 void client_lose(shmd *client, int error, const Shmd__Refusal *why);
 
 DEFINE_CLEANUP(shmd, shmd_close);
+
+/* -- connect.c ----------------------------------------------------------------------- */
+
+/* Opens client->fd, if who listens there may be a broker. Waits while the backlog is full, until
+ * until_ns; 0 does not wait (-EAGAIN). Return: 0 or a negative errno. */
+int connect_socket(shmd *client, uint64_t until_ns);
+
+/* -- link.c -------------------------------------------------------------------------- */
+
+/* Says hello through a new socket. Return: 0; -ECONNRESET (it was lost already), -ENOMEM. */
+int link_hello(shmd *client);
+
+/* The socket is lost: makes another one in due time, or ends the connection with error. */
+void link_lose(shmd *client, int error);
+
+/* Return: whether a refusal of the connection itself says no more than "not now". */
+bool link_is_passing(const shmd *client, uint32_t code);
+
+/* Does what is due: an attempt to connect, or what follows a welcome. */
+void link_turn(shmd *client);
+
+/* Return: when link_turn() has something to do without being told; UINT64_MAX: never. */
+uint64_t link_due(const shmd *client);
+
+/* -- ready.c ------------------------------------------------------------------------- */
+
+void ready_init(shmd *client);
+void ready_deinit(shmd *client);
+
+/* Makes the descriptor polled for what can be done now. After everything that changes it. */
+void ready_update(shmd *client);
+
+/* Before the socket is closed. */
+void ready_leave(shmd *client);
 
 /* -- io.c ---------------------------------------------------------------------------- */
 
 /* Sends the request of a call, or queues it behind those that wait. Return: 0, or an errno of
  * sendmsg(2) that speaks of this packet. */
 int io_send(shmd_call *call);
+
+/* Return: whether the queue waits for room in the socket, and for nothing else. */
+bool io_wants_room(const shmd *client);
 
 /* Sleeps until there is something to dispatch or until_ns has come. Return: 0, -ETIMEDOUT, or an
  * errno of ppoll(2). */
@@ -182,6 +276,30 @@ int io_dispatch(shmd *client, const bool *done);
  * waited for, inside a callback). A failure is remembered for shmd_refusal(). */
 int call_start(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
                shmd_callback callback, void *userdata, shmd_call **ret);
+
+/* The same without the checks, for the library's own. Return: 0, -E2BIG, -ENOMEM, or an errno of
+ * sendmsg(2). */
+int call_start_own(shmd *client, const Op *op, const ProtobufCMessage *message, uint64_t timeout_ns,
+                   shmd_callback callback, void *userdata, shmd_call **ret);
+
+/* Packs the call's request anew. Return: 0, -E2BIG, -ENOMEM. */
+int call_pack(shmd_call *call, const ProtobufCMessage *message);
+
+/* Notes that the request has been sent. */
+void call_sent(shmd_call *call);
+
+/* The socket is lost: queues what was sent again, in the order it was started, and moves to doomed
+ * what is not to be sent once more. judge: the first in flight is held against. */
+void call_requeue_all(shmd *client, bool judge, List *doomed);
+
+/* The session is lost: moves to doomed what it may have done, and what may not be done twice. */
+void call_forsake(shmd *client, List *doomed);
+
+/* Ends calls in such a list. */
+void call_end_all(List *doomed, int error);
+
+/* Gives up parts, with serials from first to before end. */
+void call_drop_parts(shmd *client, uint64_t first, uint64_t end);
 
 /* Return: the call in flight with that serial, or NULL. */
 shmd_call *call_find(shmd *client, uint64_t serial);
@@ -229,6 +347,12 @@ int call_wait(CallWait *wait, shmd *client, int started);
 
 /* Runs the callbacks of the events in a packet. Return: 0, -EPROTO. */
 int watches_deliver(shmd *client, const ProtobufCMessage *events);
+
+/* The socket is lost, and with it the broker's side of every watch. */
+void watches_detach(shmd *client);
+
+/* There is another one: asks for every watch again, from the last event on. */
+void watches_resume(shmd *client);
 
 /* The connection is over: tells every watch, and ends it. */
 void watches_lose(shmd *client, int error);

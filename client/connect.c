@@ -1,4 +1,4 @@
-/* Connecting: which socket, whether its owner may be a broker, and hello.
+/* Connecting: which socket, and whether its owner may be a broker.
  *
  * Anybody may bind a socket where the real one is missing. What comes from a false broker would
  * be mapped as shared memory, so the other end is believed to be one only if it runs as root, as
@@ -81,18 +81,19 @@ static int connect_until(int fd, const struct sockaddr_un *address, socklen_t n_
         int r;
 
         do {
-                r = set_send_timeout(fd, until_ns);
+                r = until_ns ? set_send_timeout(fd, until_ns) : 0;
                 if (r)
                         return r;
                 r = connect(fd, (const struct sockaddr *)address, n_address) < 0 ? -errno : 0;
         } while (r == -EINTR);
-        return r == -EAGAIN ? -ETIMEDOUT : r;
+        return r == -EAGAIN && until_ns ? -ETIMEDOUT : r;
 }
 
 static int open_socket(const char *path, uint64_t until_ns, int *ret) {
         CLEANUP(close_fdp) int fd = -1;
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         size_t n = strlen(path);
+        int flags = SOCK_SEQPACKET | SOCK_CLOEXEC | (until_ns ? 0 : SOCK_NONBLOCK);
         int r;
 
         /* An empty path, or one with a NUL in front, would not be in the file system. */
@@ -102,7 +103,7 @@ static int open_socket(const char *path, uint64_t until_ns, int *ret) {
                 return -ENAMETOOLONG;
         memcpy(address.sun_path, path, n + 1);
 
-        fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        fd = socket(AF_UNIX, flags, 0);
         if (fd < 0)
                 return -errno;
         r = connect_until(fd, &address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1), until_ns);
@@ -127,45 +128,44 @@ static int check_trust(int fd, const char *path) {
         return -EPERM;
 }
 
-/* -- hello --------------------------------------------------------------------------- */
+int connect_socket(shmd *client, uint64_t until_ns) {
+        CLEANUP(close_fdp) int fd = -1;
+        int r;
 
-static int hello_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
-        const Shmd__HelloReply *hello = (const Shmd__HelloReply *)reply;
-        shmd *client = call->client;
-
-        if (hello->version != MESSAGE_VERSION)
-                return -EPROTONOSUPPORT;
-        if (hello->session.len != sizeof(client->session))
-                return -EPROTO;
-        client->broker = strndup(hello->broker.len ? (const char *)hello->broker.data : "", hello->broker.len);
-        if (!client->broker)
-                return -ENOMEM;
-        memcpy(client->session, hello->session.data, sizeof(client->session));
-        client->uid = hello->uid;
-        client->admin = hello->admin;
+        r = open_socket(client->socket, until_ns, &fd);
+        if (r)
+                return r;
+        r = check_trust(fd, client->socket);
+        if (r)
+                return r;
+        client->fd = steal_fd(&fd);
         return 0;
 }
 
-static const Op op_hello = { .kind = MESSAGE_HELLO, .decode = hello_decode };
+/* -- together ------------------------------------------------------------------------ */
 
-static int say_hello(shmd *client, uint64_t until_ns) {
-        Shmd__Hello hello = SHMD__HELLO__INIT;
-        CallWait wait = { 0 };
-        uint64_t now_ns = client_now();
-        uint64_t left_ns = SHMD_TIMEOUT_NONE;
+/* A socket that is not there, or that nobody listens at, is the end of it; but who was let in once waits
+ * for the next broker. */
+static int connect_until_welcome(shmd *client, uint64_t until_ns) {
         int r;
 
-        if (until_ns != UINT64_MAX) {
-                if (until_ns <= now_ns)
+        r = connect_socket(client, until_ns);
+        if (r)
+                return r;
+        r = link_hello(client);
+        if (r == -ECONNRESET)
+                link_lose(client, r);
+        else if (r)
+                return r;
+        while (client->link != LINK_UP && !client->lost) {
+                if (client_now() >= until_ns)
                         return -ETIMEDOUT;
-                left_ns = until_ns - now_ns;
+                r = io_poll(client, until_ns);
+                if (r)
+                        return r;
+                (void)io_dispatch(client, NULL);
         }
-        hello.version = MESSAGE_VERSION;
-        r = call_start(client, &op_hello, &hello.base, left_ns, call_waited, &wait, &wait.call);
-        r = call_wait(&wait, client, r);
-        if (r && client->refusal.code && client->refusal.reason == SHMD__REASON__REASON_VERSION)
-                r = client->refusal.error = -EPROTONOSUPPORT;
-        return r;
+        return client->lost ? client->hello_error : 0;
 }
 
 int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns) {
@@ -185,17 +185,9 @@ int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns) {
         r = find_socket(socket, &client->socket);
         if (r)
                 return r;
-        r = open_socket(client->socket, until_ns, &client->fd);
-        if (r)
-                return r;
-        r = check_trust(client->fd, client->socket);
-        if (r)
-                return r;
-        r = say_hello(client, until_ns);
+        r = connect_until_welcome(client, until_ns);
         if (r && !client->refusal.code)
                 return r;
-        if (r)
-                client_lose(client, r, NULL);
 
         *ret = client;
         client = NULL;

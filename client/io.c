@@ -1,9 +1,10 @@
 /* Packets out and in, and the loop's work. See client.h for the model.
  *
  * Requests leave in the order they were started. What the socket has no room for waits in the
- * queue, and while anything waits there everything joins it.
+ * queue, and while anything waits there everything joins it. So does what is started while there is no
+ * broker, and what would be one more change than the broker keeps outcomes of.
  *
- * The end of the connection is believed in two steps. A broker that closes a connection whose
+ * The end of the socket is believed in two steps. A broker that closes a connection whose
  * requests it has not read makes our next receive report ECONNRESET, once, *before* what it had
  * sent; and a send fails while its last words lie here unread. So a failed send only makes the
  * peer deaf, and an end of file counts when it is read twice in a row.
@@ -25,18 +26,34 @@
 enum {
         _IO_E_SUCCESS,
         IO_E_AGAIN,             /* nothing more to read now */
-        IO_E_LOST,              /* nor ever */
+        IO_E_LOST,              /* nor from this socket, or first there is something else to do */
 };
 
 /* -- out ----------------------------------------------------------------------------- */
 
+/* What is sent again must still find its outcome: from the first change in flight on, so many. */
+static bool has_leave(const shmd_call *call) {
+        const shmd *client = call->client;
+        const shmd_call *first = list_first(&client->changes, shmd_call, change);
+
+        if (client->link != LINK_UP)
+                return call->op->opens;
+        return !call->op->changes || !first || client->n_changes - first->nth_change < CLIENT_CHANGES_MAX;
+}
+
+/* What failed without having left is sent again with the rest when the loss is noticed. */
 static int transmit(shmd_call *call) {
         shmd *client = call->client;
         int r;
 
+        if (client->deaf || !has_leave(call))
+                return WIRE_E_AGAIN;
         r = wire_send(client->fd, call->request, call->n_request, NULL, 0);
         if (r == WIRE_E_EOF)
                 client->deaf = true;
+        if (r == 0)
+                call_sent(call);
+        ASSERT(r != WIRE_E_BACKLOG);
         return r;
 }
 
@@ -44,27 +61,36 @@ int io_send(shmd_call *call) {
         shmd *client = call->client;
         int r = WIRE_E_AGAIN;
 
-        if (list_is_empty(&client->queue))
+        if (call->op->opens || list_is_empty(&client->queue))
                 r = transmit(call);
-        if (r == WIRE_E_AGAIN)
+        if (r > 0 && call->op->opens)
+                return -ECONNRESET;
+        if (r > 0)
                 list_append(&client->queue, &call->queued);
-        ASSERT(r != WIRE_E_BACKLOG);
         return r < 0 ? r : 0;
 }
 
 static void flush(shmd *client) {
         shmd_call *call;
 
-        while ((call = list_first(&client->queue, shmd_call, queued))) {
-                int r = client->deaf ? WIRE_E_EOF : transmit(call);
+        while ((call = list_first(&client->queue, shmd_call, queued)) && has_leave(call)) {
+                int r = call->op->renew ? call->op->renew(call) : 0;
 
-                if (r == WIRE_E_AGAIN)
+                if (r == 0)
+                        r = transmit(call);
+                if (r > 0)
                         return;
                 if (r < 0)
                         call_end(call, r);
                 else
                         list_unlink(&call->queued);
         }
+}
+
+bool io_wants_room(const shmd *client) {
+        const shmd_call *call = list_first(&client->queue, shmd_call, queued);
+
+        return call && !client->deaf && has_leave(call);
 }
 
 /* -- in ------------------------------------------------------------------------------ */
@@ -109,14 +135,20 @@ static int answer_decode(shmd_call *call, const WireHeader *header) {
         return call->refusal.error;
 }
 
-/* The last packet of a connection that the broker does not want. */
+/* The last packet of a connection that the broker does not want, or not now. */
 static void goodbye(shmd *client, const WireHeader *header) {
         const ProtobufCMessage *message;
+        const Shmd__Refusal *why;
 
-        if (unpack(client, MESSAGE_REFUSAL, header, &message))
+        if (unpack(client, MESSAGE_REFUSAL, header, &message)) {
                 client_lose(client, -EPROTO, NULL);
+                return;
+        }
+        why = (const Shmd__Refusal *)message;
+        if (link_is_passing(client, why->error))
+                link_lose(client, -ECONNRESET);
         else
-                client_lose(client, -ECONNRESET, (const Shmd__Refusal *)message);
+                client_lose(client, -ECONNRESET, why);
 }
 
 static void events(shmd *client, const WireHeader *header) {
@@ -136,6 +168,26 @@ static void answer_late(shmd *client, const WireHeader *header) {
 
         if (header->kind == (MESSAGE_WATCH | MESSAGE_REPLY) && unpack(client, MESSAGE_WATCH, header, &message) == 0)
                 watch_untaken(client, message);
+}
+
+/* A broker that is stopping does nothing more, and says so: the next one will. */
+static bool is_put_off(const shmd_call *call) {
+        return call->refusal.code == SHMD_ERROR_SHUTDOWN && call->client->reconnects && !call->op->opens;
+}
+
+static void answer_call(shmd_call *call, const WireHeader *header) {
+        int r = answer_decode(call, header);
+
+        if (!call->op->opens)
+                call->client->n_tries = 0;
+        if (r < 0 && is_put_off(call)) {
+                call->refusal = (struct shmd_refusal){ 0 };
+                call->tried = false;
+        } else if (r == 0 && call->op->stays) {
+                call->answered = true;
+        } else {
+                call_end(call, r);
+        }
 }
 
 static void answer(shmd *client, const WireHeader *header) {
@@ -159,7 +211,7 @@ static void answer(shmd *client, const WireHeader *header) {
         else if (header->kind != MESSAGE_REFUSAL && header->kind != (call->op->kind | MESSAGE_REPLY))
                 client_lose(client, -EPROTO, NULL);
         else
-                call_end(call, answer_decode(call, header));
+                answer_call(call, header);
 }
 
 /* The descriptor table was full: the call whose reply it was fails, if the packet says whose. */
@@ -173,9 +225,12 @@ static void answer_without_fds(shmd *client, const WireHeader *header) {
 }
 
 static int receive_one(shmd *client) {
+        LinkState link = client->link;
         WireHeader header;
         int r;
 
+        if (link == LINK_DOWN)
+                return IO_E_AGAIN;
         r = receive(client, &header);
         switch (r) {
         case 0:
@@ -186,19 +241,19 @@ static int receive_one(shmd *client) {
         case WIRE_E_AGAIN:
                 if (!client->deaf)
                         return IO_E_AGAIN;
-                client_lose(client, -ECONNRESET, NULL);
+                link_lose(client, -ECONNRESET);
                 break;
         case WIRE_E_LOST_FDS:
                 answer_without_fds(client, &header);
                 break;
         case WIRE_E_EOF:
-                client_lose(client, -ECONNRESET, NULL);
+                link_lose(client, -ECONNRESET);
                 break;
         default:
                 client_lose(client, r < 0 ? r : -EPROTO, NULL);
                 break;
         }
-        return client->lost ? IO_E_LOST : 0;
+        return client->lost || client->link != link ? IO_E_LOST : 0;
 }
 
 /* -- the loop's work ----------------------------------------------------------------- */
@@ -216,15 +271,23 @@ static struct timespec *until_to_timespec(uint64_t until_ns, struct timespec *re
         return ret;
 }
 
+/* When there is something to do without a packet. */
+static uint64_t next_work(shmd *client) {
+        uint64_t deadline_ns = call_next_deadline(client);
+        uint64_t link_ns = link_due(client);
+
+        return deadline_ns < link_ns ? deadline_ns : link_ns;
+}
+
 int io_poll(shmd *client, uint64_t until_ns) {
         struct pollfd pollfd = { .fd = client->fd };
-        uint64_t deadline_ns = call_next_deadline(client);
-        uint64_t wake_ns = deadline_ns < until_ns ? deadline_ns : until_ns;
+        uint64_t work_ns = next_work(client);
+        uint64_t wake_ns = work_ns < until_ns ? work_ns : until_ns;
         int n;
 
         if (client->deaf)
                 return 0;
-        pollfd.events = (short)(list_is_empty(&client->queue) ? POLLIN : POLLIN | POLLOUT);
+        pollfd.events = (short)(io_wants_room(client) ? POLLIN | POLLOUT : POLLIN);
         do {
                 struct timespec left;
 
@@ -233,27 +296,24 @@ int io_poll(shmd *client, uint64_t until_ns) {
 
         if (n < 0)
                 return -errno;
-        return n == 0 && until_ns < deadline_ns ? -ETIMEDOUT : 0;
+        return n == 0 && until_ns < work_ns ? -ETIMEDOUT : 0;
 }
 
 int io_dispatch(shmd *client, const bool *done) {
         uint64_t n_before = client->n_callbacks;
 
+        link_turn(client);
         flush(client);
         for (unsigned int i = 0; i < PACKETS_MAX && !(done && *done); ++i)
                 if (receive_one(client))
                         break;
+        link_turn(client);
         if (client->lost)
                 return -ENOTCONN;
         flush(client);
         call_expire(client);
+        ready_update(client);
         return (int)(client->n_callbacks - n_before);
-}
-
-int shmd_fd(shmd *client) {
-        int r = client_check(client);
-
-        return r ? r : client->fd;
 }
 
 int shmd_events(shmd *client) {
@@ -261,11 +321,11 @@ int shmd_events(shmd *client) {
 
         if (r)
                 return r;
-        return list_is_empty(&client->queue) ? POLLIN : POLLIN | POLLOUT;
+        return io_wants_room(client) ? POLLIN | POLLOUT : POLLIN;
 }
 
 int shmd_timeout(shmd *client, uint64_t *ret_ns) {
-        uint64_t deadline_ns;
+        uint64_t work_ns;
         uint64_t now_ns;
         int r;
 
@@ -273,9 +333,9 @@ int shmd_timeout(shmd *client, uint64_t *ret_ns) {
         if (r && r != -ENOTCONN)
                 return r;
 
-        deadline_ns = client->deaf ? 0 : call_next_deadline(client);
-        now_ns = deadline_ns == UINT64_MAX ? 0 : client_now();
-        *ret_ns = deadline_ns == UINT64_MAX ? UINT64_MAX : deadline_ns > now_ns ? deadline_ns - now_ns : 0;
+        work_ns = client->deaf ? 0 : next_work(client);
+        now_ns = work_ns == UINT64_MAX ? 0 : client_now();
+        *ret_ns = work_ns == UINT64_MAX ? UINT64_MAX : work_ns > now_ns ? work_ns - now_ns : 0;
         return 0;
 }
 

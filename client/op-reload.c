@@ -27,16 +27,23 @@ static int reload_decode(shmd_call *call, const ProtobufCMessage *message, void 
         return 0;
 }
 
-static const Op op_reload = { .kind = MESSAGE_RELOAD, .decode = reload_decode };
+static const Op op_reload = { .kind = MESSAGE_RELOAD, .changes = true, .decode = reload_decode };
+
+static const Op op_part = { .kind = MESSAGE_RELOAD, .stays = true };
 
 int shmd_reload_start(shmd *client, const void *policy, size_t n,
                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
         Shmd__Reload part = SHMD__RELOAD__INIT;
+        uint64_t first;
+        shmd_call *call = NULL;
         int r = client_check(client);
 
-        if (r == 0 && (!policy || n == 0 || n > SHMD_POLICY_MAX))
+        if (r)
+                return r == -EINVAL ? r : refusal_local(client, r, 0, 0, "", NULL);
+        if (!policy || n == 0 || n > SHMD_POLICY_MAX)
                 return refusal_local(client, -EINVAL, SHMD__REASON__REASON_POLICY, 0, "",
                                      "a compiled policy has 1 byte to 1 MiB");
+        first = client->next_serial;
         part.total = (uint32_t)n;
         do {
                 size_t left = n - part.offset;
@@ -44,11 +51,18 @@ int shmd_reload_start(shmd *client, const void *policy, size_t n,
 
                 part.data.data = (uint8_t *)policy + part.offset;
                 part.data.len = last ? left : PART_BYTES;
-                r = call_start(client, &op_reload, &part.base, timeout_ns, last ? callback : NULL,
-                               last ? userdata : NULL, last ? ret : NULL);
+                r = call_start(client, last ? &op_reload : &op_part, &part.base, timeout_ns,
+                               last ? callback : NULL, last ? userdata : NULL, &call);
                 part.offset += (uint32_t)part.data.len;
         } while (!r && part.offset < n);
-        return r;
+        if (r) {
+                call_drop_parts(client, first, client->next_serial);
+                return r;
+        }
+        call->first_part = first;
+        if (ret)
+                *ret = call;
+        return 0;
 }
 
 int shmd_reload_finish(shmd_call *call, struct shmd_reload_result *ret) {

@@ -2,6 +2,7 @@
 
 #include "buildinfo.h"
 
+#include "base/assert.h"
 #include "client/client.h"
 #include "client/node.h"
 
@@ -122,8 +123,28 @@ static int wait_decode(shmd_call *call, const ProtobufCMessage *reply, void *out
         return result_new(ret, &block, ((const Shmd__WaitReply *)reply)->node, 0, 0, NULL);
 }
 
+/* What is left of the time. */
+static int wait_renew(shmd_call *call) {
+        uint64_t now_ns = client_now();
+        ProtobufCMessage *message;
+        int r;
+
+        if (call->deadline_ns == UINT64_MAX)
+                return 0;
+        if (call->deadline_ns <= now_ns)
+                return -ETIMEDOUT;
+        r = message_unpack(call->client->arena, MESSAGE_WAIT, false, call->request + sizeof(WireHeader),
+                           call->n_request - sizeof(WireHeader), &message);
+        ASSERT(r == 0);
+        ((Shmd__Wait *)message)->timeout_ns = call->deadline_ns - now_ns;
+        r = call_pack(call, message);
+        arena_reset(call->client->arena);
+        return r;
+}
+
 /* The broker keeps the deadline. Ours stands behind it, in case nobody answers. */
-static const Op op_wait = { .kind = MESSAGE_WAIT, .grace_ns = CLIENT_NS_PER_S, .decode = wait_decode };
+static const Op op_wait = { .kind = MESSAGE_WAIT, .grace_ns = CLIENT_NS_PER_S, .decode = wait_decode,
+                            .renew = wait_renew };
 
 static int wait_start(shmd *client, uint32_t until, const char *path, uint64_t region,
                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

@@ -5,6 +5,9 @@
  * came with it. Once a process has a region, the broker is out of the way: the memory is the
  * kernel's, and it stays valid when the connection, or the broker, is gone.
  *
+ * A broker that dies, or is upgraded, comes back, and the connection with it: see "When the broker
+ * is gone" below. What was in flight is answered by the next one, within its own time.
+ *
  * Every request exists twice: shmd_OP() waits for the answer, and shmd_OP_start() /
  * shmd_OP_finish() do not wait (see "Asynchronous calls" below). Both are the same code.
  *
@@ -112,11 +115,36 @@ SHMD_PUBLIC const char *shmd_slot_name(uint32_t slot);
  *
  * *ret is the caller's and ends with shmd_close(). On failure *ret is NULL unless the broker
  * refused the connection: then it is an object good for shmd_refusal() and shmd_close() only.
+ * A broker that goes away after it took the connection is waited for, as below.
  *
  * Errors: -ENOENT or -ECONNREFUSED (no broker there), -EACCES (the socket's permissions),
  * -EPERM (the other end may not be a broker), -EDQUOT (too many connections of this uid),
  * -EPROTONOSUPPORT (no common version), -ETIMEDOUT, -ENAMETOOLONG, -EMFILE, -ENOMEM. */
 SHMD_PUBLIC int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns);
+
+/* When the broker is gone
+ *
+ * While a connection waits for an answer, or is dispatched, the library notices that the broker is gone, and
+ * connects to the same path again: at once, then after 1 ms, 2 ms and so on to 250 ms. It asks for the same
+ * session, for every watch after the last event it told, and sends what had no answer once more, waits with
+ * the time they have left. Whatever became of the broker meanwhile, until the new one is there calls can be
+ * started, and each fails with -ETIMEDOUT when its own time is over, and for no other reason. Descriptors and
+ * mappings are not touched.
+ *
+ * If the broker knows the session, nothing is done twice: what it had done before it died is answered as it
+ * was then. It does not know it if its state is lost or the connection was away for longer than its
+ * configuration says (10 s), and then it has ended the session: SHMD_LIFETIME_SESSION regions lost their
+ * names. Calls that change something and may have been done then fail with -ECONNRESET; all others are sent
+ * again. To keep nothing from being done twice, at most 64 requests that change something are on their way at a
+ * time; those beyond wait in the library, and all behind them. A request with which as the oldest one the
+ * connection was lost 16 times in a row fails with -ECONNRESET, too.
+ *
+ * The connection is lost for good, and every call on it -ENOTCONN, if the broker breaks the protocol, if
+ * a new one does not speak it, or after shmd_set_reconnect(client, false). */
+
+/* Whether to reconnect, as it does at first. If not, the loss of the broker is the end of the connection:
+ * calls in flight end with -ECONNRESET. Errors: -ECHILD, -ENOTCONN. */
+SHMD_PUBLIC int shmd_set_reconnect(shmd *client, bool on);
 
 /* Ends the connection: calls in flight end with -ECANCELED (their callbacks run), regions stay
  * valid. NULL is fine. Return: NULL. */
@@ -150,19 +178,21 @@ SHMD_PUBLIC const char *shmd_version(void);
  * NULL; then the outcome is dropped (a descriptor that came is closed). */
 typedef void (*shmd_callback)(shmd *client, shmd_call *call, void *userdata);
 
-/* The descriptor to poll, and for what: POLLIN, with POLLOUT while requests are queued. It
- * stays the connection's. Errors: -ECHILD, -ENOTCONN. */
+/* The descriptor to poll, and for what: POLLIN, with POLLOUT while requests wait for room. It is
+ * an epoll(7) instance, made at the first call, and remains the same when the broker goes and comes back;
+ * it is readable then as well, so that who polls it needs nothing else. It is the connection's.
+ * Errors: -ECHILD, -ENOTCONN, -EMFILE, -ENOMEM. */
 SHMD_PUBLIC int shmd_fd(shmd *client);
 SHMD_PUBLIC int shmd_events(shmd *client);
 
-/* Nanoseconds until the next deadline of a call in flight, UINT64_MAX if there is none: how
- * long poll(2) may sleep. Errors: -ECHILD. */
+/* Nanoseconds until the next deadline of a call in flight or the next attempt to connect, UINT64_MAX if
+ * there is none: how long poll(2) may sleep. Errors: -ECHILD. */
 SHMD_PUBLIC int shmd_timeout(shmd *client, uint64_t *ret_ns);
 
-/* Sends what is queued, reads what is there, expires what is late, runs callbacks; never waits.
- * Return: the number of callbacks run. Errors: -ECHILD; -ENOTCONN once the connection is lost
- * and every call in flight has been ended with -ECONNRESET (or -EPROTO or -EMFILE, if that is
- * what ended it). The descriptor stays open until shmd_close(). */
+/* Sends what is queued, reads what is there, reconnects, expires what is late, runs callbacks; never waits.
+ * Return: the number of callbacks run. Errors: -ECHILD; -ENOTCONN once the connection is lost for good
+ * and every call in flight has been ended with -EPROTO or -EMFILE, if that is what ended it, or -ECONNRESET.
+ * The descriptor stays open until shmd_close(). */
 SHMD_PUBLIC int shmd_dispatch(shmd *client);
 
 /* Waits for activity, at most timeout_ns, then dispatches. Return and errors as shmd_dispatch(),
@@ -188,7 +218,7 @@ enum {
 
 enum {
         SHMD_LIFETIME_NAMED   = 0,      /* until unlinked */
-        SHMD_LIFETIME_SESSION = 1,      /* until this connection ends */
+        SHMD_LIFETIME_SESSION = 1,      /* until this connection ends, or its session does */
         SHMD_LIFETIME_COUNTED = 2,      /* until nobody holds it: its names go with the last holder */
 };
 
@@ -656,7 +686,10 @@ enum {
         SHMD_EVENT_LIMITS   = 64,       /* limits of the directory, or with account of the user uid, have changed */
         SHMD_EVENT_OVERFLOW = 128,      /* events up to sequence may be missing: list again. Always told */
         SHMD_EVENT_CHANGED  = 256,      /* owner, group, mode or ACL have changed */
-        SHMD_EVENT_LOST     = 512,      /* the connection ended: error. Always told, and the last */
+        SHMD_EVENT_LOST     = 512,      /* the watch, or the connection, is over: error. Always told, the last */
+        /* of the connection itself, for shmd_set_listener() */
+        SHMD_EVENT_DISCONNECTED = 1024, /* the broker is gone; the library tries to get it back */
+        SHMD_EVENT_RECONNECTED  = 2048, /* it is back: resumed */
 };
 #define SHMD_EVENT_ALL UINT32_C(0x1ff)
 
@@ -676,10 +709,18 @@ struct shmd_event {
         uint32_t seals;                 /* F_SEAL_* */
         uint32_t uid;
         uint64_t grants;
-        int error;                      /* SHMD_EVENT_LOST: what the calls in flight returned */
+        int error;                      /* SHMD_EVENT_LOST: why: see shmd_watch() */
+        bool resumed;                   /* SHMD_EVENT_RECONNECTED: it knows the session */
 };
 
 typedef void (*shmd_event_callback)(shmd *client, const struct shmd_event *event, void *userdata);
+
+/* Whom to tell of the connection itself, one callback at most, NULL for nobody: SHMD_EVENT_DISCONNECTED when
+ * the broker is gone and SHMD_EVENT_RECONNECTED when it is back, each with watch 0 and an empty path, or
+ * SHMD_EVENT_LOST at the end. It runs where other callbacks do, under the same rules; a call of which the outcome
+ * is lost ends after SHMD_EVENT_RECONNECTED. If that is not `resumed`, regions of SHMD_LIFETIME_SESSION are gone and
+ * have to be made again. Errors: -ECHILD, -ENOTCONN. */
+SHMD_PUBLIC int shmd_set_listener(shmd *client, shmd_event_callback on_event, void *userdata);
 
 /* Watches a directory and all below it, or one name: calls on_event for what happens there, in its
  * order, where the caller may list the directories on the way; inside shmd_dispatch() and whatever
@@ -689,7 +730,10 @@ typedef void (*shmd_event_callback)(shmd *client, const struct shmd_event *event
  *
  * The watch is of the thing, and goes along when that is renamed; paths keep the name it had. It ends with
  * shmd_unwatch(), with the connection (SHMD_EVENT_LOST), or when what is watched is gone (SHMD_EVENT_REMOVED with
- * itself set). *ret_watch is its number. *ret_sequence (may be NULL): the event after which it begins.
+ * itself set). When the broker was gone, the watch goes on by itself, of what has the path then, and misses nothing
+ * without SHMD_EVENT_OVERFLOW. If it cannot, SHMD_EVENT_LOST says why: the path is not there (-ENOENT, also
+ * if the thing had been renamed before), or may not be watched (-EACCES, -EDQUOT). *ret_watch is its number.
+ * *ret_sequence (may be NULL): the event after which it begins.
  * Errors: -EINVAL (mask), -ENOENT, -ENOTDIR, -EACCES, -EDQUOT (too many watches), -ENOMEM. */
 SHMD_PUBLIC int shmd_watch(shmd *client, const char *path, uint32_t mask, uint64_t sequence,
                            shmd_event_callback on_event, void *event_userdata,

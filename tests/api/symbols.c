@@ -22,6 +22,8 @@ static const struct {
         SYMBOL(shmd_slot_name),
         SYMBOL(shmd_connect),
         SYMBOL(shmd_close),
+        SYMBOL(shmd_set_listener),
+        SYMBOL(shmd_set_reconnect),
         SYMBOL(shmd_set_timeout),
         SYMBOL(shmd_session),
         SYMBOL(shmd_socket),

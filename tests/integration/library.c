@@ -141,6 +141,7 @@ TEST(library, who_watches_hears_what_another_connection_does_until_its_own_ends)
 
         EXPECT(client, shmd_watch(client, "/", SHMD_EVENT_ALL, 0, on_event, NULL, &watch, NULL, PATIENCE));
         watched[0] = '\0';
+        EXPECT(client, shmd_set_reconnect(client, false));
         broker_stop(broker);
         while (shmd_process(client, PATIENCE) >= 0)
                 continue;
@@ -450,7 +451,7 @@ TEST(library, a_region_that_came_too_late_is_given_back) {
         broker_stop(broker);
 }
 
-TEST(library, memory_outlives_the_broker_and_calls_in_flight_do_not) {
+TEST(library, memory_outlives_the_broker_and_calls_have_the_time_they_were_given) {
         struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
         Broker *broker = broker_spawn(NULL);
         shmd *client = connect_to(broker->socket);
@@ -462,6 +463,8 @@ TEST(library, memory_outlives_the_broker_and_calls_in_flight_do_not) {
         EXPECT(client, shmd_create(client, "/a", &options, &region, PATIENCE));
         cr_assert_eq(shmd_map(region, NULL, (void **)&address, &length), 0);
         broker_kill(broker);
+        cr_assert_eq(shmd_wait(client, "/never", NULL, SECOND / 10), -ETIMEDOUT);
+        EXPECT(client, shmd_set_reconnect(client, false));
         cr_assert_eq(shmd_wait(client, "/never", NULL, PATIENCE), -ECONNRESET);
         cr_assert_eq(shmd_wait(client, "/never", NULL, PATIENCE), -ENOTCONN);
         address[4095] = 'z';

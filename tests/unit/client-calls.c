@@ -345,6 +345,7 @@ TEST(client_calls, calls_in_flight_end_when_the_broker_dies) {
         uint64_t left_ns;
         int r = 0;
 
+        cr_assert_eq(shmd_set_reconnect(client, false), 0);
         cr_assert_eq(shmd_ping_start(client, SHMD_TIMEOUT_NONE, see, &seen[0], NULL), 0);
         cr_assert_eq(shmd_rmdir_start(client, "/a", SHMD_TIMEOUT_NONE, see, &seen[1], NULL), 0);
         cr_assert_eq(shmd_create_start(client, NULL, &options, SHMD_TIMEOUT_NONE, see, &seen[2], NULL), 0);
@@ -378,6 +379,7 @@ static void script_die_at_once(Peer *peer) {
 TEST(client_calls, a_synchronous_call_on_a_dead_connection_is_econnreset_then_enotconn) {
         shmd *client = peer_start_and_connect(script_die_at_once);
 
+        cr_assert_eq(shmd_set_reconnect(client, false), 0);
         peer_wait();
         cr_assert_eq(shmd_ping(client, NULL, SHMD_TIMEOUT_NONE), -ECONNRESET);
         cr_assert_eq(shmd_ping(client, NULL, SHMD_TIMEOUT_NONE), -ENOTCONN);
@@ -394,6 +396,7 @@ static void script_goodbye(Peer *peer) {
 TEST(client_calls, a_broker_that_says_why_it_ends_is_heard) {
         shmd *client = peer_start_and_connect(script_goodbye);
 
+        cr_assert_eq(shmd_set_reconnect(client, false), 0);
         cr_assert_eq(shmd_wait(client, "/a", NULL, SHMD_TIMEOUT_NONE), -ECONNRESET);
         cr_assert_eq(shmd_refusal(client)->error, -ECONNRESET);
         cr_assert_eq(shmd_refusal(client)->code, SHMD_ERROR_SHUTDOWN);

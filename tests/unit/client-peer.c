@@ -63,25 +63,62 @@ void peer_listen(uid_t listener, uid_t owner) {
 
 /* -- the child ----------------------------------------------------------------------- */
 
-static void say_hello(Peer *peer) {
+static void say_hello(Peer *peer, const char *session, bool resumed) {
+        peer_reply(peer, MESSAGE(HelloReply, hello_reply, .version = 1, .session = BYTES(session), .uid = PEER_UID,
+                                 .broker = BYTES(PEER_VERSION), .admin = true, .resumed = resumed), NULL, 0);
+}
+
+void peer_accept(Peer *peer) {
+        peer->fd = close_fd(peer->fd);
+        peer->fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+        REQUIRE(peer->fd >= 0);
+}
+
+static void expect_first_hello(Peer *peer) {
         const Shmd__Hello *hello = peer_expect(peer, MESSAGE_HELLO);
 
-        REQUIRE(hello->version == MESSAGE_VERSION);
-        peer_reply(peer, MESSAGE(HelloReply, hello_reply, .version = 1, .session = BYTES(PEER_SESSION),
-                                 .uid = PEER_UID, .broker = BYTES(PEER_VERSION), .admin = true), NULL, 0);
+        REQUIRE(hello->version == MESSAGE_VERSION && hello->session.len == 0);
+        say_hello(peer, PEER_SESSION, false);
+}
+
+void peer_welcome(Peer *peer, bool resumed) {
+        const Shmd__Hello *hello;
+
+        peer_accept(peer);
+        hello = peer_expect(peer, MESSAGE_HELLO);
+        REQUIRE(hello->version == MESSAGE_VERSION && hello->session.len == MESSAGE_SESSION_BYTES);
+        REQUIRE(!memcmp(hello->session.data, peer->session, MESSAGE_SESSION_BYTES));
+        if (!resumed)
+                peer->session = PEER_NEW_SESSION;
+        say_hello(peer, peer->session, resumed);
+}
+
+void peer_hang_up(Peer *peer) {
+        peer->fd = close_fd(peer->fd);
+}
+
+/* Who hears of it finds nobody any more. */
+void peer_vanish(Peer *peer) {
+        REQUIRE(unlink(peer_socket) == 0);
+        listening = close_fd(listening);
+        peer_hang_up(peer);
+}
+
+void peer_return(uid_t listener) {
+        bind_and_listen(listener);
+        REQUIRE(chmod(peer_socket, 0777) == 0);
 }
 
 static void run(PeerScript script, bool hello) {
-        Peer peer = { .fd = -1 };
+        Peer peer = { .fd = -1, .session = PEER_SESSION };
 
         REQUIRE(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
         REQUIRE(arena_new(&peer.arena, 1U << 20) == 0);
         peer.buffer = malloc(WIRE_REPLY_MAX);
         REQUIRE(peer.buffer != NULL);
-        peer.fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
-        REQUIRE(peer.fd >= 0);
+        peer_accept(&peer);
         if (hello)
-                say_hello(&peer);
+                expect_first_hello(&peer);
         script(&peer);
         arena_free(peer.arena);
         free(peer.buffer);

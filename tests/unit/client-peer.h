@@ -15,6 +15,7 @@
 #include "shmd.h"
 
 #define PEER_SESSION "0123456789abcdef"
+#define PEER_NEW_SESSION "fedcba9876543210"
 #define PEER_VERSION "9.8.7-script"
 #define PEER_UID 4321
 
@@ -30,6 +31,7 @@ typedef struct Peer {
         Arena *arena;
         uint8_t *buffer;
         WireHeader header;      /* of the latest request */
+        const char *session;
 } Peer;
 
 typedef void (*PeerScript)(Peer *peer);
@@ -62,6 +64,15 @@ void peer_join(shmd *client);
 const void *peer_expect(Peer *peer, MessageKind kind);
 /* Requires that the other end closes without another request. */
 void peer_expect_end(Peer *peer);
+
+/* Hangs up and takes the next connection; welcome: and says hello, to whoever knows the session. If that
+ * is not resumed, there is a new one. */
+void peer_accept(Peer *peer);
+void peer_welcome(Peer *peer, bool resumed);
+/* Only hangs up; vanish: and nobody listens any more, until somebody returns. */
+void peer_hang_up(Peer *peer);
+void peer_vanish(Peer *peer);
+void peer_return(uid_t listener);
 
 /* Sends a packet as it is told. */
 void peer_send(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
