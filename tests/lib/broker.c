@@ -306,16 +306,31 @@ void broker_signal(Broker *broker, int signal) {
         REQUIRE(kill(broker->pid, signal) == 0, "%s", strerror(errno));
 }
 
-/* The broker that was ready last, as the keeper's log has it. */
+/* The broker that was ready last, as what came to the keeper's log since the last look has it; 0: none. */
 static pid_t last_ready(Broker *broker) {
         static const char event[] = "event=broker-ready pid=";
-        CLEANUP(freep) char *log = read_file(broker->log);
+        char text[16384];
         pid_t pid = 0;
+        ssize_t n;
+        int fd;
 
-        for (char *at = log; at && (at = strstr(at, event));) {
-                at += sizeof(event) - 1;
-                pid = (pid_t)strtol(at, NULL, 10);
+        fd = open(broker->log, O_RDONLY | O_CLOEXEC);
+        REQUIRE(fd >= 0, "%s: %s", broker->log, strerror(errno));
+        while ((n = pread(fd, text, sizeof(text) - 1, broker->log_seen)) > 0) {
+                char *at = text, *end;
+
+                text[n] = '\0';
+                for (; (end = strchr(at, '\n')); at = end + 1) {
+                        char *found = strstr(at, event);
+
+                        if (found && found < end)
+                                pid = (pid_t)strtol(found + sizeof(event) - 1, NULL, 10);
+                }
+                if (at == text)
+                        break;
+                broker->log_seen += at - text;
         }
+        close_fd(fd);
         return pid;
 }
 

@@ -22,6 +22,7 @@ typedef struct Broker {
         char dir[64];
         char socket[96];
         char log[96];
+        off_t log_seen;         /* up to where it was searched for brokers that are ready */
         pid_t minder;           /* kills the broker when the test is gone */
         int minder_fd;
         int notify_fd;          /* what it tells its service manager: datagrams, to be read or not */
