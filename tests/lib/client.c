@@ -101,8 +101,10 @@ Client *client_connect_as(Broker *broker, uid_t uid, gid_t gid) {
         return client_connect_with_groups(broker, uid, gid, NULL, 0);
 }
 
-uint32_t client_hello(Client *client) {
-        uint32_t error = client_call(client, MESSAGE_HELLO, REQUEST(Hello, hello, .version = MESSAGE_VERSION));
+static uint32_t say_hello(Client *client, uint8_t *session, size_t n) {
+        uint32_t error = client_call(client, MESSAGE_HELLO,
+                                     REQUEST(Hello, hello, .version = MESSAGE_VERSION,
+                                             .session = { .len = n, .data = session }));
 
         if (error == 0) {
                 client->hello = *(Shmd__HelloReply *)client->reply;
@@ -110,6 +112,23 @@ uint32_t client_hello(Client *client) {
                 memcpy(client->session, client->hello.session.data, MESSAGE_SESSION_BYTES);
         }
         return error;
+}
+
+bool client_resume(Client *client, Broker *broker, uid_t uid, gid_t gid) {
+        int r;
+
+        forget_answer(client);
+        close_fd(client->fd);
+        client->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        REQUIRE(client->fd >= 0, "%s", strerror(errno));
+        r = connect_as(client->fd, broker->socket, uid, gid, NULL, 0);
+        REQUIRE(r == 0, "connect: %s", strerror(-r));
+        client_expect_done(client, say_hello(client, client->session, sizeof(client->session)));
+        return client->hello.resumed;
+}
+
+uint32_t client_hello(Client *client) {
+        return say_hello(client, NULL, 0);
 }
 
 size_t client_pack(uint8_t *packet, size_t n_max, uint16_t kind, uint64_t serial, const ProtobufCMessage *request) {

@@ -75,6 +75,10 @@ Client *client_connect_silently(Broker *broker, uid_t uid, gid_t gid);
 int client_try_connect(Client **ret, const char *socket, uid_t uid, gid_t gid);
 /* Says hello. Return: the wire's error. */
 uint32_t client_hello(Client *client);
+/* Connects again and says hello with the session that it has, as the same user: to the broker that took
+ * over from the one it was connected to. What it has not received is lost. Return: whether it has the
+ * session again. */
+bool client_resume(Client *client, Broker *broker, uid_t uid, gid_t gid);
 /* Closes the connection. Return: NULL. */
 Client *client_free(Client *client);
 
