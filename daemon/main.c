@@ -281,16 +281,16 @@ static int bind_socket(const Options *options, const Config *config, int *ret_fd
         return r ? fail("socket", r) : 0;
 }
 
-/* The listening socket, and what somebody kept of the process before this one: *ret_kept is to be freed. */
-static int take_descriptors(const Options *options, const Config *config, int *ret_fd, const char **ret_path,
-                            Kept **ret_kept, size_t *ret_n_kept) {
-        int r;
+/* What somebody kept of the process before this one, *ret_kept to be freed, and perhaps the listening socket. */
+static int take_kept(Kept **ret_kept, size_t *ret_n_kept, int *ret_fd) {
+        int r = service_take(ret_kept, ret_n_kept, ret_fd);
 
-        r = service_take(ret_kept, ret_n_kept, ret_fd);
-        if (r)
-                return fail("listen-fds", r);
+        return r ? fail("listen-fds", r) : 0;
+}
+
+static int take_socket(const Options *options, const Config *config, int *fd, const char **ret_path) {
         *ret_path = "inherited";
-        return *ret_fd >= 0 ? 0 : bind_socket(options, config, ret_fd, ret_path);
+        return *fd >= 0 ? 0 : bind_socket(options, config, fd, ret_path);
 }
 
 /* Signals become readable events; SIGIO comes from leases that somebody runs into, SIGPIPE from
@@ -452,10 +452,11 @@ static int serve(const Options *options) {
         CLEANUP(freep) BrokerDirectory *directories = NULL;
         CLEANUP(freep) uint8_t *policy = NULL;
         CLEANUP(freep) Kept *kept = NULL;
+        BrokerStart start = { .open_store = service_store };
         const BrokerDirectory *bad_directory;
         int listen_fd = -1, signal_fd = -1, helper_fd = -1, landlock = 0, r;
         BrokerOptions broker_options;
-        size_t n_kept, n_policy;
+        size_t n_policy;
         uint64_t descriptors;
         const char *path = NULL;
         Broker *broker;
@@ -468,14 +469,22 @@ static int serve(const Options *options) {
                 return fail("descriptors", r);
         if (capacity_resolve(config, descriptors, capacity_memory()))
                 return fail_message("capacity", config->message);
-        if (make_options(config, &broker_options, &directories) || read_policy(options, &policy, &n_policy))
+        if (make_options(config, &broker_options, &directories))
                 return EXIT_FAILURE;
         broker_options.descriptors = descriptors;
         broker_options.objects = capacity_objects(descriptors);
         if (options->check)
-                return check(&broker_options, policy, n_policy);
-        if (take_signals(&signal_fd) || take_descriptors(options, config, &listen_fd, &path, &kept, &n_kept))
+                return read_policy(options, &policy, &n_policy) || check(&broker_options, policy, n_policy) ?
+                       EXIT_FAILURE : EXIT_SUCCESS;
+        if (take_kept(&kept, &start.n_kept, &listen_fd))
                 return EXIT_FAILURE;
+        /* Who goes on where another broker ended has the policy that was in force, whatever the files say. */
+        if (start.n_kept == 0 && read_policy(options, &policy, &n_policy))
+                return EXIT_FAILURE;
+        if (take_signals(&signal_fd) || take_socket(options, config, &listen_fd, &path))
+                return EXIT_FAILURE;
+        start.kept = kept;
+        broker_options.start = &start;
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);
@@ -492,11 +501,17 @@ static int serve(const Options *options) {
                 return fail("probe", r);
         log_missing_features();
         r = broker_new_consume_fds(&broker, &broker_options, listen_fd, signal_fd, &bad_directory);
+        if (r == BROKER_E_REFUSED) {
+                (void)fail_message("state", start.sentence);
+                return KEEPER_STATUS_HOPELESS;
+        }
         if (r)
                 return bad_directory ? fail_message(bad_directory->path, "the directory cannot be made: does its parent exist?") :
                                        fail("broker", r);
-        if (set_policy(broker, policy, n_policy))
+        if (!broker->policy && ((!policy && read_policy(options, &policy, &n_policy)) ||
+                                set_policy(broker, policy, n_policy)))
                 return EXIT_FAILURE;
+        broker_commit(broker);
         if (helper_fd >= 0) {
                 r = broker_helper_consume_fd(broker, helper_fd);
                 if (r)
@@ -514,6 +529,7 @@ static int serve(const Options *options) {
         service_keep_alive(&broker->deadlines);
         r = broker_run(broker);
         service_notify("STOPPING=1");
+        broker_leave(broker);
         service_disconnect();
         return finish(broker, r);
 }
@@ -542,7 +558,8 @@ static int keep(const Options *options, char **argv) {
                 return fail("descriptors", r);
         if (keeper.left)
                 keeper.listen_fd = left.listen_fd;
-        else if (take_descriptors(options, config, &keeper.listen_fd, &path, &kept, &n_kept))
+        else if (take_kept(&kept, &n_kept, &keeper.listen_fd) ||
+                 take_socket(options, config, &keeper.listen_fd, &path))
                 return EXIT_FAILURE;
         r = service_connect();
         if (r)

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "broker/burial.h"
 #include "broker/peer.h"
+#include "broker/recovery.h"
 #include "broker/request.h"
 #include "util/error.h"
 #include "util/log.h"
@@ -74,36 +75,9 @@ static void turn_over(void *userdata) {
         broker_commit(userdata);
 }
 
-/* From now on everything is saved. So far there is the root directory. */
-static void save_core(Broker *broker) {
-        State *state = broker->state;
-
-        persist_register(state);
-        sessions_register(state);
-        counters_init(&broker->counters, state);
-        counters_used(&broker->counters, COUNTER_SEQUENCE, broker->events.sequence);
-        state_add(state, &broker->policy_record.record, STATE_POLICY, 1);
-        tree_save(&broker->tree, state, &broker->counters);
-        broker->events.counters = &broker->counters;
-        broker->regions.state = broker->grants.state = broker->tickets.state = state;
-        broker->regions.counters = broker->grants.counters = broker->tickets.counters = &broker->counters;
-        broker->regions.store = broker->store;
-        broker->sessions.state = state;
-        broker->sessions.counters = &broker->counters;
-}
-
-static int make_state(Broker *broker) {
-        int r = state_new(&broker->state, BROKER_STATE_CELLS_MAX);
-
-        if (r)
-                return error_fold(r);
-        save_core(broker);
-        return 0;
-}
-
-/* Nothing of what follows is saved: what there is now is for the next broker. */
-static void save_no_more(Broker *broker) {
-        broker_commit(broker);
+void broker_leave(Broker *broker) {
+        if (broker->state)
+                broker_commit(broker);
         broker->store = fdstore_free(broker->store);
         broker->state = state_free(broker->state);
         broker->regions.store = NULL;
@@ -129,6 +103,8 @@ static int make_directory(Broker *broker, const BrokerDirectory *wanted) {
         if (r || (spot.node && !node_is_directory(spot.node)))
                 return error_origin(-EINVAL);
         if (spot.node) {
+                if (broker->adopted)
+                        return 0;
                 directory = node_directory(spot.node);
                 permissions_deinit(&directory->permissions);
                 directory->permissions = permissions_copy(&wanted->permissions);
@@ -146,12 +122,25 @@ static int make_directory(Broker *broker, const BrokerDirectory *wanted) {
         return 0;
 }
 
+/* With what the broker before left there may be no place for it any more: then it is not made. */
+static void log_no_directory(const BrokerDirectory *directory) {
+        LogLine line;
+
+        log_begin(&line, LOG_WARN, "directory-missing");
+        log_text(&line, "path", directory->path);
+        log_text(&line, "message", "shmd.conf has it, and it cannot be made");
+        log_end(&line);
+}
+
 static int make_directories(Broker *broker, const BrokerDirectory **ret_directory) {
         for (size_t i = 0; i < broker->options->n_directories; ++i) {
-                int r = make_directory(broker, &broker->options->directories[i]);
+                const BrokerDirectory *directory = &broker->options->directories[i];
+                int r = make_directory(broker, directory);
 
-                if (r) {
-                        *ret_directory = &broker->options->directories[i];
+                if (r == -EINVAL && broker->adopted) {
+                        log_no_directory(directory);
+                } else if (r) {
+                        *ret_directory = directory;
                         return r;
                 }
         }
@@ -177,9 +166,6 @@ static int make_core(Broker *broker) {
         broker->regions.bury_userdata = broker;
         broker->regions.frozen = freeze_tell;
         broker->regions.frozen_userdata = broker;
-        r = make_state(broker);
-        if (r)
-                return error_fold(r);
         return arena_new(&broker->arena, ARENA_BYTES);
 }
 
@@ -242,6 +228,10 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
 
         r = make_core(broker);
         if (!r)
+                r = recovery_run_consume_fds(broker);
+        if (r == RECOVERY_E_REFUSED)
+                return BROKER_E_REFUSED;
+        if (!r)
                 r = make_net(broker, steal_fd(&fd));
         if (!r)
                 r = make_directories(broker, ret_directory);
@@ -287,7 +277,7 @@ bool broker_free(Broker *broker) {
         Peer *peer;
         bool balanced;
 
-        save_no_more(broker);
+        broker_leave(broker);
         while ((peer = peers_first(broker)))
                 (void)peer_free(peer);
         sessions_deinit(&broker->sessions);

@@ -48,6 +48,17 @@ struct BrokerDirectory {
         uint64_t max[_ACCOUNT_SLOT_N];
 };
 
+#define BROKER_START_SENTENCE_MAX 192
+
+/* What the broker before this one left, and where this one leaves it to the next. */
+typedef struct BrokerStart {
+        const Kept *kept;
+        size_t n_kept;
+        /* Opens the store; it may be that there is none. Return: 0, or a negative errno. */
+        int (*open_store)(FdStore **ret, Deadlines *deadlines, size_t n_kept);
+        char sentence[BROKER_START_SENTENCE_MAX];       /* why it was refused */
+} BrokerStart;
+
 /* Everything is a number by now; borrowed, must outlive the broker. */
 struct BrokerOptions {
         Rules rules;            /* of the configuration */
@@ -68,6 +79,7 @@ struct BrokerOptions {
         uint64_t descriptors;   /* how many it may have open */
         uint64_t objects;       /* regions, connections and descriptors on their way, of those */
         bool landlock;          /* known once the sandbox is closed */
+        BrokerStart *start;     /* NULL: nothing was left, and nothing will be */
 };
 
 RB_HEAD(PeerTree, Peer);
@@ -78,6 +90,7 @@ struct Broker {
         Loop *loop;
         Connections connections;
         State *state;           /* owned */
+        bool adopted;           /* it is the one of the broker before */
         FdStore *store;         /* owned; NULL: nothing of this broker outlives it */
         Counters counters;
         PersistPolicy policy_record;
@@ -115,9 +128,17 @@ struct Broker {
         uint8_t reply[WIRE_REPLY_MAX];
 };
 
+enum {
+        _BROKER_E_SUCCESS,
+        BROKER_E_REFUSED,       /* what was left is not for this program, and stays as it is: start->sentence */
+};
+
 /* Makes a broker that listens on listen_fd and stops at a signal that signal_fd (signalfd(2))
- * reads. Both are consumed, always.
- * Return: 0, -EINVAL (a directory of the options is impossible: *ret_directory), negative errno. */
+ * reads. Both are consumed, and so is what was kept, always.
+ * With what the broker before left, everything is as it was: also the policy, and directories of the
+ * options are only made if they are missing.
+ * Return: 0, BROKER_E_REFUSED, -EINVAL (a directory of the options is impossible: *ret_directory),
+ * negative errno. */
 int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int listen_fd, int signal_fd,
                            const BrokerDirectory **ret_directory);
 
@@ -131,6 +152,10 @@ void broker_commit(Broker *broker);
 
 /* Runs until a signal. Return: 0, or a negative errno that ended it. */
 int broker_run(Broker *broker);
+
+/* Nothing that happens from here on is saved: what there is now is for the next broker. The store is
+ * told what it still has to be told. */
+void broker_leave(Broker *broker);
 
 /* Takes everything down, regions that are held included (their holders keep them).
  * Return: whether the books were balanced. */

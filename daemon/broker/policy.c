@@ -10,6 +10,7 @@
 #include "core/enact.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/memfd.h"
 
 /* Regions, connections and descriptors on their way share what may be open at once. Without a word
  * about regions, those are what the other two leave. Return: whether there is room for them all. */
@@ -44,19 +45,26 @@ static bool fit_descriptors(const BrokerOptions *options, Limits *global, char s
         return true;
 }
 
-static int decode(const BrokerOptions *options, const uint8_t *blob, size_t n, Policy **ret,
-                  char sentence[BROKER_SENTENCE_MAX]) {
-        CLEANUP(policy_freep) Policy *policy = NULL;
+static int read_blob(const uint8_t *blob, size_t n, Policy **ret, char sentence[BROKER_SENTENCE_MAX]) {
         const char *what;
         int r;
 
-        r = policy_decode(blob, n, &policy, &what);
+        r = policy_decode(blob, n, ret, &what);
         if (r == POLICY_E_INVALID) {
                 (void)snprintf(sentence, BROKER_SENTENCE_MAX, "the compiled policy is not valid: %s", what);
                 return BROKER_POLICY_E_REFUSED;
         }
+        return error_fold(r);
+}
+
+static int decode(const BrokerOptions *options, const uint8_t *blob, size_t n, Policy **ret,
+                  char sentence[BROKER_SENTENCE_MAX]) {
+        CLEANUP(policy_freep) Policy *policy = NULL;
+        int r;
+
+        r = read_blob(blob, n, &policy, sentence);
         if (r)
-                return error_fold(r);
+                return r == BROKER_POLICY_E_REFUSED ? r : error_fold(r);
         if (!fit_descriptors(options, &policy->rules.global, sentence))
                 return BROKER_POLICY_E_REFUSED;
         *ret = policy;
@@ -106,32 +114,162 @@ static void log_policy(const Broker *broker, const PolicyOutcome *outcome) {
         log_end(&line);
 }
 
-int broker_set_policy(Broker *broker, const uint8_t *blob, size_t n, PolicyOutcome *ret,
-                      char sentence[BROKER_SENTENCE_MAX]) {
-        CLEANUP(policy_freep) Policy *policy = NULL, *before = NULL;
+/* -- keeping it ------------------------------------------------------------------------------ */
+
+/* More directories than this do not fit one transaction of the state for certain. */
+#define DIRECTORIES_AT_ONCE 128
+
+void broker_policy_name(uint64_t generation, char ret[FDSTORE_NAME_MAX]) {
+        (void)snprintf(ret, FDSTORE_NAME_MAX, "policy-%" PRIu64, generation);
+}
+
+/* Leaves the bytes of the next policy with the store. */
+static int push_blob(const Broker *broker, const uint8_t *blob, size_t n) {
+        CLEANUP(close_fdp) int fd = -1;
+        char name[FDSTORE_NAME_MAX];
+        int r;
+
+        if (!broker->store)
+                return 0;
+        r = memfd_make_sealed("shmd-policy", blob, n, &fd);
+        if (r)
+                return r == MEMFD_E_NO_MEMORY ? error_origin(-ENOMEM) : error_fold(r);
+        broker_policy_name(broker->generation + 1, name);
+        r = fdstore_push(broker->store, name, fd);
+        return r == FDSTORE_E_BUSY ? BROKER_POLICY_E_BUSY : error_fold(r);
+}
+
+static void remove_blob(const Broker *broker, const SavedPolicy *policy) {
+        char name[FDSTORE_NAME_MAX];
+
+        if (!broker->store || policy->n_blob == 0)
+                return;
+        broker_policy_name(policy->generation, name);
+        fdstore_remove(broker->store, name);
+}
+
+/* Everything about a directory may have to be written anew: of those that are named, and that were. */
+static int make_room(Broker *broker, const Policy *policy) {
+        size_t n = policy->n_directories + (broker->policy ? broker->policy->n_directories : 0);
+        int r = state_make_room(broker->state, STATE_ROOM + (uint32_t)n * STATE_RECORD_CELLS);
+
+        return r == STATE_E_FULL ? error_origin(-ENOMEM) : error_fold(r);
+}
+
+/* -- putting it in force --------------------------------------------------------------------- */
+
+/* The directories are as the policy has them, all or none. With many of them that is more than one
+ * transaction; then the first one says that the policy is in force, and what it has to do still. */
+static int enact(Broker *broker, const Policy *policy, size_t n_blob, uint32_t *ret_made,
+                 char sentence[BROKER_SENTENCE_MAX]) {
+        PersistPolicy *record = &broker->policy_record;
+        SavedPolicy before = record->saved;
+        size_t n = policy->n_directories + (broker->policy ? broker->policy->n_directories : 0);
         const char *path;
         int r;
 
-        r = decode(broker->options, blob, n, &policy, sentence);
-        if (r)
-                return r;
-        r = enact_directories(&broker->tree, &broker->accounts, policy, &ret->directories, &path);
-        if (r == ENACT_E_TAKEN) {
+        record->saved = (SavedPolicy){ .generation = broker->generation + 1, .n_blob = (uint32_t)n_blob,
+                                       .pending = n > DIRECTORIES_AT_ONCE };
+        state_touch(&record->record);
+        r = enact_directories(&broker->tree, &broker->accounts, policy, ret_made, &path);
+        if (r) {
+                record->saved = before;
+                if (r != ENACT_E_TAKEN)
+                        return error_fold(r);
                 (void)snprintf(sentence, BROKER_SENTENCE_MAX, "[directory %.100s]: a region has that name, or one above it",
                                path);
                 return BROKER_POLICY_E_REFUSED;
         }
-        if (r)
-                return error_fold(r);
+        if (record->saved.pending) {
+                broker_commit(broker);
+                record->saved.pending = false;
+                state_touch(&record->record);
+        }
+        remove_blob(broker, &before);
+        return 0;
+}
 
-        /* Nothing can fail any more. */
-        before = broker->policy;
+/* Nothing can fail any more. */
+static void take(Broker *broker, Policy *policy, PolicyOutcome *ret) {
+        Policy *before = broker->policy;
+
         broker->policy = policy;
-        policy = NULL;
         ++broker->generation;
-        accounts_set_policy(&broker->accounts, &broker->policy->rules);
+        accounts_set_policy(&broker->accounts, &policy->rules);
         ret->accounts = settle_accounts(broker);
+        (void)policy_free(before);
         log_policy(broker, ret);
         tell_waiters(broker);
+}
+
+int broker_set_policy(Broker *broker, const uint8_t *blob, size_t n, PolicyOutcome *ret,
+                      char sentence[BROKER_SENTENCE_MAX]) {
+        CLEANUP(policy_freep) Policy *policy = NULL;
+        SavedPolicy pushed = { .generation = broker->generation + 1, .n_blob = 1 };
+        int r;
+
+        r = decode(broker->options, blob, n, &policy, sentence);
+        if (!r)
+                r = make_room(broker, policy);
+        if (!r)
+                r = push_blob(broker, blob, n);
+        if (r)
+                return r > 0 ? r : error_fold(r);
+        r = enact(broker, policy, n, &ret->directories, sentence);
+        if (r) {
+                remove_blob(broker, &pushed);
+                return r > 0 ? r : error_fold(r);
+        }
+        take(broker, policy, ret);
+        policy = NULL;
+        return 0;
+}
+
+/* -- after a restart ------------------------------------------------------------------------- */
+
+/* This process may have fewer descriptors than the one before. What the policy says of their numbers cannot
+ * be had then, and what the configuration says counts. */
+static void fit_or_forget(const BrokerOptions *options, Limits *global) {
+        static const uint32_t slots = UINT32_C(1) << ACCOUNT_PEERS | UINT32_C(1) << ACCOUNT_INFLIGHT |
+                                      UINT32_C(1) << ACCOUNT_REGIONS;
+        char sentence[BROKER_SENTENCE_MAX];
+        LogLine line;
+
+        if (fit_descriptors(options, global, sentence))
+                return;
+        global->slots &= ~slots;
+        log_begin(&line, LOG_WARN, "policy-limits");
+        log_text(&line, "message", sentence);
+        log_end(&line);
+}
+
+int broker_restore_policy(Broker *broker, const uint8_t *blob, size_t n, char sentence[BROKER_SENTENCE_MAX]) {
+        int r = read_blob(blob, n, &broker->policy, sentence);
+
+        if (r)
+                return r == BROKER_POLICY_E_REFUSED ? r : error_fold(r);
+        fit_or_forget(broker->options, &broker->policy->rules.global);
+        accounts_set_policy(&broker->accounts, &broker->policy->rules);
+        return 0;
+}
+
+int broker_finish_policy(Broker *broker) {
+        PersistPolicy *record = &broker->policy_record;
+        const char *path;
+        uint32_t made;
+        int r = 0;
+
+        if (broker->policy) {
+                r = make_room(broker, broker->policy);
+                if (!r)
+                        r = enact_directories(&broker->tree, &broker->accounts, broker->policy, &made, &path);
+                if (r == ENACT_E_TAKEN)
+                        r = 0;          /* only what is damaged can be in the way: the limits are in force at least */
+        }
+        if (r)
+                return error_fold(r);
+        broker_commit(broker);
+        record->saved.pending = false;
+        state_touch(&record->record);
         return 0;
 }

@@ -86,6 +86,8 @@ static int take_effect(Request *request, const uint8_t *blob, size_t n) {
         r = broker_set_policy(request->broker, blob, n, &outcome, sentence);
         if (r == BROKER_POLICY_E_REFUSED)
                 return refuse(request, sentence);
+        if (r == BROKER_POLICY_E_BUSY)
+                return request_store_busy(request, NULL, 0);
         staging_drop(&request->peer->staging);
         return r ? error_fold(r) : reply(request, true, &outcome);
 }
@@ -106,9 +108,9 @@ int request_reload(Request *request) {
                 return r;
 
         memcpy(staging->bytes + staging->n, part->data.data, part->data.len);
+        if (staging->n + part->data.len == staging->total)
+                return take_effect(request, staging->bytes, staging->total);
         staging->n += (uint32_t)part->data.len;
-        if (staging->n == staging->total)
-                return take_effect(request, staging->bytes, staging->n);
         staging_wait(request);
         return reply(request, false, &(PolicyOutcome){ .directories = 0 });
 }

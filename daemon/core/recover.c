@@ -842,17 +842,20 @@ static void guess_counters(Recovery *recovery) {
         counters_init(counters, recovery->out->state);
         note(recovery, RECOVER_COUNTERS, 0, NULL, damaged);
         saw(recovery, COUNTER_SEQUENCE, recovery->out->events->sequence);
-        saw(recovery, COUNTER_SESSION, *recovery->out->last_session);
-        for (unsigned int i = 0; i < _COUNTER_N; ++i) {
+        for (unsigned int i = 0; i < _COUNTER_N; ++i)
                 recovery->highest[i] += LOST_NUMBERS;
-                counters_used(counters, i, recovery->highest[i]);
-        }
 }
 
 /* All goes on behind the highest number of its kind. */
-static void number(const Recovery *recovery) {
+static void number(Recovery *recovery) {
         const uint64_t *highest = recovery->highest;
         Recover *out = recovery->out;
+
+        saw(recovery, COUNTER_SESSION, *out->last_session);
+        if (!recovery->counted)
+                guess_counters(recovery);
+        for (unsigned int i = 0; i < _COUNTER_N; ++i)
+                counters_used(out->counters, i, highest[i]);
 
         out->regions->last_id = highest[COUNTER_REGION];
         out->grants->last_id = highest[COUNTER_GRANT];
@@ -900,8 +903,6 @@ int recover_consume_fds(Recover *out, const Kept *kept, size_t n_kept) {
                 r = recover_records(&recovery);
         if (r)
                 return error_fold(r);
-        if (!recovery.counted)
-                guess_counters(&recovery);
         number(&recovery);
         save(out);
         out->n_names = recovery.names.n;

@@ -124,6 +124,56 @@ int memfd_make(const MemfdSpec *spec, int *ret) {
         return 0;
 }
 
+#define SEALS_OF_FIXED (F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_SEAL)
+
+/* Return: bytes written or read, fewer than n only at an error or the end. */
+static size_t write_all(int fd, const uint8_t *bytes, size_t n) {
+        ssize_t done = 1;
+        size_t at = 0;
+
+        for (; at < n && done > 0; at += done > 0 ? (size_t)done : 0)
+                done = write(fd, bytes + at, n - at);
+        return at;
+}
+
+static size_t read_all(int fd, uint8_t *bytes, size_t n) {
+        ssize_t done = 1;
+        size_t at = 0;
+
+        for (; at < n && done > 0; at += done > 0 ? (size_t)done : 0)
+                done = pread(fd, bytes + at, n - at, (off_t)at);
+        return at;
+}
+
+int memfd_make_sealed(const char *name, const void *bytes, size_t n, int *ret) {
+        unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+        CLEANUP(close_fdp) int fd = -1;
+        int r;
+
+        if (probe_have(PROBE_NOEXEC_SEAL))
+                flags |= MFD_NOEXEC_SEAL;
+        fd = memfd_create(name, flags);
+        if (fd < 0) {
+                r = create_errno(errno);
+                return r == MEMFD_E_NO_MEMORY ? r : error_origin(-EIO);
+        }
+        if (write_all(fd, bytes, n) < n)
+                return MEMFD_E_NO_MEMORY;
+        if (fchmod(fd, 0600) < 0 || fcntl(fd, F_ADD_SEALS, SEALS_OF_FIXED) < 0)
+                return error_origin(-errno);
+        *ret = steal_fd(&fd);
+        return 0;
+}
+
+int memfd_read_sealed(int fd, void *bytes, size_t n) {
+        uint32_t seals = memfd_seals(fd);
+        struct stat st;
+
+        if ((seals & SEALS_OF_FIXED) != SEALS_OF_FIXED || fstat(fd, &st) < 0 || (uint64_t)st.st_size != n)
+                return MEMFD_E_FAILED;
+        return read_all(fd, bytes, n) == n ? 0 : MEMFD_E_FAILED;
+}
+
 /* Writes "/proc/self/fd/N". This is on the way of every open, and printf is most of its cost. */
 static const char *fd_path(int fd, char path[32]) {
         static const char prefix[] = "/proc/self/fd/";

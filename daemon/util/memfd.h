@@ -10,6 +10,7 @@
 #define UTIL_MEMFD_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -42,6 +43,12 @@ uint64_t memfd_page_size(unsigned int huge_shift);
  * Return: 0, MEMFD_E_UNSUPPORTED, MEMFD_E_NO_PAGES, MEMFD_E_NO_MEMORY, MEMFD_E_TOO_LARGE, or a
  * negative errno. */
 int memfd_make(const MemfdSpec *spec, int *ret);
+
+/* Makes a file of n bytes that never changes. *ret is the caller's. Return: 0, MEMFD_E_NO_MEMORY, or a
+ * negative errno. */
+int memfd_make_sealed(const char *name, const void *bytes, size_t n, int *ret);
+/* Reads n bytes of one. Return: 0; MEMFD_E_FAILED, it does not have them, or can be changed. */
+int memfd_read_sealed(int fd, void *bytes, size_t n);
 
 /* Opens a description of its own, read-only or read-write. *ret is the caller's.
  * Return: 0, MEMFD_E_NO_MEMORY, MEMFD_E_FAILED. */
