@@ -39,6 +39,9 @@ int sandbox_drop_privileges(uid_t uid, gid_t gid) {
                 /* Uid 0 stays, but not the groups of whoever started it. */
                 if (uid == 0 && geteuid() == 0 && setgroups(0, NULL) < 0 && errno != EPERM)
                         return error_origin(-errno);
+                /* Who was started without any may not be allowed the very call that drops them. */
+                if (capng_get_caps_process() == 0 && capng_have_capabilities(CAPNG_SELECT_CAPS) == CAPNG_NONE)
+                        return 0;
                 capng_clear(CAPNG_SELECT_BOTH);
                 /* Only who has CAP_SETPCAP may empty the bounding set; no_new_privs makes it moot. */
                 if (capng_apply(CAPNG_SELECT_BOTH) < 0 && capng_apply(CAPNG_SELECT_CAPS) < 0)
