@@ -15,6 +15,10 @@
 /* Descriptors the broker needs for itself: the socket, epoll, inotify, signals, the log, the
  * service manager, and the grants of one batch while it is being answered. */
 #define OWN_DESCRIPTORS 192
+/* What the broker may have on its way to its keeper. */
+#define LINK_DESCRIPTORS 1024
+/* What a user's keeper may park: most programs may have 1024 descriptors open, and then as many in flight. */
+#define USER_PARKED 512
 /* Below this there is no use in starting. */
 #define DESCRIPTORS_MIN (OWN_DESCRIPTORS / 4)
 
@@ -130,6 +134,16 @@ static int take(Config *config, AccountSlot slot, const char *key, uint64_t shar
 
 uint64_t capacity_objects(uint64_t descriptors) {
         return descriptors - (descriptors / 4 < OWN_DESCRIPTORS ? descriptors / 4 : OWN_DESCRIPTORS);
+}
+
+uint64_t capacity_parked(const Config *config, uint64_t descriptors, bool is_user) {
+        uint64_t inflight = config->global[ACCOUNT_INFLIGHT], most, room;
+
+        if (inflight == CONFIG_AUTO)
+                inflight = capacity_objects(descriptors) / 8;
+        room = descriptors / 16 < LINK_DESCRIPTORS ? descriptors / 16 : LINK_DESCRIPTORS;
+        most = descriptors - room < inflight ? 0 : descriptors - room - inflight;
+        return is_user && most > USER_PARKED ? USER_PARKED : most;
 }
 
 int capacity_resolve(Config *config, uint64_t descriptors, uint64_t memory) {

@@ -8,6 +8,7 @@
 #ifndef CAPACITY_H
 #define CAPACITY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -27,6 +28,10 @@ uint64_t capacity_memory(void);
 
 /* How many of those may be regions, connections and descriptors in flight; the rest are its own. */
 uint64_t capacity_objects(uint64_t descriptors);
+
+/* How many descriptors the keeper may park in sockets, so that there is room for what is on its way between broker
+ * and clients. is_user: the user is not the broker's alone, and all that is in flight counts against each process. */
+uint64_t capacity_parked(const Config *config, uint64_t descriptors, bool is_user);
 
 /* Replaces every CONFIG_AUTO. Return: 0, CAPACITY_E_IMPOSSIBLE. */
 int capacity_resolve(Config *config, uint64_t descriptors, uint64_t memory);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "refuge.h"
 #include "sandbox.h"
 #include "service.h"
 #include "util/deadline.h"
@@ -53,6 +54,7 @@ typedef struct Keeper {
         const KeeperOptions *options;
         Deadlines deadlines;
         Names *names;
+        Refuge *refuge;
         int signal_fd;
         Wish wish;
         bool done;
@@ -140,8 +142,10 @@ static void keep(Keeper *keeper, const char *name, int fd) {
                 refuse(keeper, "not memory", name);
         else if (names_put(keeper->names, fd, name))
                 refuse(keeper, "the name is taken", name);
-        else
+        else {
+                refuge_add(keeper->refuge, name, fd);
                 return;
+        }
         (void)close(fd);
 }
 
@@ -150,6 +154,8 @@ static void let_go(Keeper *keeper, const char *name) {
 
         if (fd < 0)
                 refuse(keeper, "nothing has the name", name);
+        else
+                refuge_remove(keeper->refuge, fd);
         (void)close_fd(fd);
 }
 
@@ -175,7 +181,7 @@ static void become_ready(Keeper *keeper) {
         service_notify("READY=1");
 }
 
-static void obey(Keeper *keeper, const Notify *notify) {
+static void obey_about_descriptors(Keeper *keeper, const Notify *notify) {
         if (notify->words & NOTIFY_STORE)
                 keep(keeper, notify->name, notify->fd);
         if (notify->words & NOTIFY_REMOVE)
@@ -183,6 +189,10 @@ static void obey(Keeper *keeper, const Notify *notify) {
         /* All before it has been done. */
         if (notify->words & NOTIFY_BARRIER)
                 (void)close(notify->fd);
+}
+
+static void obey(Keeper *keeper, const Notify *notify) {
+        obey_about_descriptors(keeper, notify);
         if (notify->words & NOTIFY_READY)
                 become_ready(keeper);
         /* Who has been told to end gets no more time by talking. */
@@ -199,7 +209,7 @@ static bool read_packets(Keeper *keeper) {
         Notify notify;
 
         for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
-                int r = notify_receive(keeper->link, &notify);
+                int r = notify_peek(keeper->link, &notify);
 
                 if (r == NOTIFY_E_GONE)
                         keeper->link = close_fd(keeper->link);
@@ -209,8 +219,23 @@ static bool read_packets(Keeper *keeper) {
                         refuse(keeper, "no packet of a broker's", "");
                 else
                         obey(keeper, &notify);
+                /* It has been done, and the next keeper need not do it. */
+                notify_drop(keeper->link);
         }
         return true;
+}
+
+/* What a broker sent that ended with the keeper before this one. */
+static void read_left(void *userdata, int socket) {
+        Keeper *keeper = userdata;
+        Notify notify;
+        int r;
+
+        while ((r = notify_peek(socket, &notify)) != NOTIFY_E_AGAIN && r != NOTIFY_E_GONE) {
+                if (r == 0)
+                        obey_about_descriptors(keeper, &notify);
+                notify_drop(socket);
+        }
 }
 
 /* -- processes ------------------------------------------------------------------------------ */
@@ -267,10 +292,14 @@ static int fork_broker(Keeper *keeper) {
         ours = pair[0];
         theirs = pair[1];
         (void)setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &(int){ LINK_BYTES }, sizeof(int));
+        refuge_link(keeper->refuge, ours);
         keeper->pid = fork();
         if (keeper->pid < 0) {
+                int r = -errno;
+
                 keeper->pid = 0;
-                return error_origin(-errno);
+                refuge_unlink(keeper->refuge);
+                return error_origin(r);
         }
         if (keeper->pid == 0) {
                 (void)fcntl(theirs, F_SETFD, 0);
@@ -368,6 +397,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
         while (keeper->link >= 0 && read_packets(keeper))
                 ;
         keeper->link = close_fd(keeper->link);
+        refuge_unlink(keeper->refuge);
         (void)waitpid(keeper->pid, NULL, 0);
         deadline_disarm(&keeper->overdue);
         log_broker(keeper, asked ? LOG_NOTE : LOG_ERROR, "broker-ended", "by", describe(info));
@@ -392,10 +422,12 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
 /* Becomes the program that is there now. Only if that fails is there a return, and then the broker is
  * started from here. */
 static void upgrade_now(Keeper *keeper) {
+        refuge_leave(keeper->refuge);
         leave(keeper, -1);
         (void)execv(keeper->options->program, keeper->options->argv);
         log_trouble("upgrade-failed", -errno);
         (void)unsetenv(SERVICE_KEEPER);
+        refuge_stay(keeper->refuge);
         start_broker(&keeper->next, keeper);
 }
 
@@ -540,7 +572,7 @@ static int take_signals(Keeper *keeper) {
         return keeper->signal_fd < 0 ? error_origin(-errno) : 0;
 }
 
-/* What the keeper before left, if this one goes on where that one was. */
+/* What the keeper before left, if this one goes on where that one was: in this process, or in another one. */
 static int take_over(Keeper *keeper, const KeeperOptions *options) {
         int r;
 
@@ -550,10 +582,24 @@ static int take_over(Keeper *keeper, const KeeperOptions *options) {
                 (void)close(options->left->names_fd);
                 keeper->was_ready = true;
         }
+        if (!r)
+                r = refuge_new(&keeper->refuge, keeper->names, &keeper->deadlines, options->parked, options->n_stored);
         /* The broker is to have it too. */
         if (!r && fcntl(options->listen_fd, F_SETFD, 0) < 0)
                 r = error_origin(-errno);
         return r;
+}
+
+/* What cannot be taken from there stays there, and no region is worse off for what is in force from here on. */
+static void leave_refuge(Keeper *keeper, const KeeperOptions *options) {
+        int r;
+
+        if (options->left)
+                r = refuge_return(keeper->refuge);
+        else
+                r = refuge_take_consume_fds(keeper->refuge, options->stored, options->n_stored, read_left, keeper);
+        if (r)
+                log_trouble("refuge-failed", r);
 }
 
 int keeper_run(const KeeperOptions *options) {
@@ -569,12 +615,14 @@ int keeper_run(const KeeperOptions *options) {
         if (!r && !options->left)
                 r = sandbox_enter(SANDBOX_KEEPER, &landlock);
         if (!r) {
+                leave_refuge(&keeper, options);
                 service_keep_alive(&keeper.deadlines);
                 start_broker(&keeper.next, &keeper);
                 r = keep_on(&keeper);
         }
         if (r)
                 log_trouble("keeper-failed", r);
+        refuge_free(keeper.refuge);
         names_free(keeper.names);
         (void)close_fd(keeper.signal_fd);
         return r ? EXIT_FAILURE : keeper.status;

@@ -15,8 +15,9 @@
  *
  * One broker at a time: the next is started when the kernel says that the last one is gone, and all it
  * had sent has been read. A broker ends with its keeper. What the keeper keeps ends with the keeper,
- * unless it is replaced by itself: an upgrade stops the broker and executes the program that is now
- * where this one was, in the same process, with the same descriptors.
+ * unless there is a refuge for it (refuge.h), or it is replaced by itself: an upgrade stops the broker
+ * and executes the program that is now where this one was, in the same process, with the same
+ * descriptors.
  */
 #ifndef KEEPER_H
 #define KEEPER_H
@@ -36,6 +37,9 @@ typedef struct KeeperOptions {
         uint64_t descriptors;   /* how many it may have open */
         int listen_fd;          /* the keeper's from here on */
         const ServiceKeeper *left;      /* by the keeper that executed this one; NULL: this is the first */
+        Kept *stored;           /* by the service manager, for a keeper that was killed; the descriptors are the keeper's */
+        size_t n_stored;
+        uint64_t parked;        /* how many descriptors it may park there: refuge.h */
 } KeeperOptions;
 
 /* Keeps, until it is told to stop. To be called with privileges dropped, from the one thread.

@@ -540,7 +540,6 @@ static int keep(const Options *options, char **argv) {
         KeeperOptions keeper = { .program = find_program(argv[0]), .argv = argv };
         ServiceKeeper left;
         const char *path;
-        size_t n_kept;
         uid_t uid;
         gid_t gid;
         int r;
@@ -558,9 +557,11 @@ static int keep(const Options *options, char **argv) {
                 return fail("descriptors", r);
         if (keeper.left)
                 keeper.listen_fd = left.listen_fd;
-        else if (take_kept(&kept, &n_kept, &keeper.listen_fd) ||
+        else if (take_kept(&kept, &keeper.n_stored, &keeper.listen_fd) ||
                  take_socket(options, config, &keeper.listen_fd, &path))
                 return EXIT_FAILURE;
+        keeper.stored = kept;
+        keeper.parked = capacity_parked(config, keeper.descriptors, options->user);
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);

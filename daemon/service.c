@@ -19,6 +19,7 @@
 #include "acct/quota.h"
 #include "base/cleanup.h"
 #include "base/overflow.h"
+#include "refuge.h"
 #include "util/error.h"
 #include "util/names.h"
 
@@ -210,7 +211,7 @@ static int take_from_manager(size_t n, Kept **ret, size_t *ret_n, int *ret_liste
                         return error_origin(-EINVAL);
                 if (is_our_kind(next->fd) && listen_fd < 0)
                         listen_fd = next->fd;
-                else if (is_socket(next->fd))
+                else if (is_socket(next->fd) && !refuge_owns(next->name))
                         return error_origin(-EINVAL);
                 else
                         ++n_kept;

@@ -92,6 +92,10 @@ int names_put(Names *names, int fd, const char *name) {
         return 0;
 }
 
+int names_find(const Names *names, const char *name) {
+        return (int)names->index[find(names, name)] - 1;
+}
+
 int names_take(Names *names, const char *name) {
         size_t place = find(names, name);
         uint32_t found = names->index[place];

@@ -38,6 +38,8 @@ size_t names_end(const Names *names);
 
 /* Names a descriptor; name is valid (util/notify.h). Return: 0, NAMES_E_TAKEN, NAMES_E_RANGE. */
 int names_put(Names *names, int fd, const char *name);
+/* Return: the descriptor of that name, which stays the table's; -1 if there is none. */
+int names_find(const Names *names, const char *name);
 /* Takes a name out. Return: the descriptor, which is the caller's; -1 if nothing has the name. */
 int names_take(Names *names, const char *name);
 /* Names what a table in a file of this form names, for which another process left the descriptors.

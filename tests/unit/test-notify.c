@@ -138,18 +138,26 @@ static void send_packet(int socket, const void *packet, size_t n, size_t n_fds) 
         REQUIRE(sendmsg(socket, &message, MSG_DONTWAIT) == (ssize_t)n, "%s", strerror(errno));
 }
 
+static int receive(int socket, Notify *ret) {
+        int r = notify_peek(socket, ret);
+
+        if (r == 0 || r == NOTIFY_E_INVALID)
+                notify_drop(socket);
+        return r;
+}
+
 TEST(notify, what_is_kept_is_inherited) {
         Notify notify;
         int pair[2];
 
         make_pair(pair);
         send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, 1);
-        REQUIRE(notify_receive(pair[1], &notify) == 0 && notify.words == NOTIFY_STORE && notify.fd >= 0);
+        REQUIRE(receive(pair[1], &notify) == 0 && notify.words == NOTIFY_STORE && notify.fd >= 0);
         cr_assert_eq(fcntl(notify.fd, F_GETFD), 0);
         close_fd(notify.fd);
-        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_AGAIN);
+        cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_AGAIN);
         close_fd(pair[0]);
-        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_GONE);
         close_fd(pair[1]);
 }
 
@@ -168,14 +176,14 @@ TEST(notify, a_packet_that_is_refused_leaves_no_descriptor) {
                         bool good = counts[i] == 0 && (j == 0 || j == 4);
 
                         send_packet(pair[0], packets[j], strlen(packets[j]), counts[i]);
-                        cr_assert_eq(notify_receive(pair[1], &notify), good ? 0 : NOTIFY_E_INVALID);
+                        cr_assert_eq(receive(pair[1], &notify), good ? 0 : NOTIFY_E_INVALID);
                         cr_assert_eq(notify.fd, -1);
                 }
                 send_packet(pair[0], huge, sizeof(huge), counts[i]);
-                cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_INVALID);
+                cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_INVALID);
                 if (counts[i] > 1) {
                         send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, counts[i]);
-                        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_INVALID);
+                        cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_INVALID);
                         cr_assert_eq(notify.fd, -1);
                 }
         }
@@ -189,9 +197,9 @@ TEST(notify, an_empty_packet_is_an_end) {
 
         make_pair(pair);
         REQUIRE(send(pair[0], "", 0, 0) == 0);
-        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_GONE);
         send_packet(pair[0], "", 0, 3);
-        cr_assert_eq(notify_receive(pair[1], &notify), NOTIFY_E_GONE);
+        cr_assert_eq(receive(pair[1], &notify), NOTIFY_E_GONE);
         cr_assert_eq(notify.fd, -1);
         close_fd(pair[0]);
         close_fd(pair[1]);
@@ -207,7 +215,7 @@ static int receive_without_room(void *userdata) {
         REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
         limit.rlim_cur = (rlim_t)pair[1] + 1;
         REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-        REQUIRE(notify_receive(pair[1], &notify) == NOTIFY_E_INVALID && notify.fd == -1, "it was lost");
+        REQUIRE(receive(pair[1], &notify) == NOTIFY_E_INVALID && notify.fd == -1, "it was lost");
         return 0;
 }
 
