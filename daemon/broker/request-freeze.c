@@ -186,9 +186,8 @@ static int reply_frozen(Request *request, Region *region) {
 
         reply.seals = region_seals(region);
         request->outcome.extra = reply.seals;
-        (void)request_reply(request, &reply.base, NULL, 0);
         freeze_tell(region, request->broker);
-        return 0;
+        return request_reply(request, &reply.base, NULL, 0);
 }
 
 /* Whether the seal is there that the client was to add. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "broker/audit.h"
+#include "daemon-saved.h"
 #include "util/log.h"
 #include "util/probe.h"
 
@@ -22,6 +23,10 @@ Broker *table;
 BrokerOptions table_options;
 
 static int log_fd = -1;
+
+/* What a request has changed is looked for in the whole state; where there are many requests, not each time. */
+#define CHECKS_FIRST 100
+#define CHECKS_EVERY 32
 
 void table_defaults(void) {
         table_options = (BrokerOptions){
@@ -59,6 +64,18 @@ void table_open(void) {
         REQUIRE(broker_new_consume_fds(&table, &table_options, listening, signals, &bad) == 0);
 }
 
+void table_check_saved(void) {
+        static unsigned int n;
+
+        broker_commit(table);
+        if (n++ >= CHECKS_FIRST && n % CHECKS_EVERY != 0)
+                return;
+        (void)saved_check(&(SavedHouse){ .state = table->state, .tree = &table->tree, .regions = &table->regions,
+                                         .grants = &table->grants, .tickets = &table->tickets,
+                                         .counters = &table->counters, .events = &table->events,
+                                         .policy = &table->policy_record });
+}
+
 void table_close(void) {
         REQUIRE(broker_free(table), "the books are not balanced");
         table = NULL;
@@ -78,6 +95,7 @@ void table_pass(uint64_t ns) {
                 regions_dispatch(&table->regions);
         table_new_turn();
         deadlines_run(&table->deadlines, time_now() + ns);
+        table_check_saved();
 }
 
 const char *table_log(void) {
@@ -198,6 +216,8 @@ uint32_t guest_ask_raw(Guest *guest, unsigned int kind, uint64_t serial, const v
         wire_get_header(table->request, &header);
         r = request_dispatch(peer, &header, table->request);
         REQUIRE(r >= 0, "%d", r);
+        REQUIRE(r != 0 || !state_is_dirty(table->state), "something was changed after the answer");
+        table_check_saved();
         if (r == REQUEST_E_HELD)
                 return HELD;
         answer = guest_receive(guest);

@@ -46,6 +46,9 @@ extern BrokerOptions table_options;     /* to be changed before table_open() */
 
 void table_defaults(void);
 void table_open(void);
+/* Commits, and requires that the state has what there is; done after each request and each turn, and with
+ * many of them after some. */
+void table_check_saved(void);
 /* Ends it; requires balanced books. */
 void table_close(void);
 /* Gives every user the time of a new turn: the loop, which counts them, does not run here. */

@@ -140,6 +140,7 @@ TEST(request_bell, the_flag_is_asked_for_once) {
         helper = helper_begin();
         open_and_close(bob);
         regions_find(&table->regions, page_of(bob))->polled = true;
+        state_touch(&regions_find(&table->regions, page_of(bob))->record);
         guest_expect_done(bob, ask_bell(bob, NULL, page_of(bob), POLL));
         cr_assert_eq(bob->fds.n, 0);
         guest_expect(alice, NOT_FOUND, MISSING, ask_bell(alice, NULL, page_of(bob), 0));

@@ -139,6 +139,7 @@ static void change_limits(void) {
                 table->accounts.pool.max[slot] = limit == UINT64_C(1) << 40 ? QUOTA_UNLIMITED : 4 * limit;
         } else if (tree_find(&table->tree, &house_admin, "/a", 2, &spot) == 0 && node_is_directory(spot.node)) {
                 node_directory(spot.node)->account->max[slot] = limit;
+                node_touch(spot.node);
         }
 }
 
@@ -413,6 +414,7 @@ TEST(request_why, each_limit_with_its_figures) {
         guest_expect_done(root, ask_mkdir(root, "/d", 0777));
         REQUIRE(tree_find(&table->tree, &house_admin, "/d", 2, &spot) == 0);
         node_directory(spot.node)->account->max[ACCOUNT_BYTES] = 8 * PAGE;
+        node_touch(spot.node);
         guest_peer(alice)->account->max[ACCOUNT_BYTES] = 100 * PAGE;
         guest_expect_done(alice, ask_create(alice, "/d/x", 3 * PAGE, 0600));
 
@@ -467,6 +469,7 @@ TEST(request_why, the_longest_answer_fits) {
                 REQUIRE(tree_find(&table->tree, &house_admin, to, n, &spot) == 0);
                 for (AccountSlot slot = 0; slot < _ACCOUNT_SLOT_N; ++slot)
                         node_directory(spot.node)->account->max[slot] = UINT64_C(1) << 60;
+                node_touch(spot.node);
         }
         (void)strcpy(path + n, "/x");
         (void)strcpy(to + n, "/y");
