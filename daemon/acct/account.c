@@ -127,6 +127,20 @@ void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLO
         limits_of(accounts, uid, account ? account->group : NO_GROUP, ret, ret_rules);
 }
 
+uint64_t accounts_limit_at_most(const Accounts *accounts, uid_t uid, AccountSlot slot) {
+        size_t n = accounts->policy ? accounts->policy->n_groups : 0;
+        uint64_t max[_ACCOUNT_SLOT_N], most;
+
+        limits_of(accounts, uid, NO_GROUP, max, NULL);
+        most = max[slot];
+        for (size_t i = 0; i < n; ++i) {
+                limits_of(accounts, uid, accounts->policy->groups[i].gid, max, NULL);
+                if (max[slot] > most)
+                        most = max[slot];
+        }
+        return most;
+}
+
 bool account_settle(Account *account) {
         uint64_t max[_ACCOUNT_SLOT_N];
 

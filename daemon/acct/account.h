@@ -186,6 +186,8 @@ Voice *accounts_voice(Accounts *accounts, uid_t uid);
  * NULL) which rules say so. */
 void accounts_limits_of(Accounts *accounts, uid_t uid, uint64_t ret[_ACCOUNT_SLOT_N],
                         AccountRule ret_rules[_ACCOUNT_SLOT_N]);
+/* The highest limit that a uid can have in a slot, whatever groups it is in. */
+uint64_t accounts_limit_at_most(const Accounts *accounts, uid_t uid, AccountSlot slot);
 
 /* Puts a policy (borrowed; NULL: none) over the base, in the place of the one before. Only the pool
  * changes at once: of the users' accounts, account_forget_groups(), account_meet_groups() and

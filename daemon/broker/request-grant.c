@@ -287,7 +287,7 @@ static int again_item(Request *request, Made *made, const Item *item) {
         asker.ticket = request->kind == MESSAGE_REDEEM;
         made->region = regions_find(&request->broker->regions, item->first & SAVED_ITEM_REGION);
         made->was_created = item->first & SAVED_ITEM_CREATED;
-        if (made->region)
+        if (made->region && rights <= SHMD__RIGHTS__RIGHTS_READ_WRITE)
                 return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
         if (made->was_created && item->create && goes_with_its_holders(item->create))
                 return create_item(request, made, item->create);

@@ -267,19 +267,41 @@ int session_make_room(Session *session, size_t n) {
         return error_fold(r);
 }
 
+static void drop_batch(Session *session, OutcomeBatch **batch) {
+        if (*batch)
+                session->n_items -= (*batch)->n;
+        *batch = batch_free(*batch);
+}
+
+/* Forgets the oldest batches until there is room for the regions of another one. */
+static void forget_batches(Session *session, size_t n) {
+        for (uint32_t i = SESSION_OUTCOMES; i > 0 && session->n_items + n > SESSION_ITEMS; --i) {
+                unsigned int slot = slot_of(session->count - i), at = slot % SAVED_OUTCOMES;
+                OutcomeBlock *block = block_of(session, slot);
+
+                if (!block || !block->batches[at])
+                        continue;
+                drop_batch(session, &block->batches[at]);
+                session->n_earlier -= block->earlier[at];
+                block->earlier[at] = false;
+                block->saved.outcomes[at] = (SavedOutcome){ .serial = 0 };
+                state_touch(&block->record);
+        }
+}
+
 /* The regions of a batch are those of its outcome from now on, and none of the one before it. */
 static void settle_batch(Session *session, OutcomeBlock *block, unsigned int slot, const uint64_t *items, size_t n) {
         OutcomeBatch **batch = &block->batches[slot % SAVED_OUTCOMES];
 
-        *batch = batch_free(*batch);
         if (n == 0)
                 return;
-        ASSERT(session->spare && session->spare->n == n);
+        ASSERT(!*batch && session->spare && session->spare->n == n);
         *batch = session->spare;
         session->spare = NULL;
         (*batch)->session = session->number;
         (*batch)->slot = (uint8_t)slot;
         memcpy((*batch)->items, items, n * sizeof(*items));
+        session->n_items += (uint32_t)n;
         state_add(session->sessions->state, &(*batch)->record, STATE_BATCH, session->number);
 }
 
@@ -291,6 +313,8 @@ void session_settle(Session *session, int slot, const SavedOutcome *outcome, con
         if (!session->sessions->state)
                 return;
         ASSERT(block && outcome->serial);
+        drop_batch(session, &block->batches[at % SAVED_OUTCOMES]);
+        forget_batches(session, n_items);
         to = &block->saved.outcomes[at % SAVED_OUTCOMES];
         if (block->earlier[at % SAVED_OUTCOMES])
                 --session->n_earlier;
@@ -434,6 +458,7 @@ static int recover_batch(void *userdata, StateKind kind, uint64_t id, uint32_t c
         batch->slot = saved.slot;
         memcpy(batch->items, saved.items, saved.n * sizeof(saved.items[0]));
         block->batches[saved.slot % SAVED_OUTCOMES] = batch;
+        session->n_items += saved.n;
         state_bind(recovery->state, &batch->record, kind, id, cell);
         return 0;
 }
@@ -481,16 +506,16 @@ static int compare_waiting(const void *a, const void *b) {
 }
 
 static void await_all(Session **waiting, size_t n, Accounts *accounts, uint64_t now) {
-        uint64_t max[_ACCOUNT_SLOT_N], n_of_user = 0;
+        uint64_t n_of_user = 0, most = 0;
 
         for (size_t i = 0; i < n; ++i) {
                 Session *session = waiting[i];
 
                 if (i == 0 || session->uid != waiting[i - 1]->uid) {
-                        accounts_limits_of(accounts, session->uid, max, NULL);
+                        most = accounts_limit_at_most(accounts, session->uid, ACCOUNT_PEERS);
                         n_of_user = 0;
                 }
-                if (++n_of_user > max[ACCOUNT_PEERS] && session->until > now)
+                if (++n_of_user > most && session->until > now)
                         session->until = now;
                 state_touch(&session->record);
                 deadline_arm(&session->end, session->sessions->deadlines, session->until, session_over, session);

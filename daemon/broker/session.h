@@ -46,6 +46,8 @@
 
 /* Outcomes that a session has at most. */
 #define SESSION_OUTCOMES SAVED_OUTCOME_SLOTS
+/* Regions of batches that are among them. */
+#define SESSION_ITEMS 1024U
 #define SESSION_NOTHING (-1)
 
 typedef struct OutcomeBatch OutcomeBatch;
@@ -69,6 +71,7 @@ struct Session {
         Deadline end;
         uint32_t count;         /* of outcomes there were, modulo 2^32 */
         uint32_t n_earlier;     /* of those there are: from before its client came back */
+        uint32_t n_items;       /* of the batches among them */
         OutcomeBlock *blocks[SAVED_OUTCOME_BLOCKS];
         OutcomeBatch *spare;    /* for the next one; owned */
 };

@@ -469,6 +469,28 @@ TEST(account, each_slot_has_the_first_rule_that_names_it) {
         accounts_deinit(&accounts);
 }
 
+TEST(account, the_highest_limit_is_that_of_the_most_generous_group_unless_the_user_has_its_own) {
+        UserLimits users[] = { { ALICE, { BIT(PEERS), { [ACCOUNT_PEERS] = 3 } } } };
+        GroupLimits groups[] = {
+                { 7, { BIT(PEERS), { [ACCOUNT_PEERS] = 2 } } },
+                { 8, { BIT(PEERS), { [ACCOUNT_PEERS] = 9 } } },
+                { 9, { BIT(BYTES), { [ACCOUNT_BYTES] = 1 } } },
+        };
+        Rules policy = {
+                .everybody = { BIT(PEERS), { [ACCOUNT_PEERS] = 5 } },
+                .users = users, .n_users = 1, .groups = groups, .n_groups = 3,
+        };
+
+        begin();
+        base.everybody = (Limits){ LIMITS_ALL, { [ACCOUNT_PEERS] = 4 } };
+        cr_assert_eq(accounts_limit_at_most(&accounts, BOB, ACCOUNT_PEERS), 4);
+        (void)swap(&policy);
+        cr_assert_eq(accounts_limit_at_most(&accounts, BOB, ACCOUNT_PEERS), 9);
+        cr_assert_eq(accounts_limit_at_most(&accounts, ALICE, ACCOUNT_PEERS), 3);
+        (void)swap(NULL);
+        accounts_deinit(&accounts);
+}
+
 TEST(account, of_several_groups_the_first_of_the_rules_counts_and_only_it) {
         GroupLimits groups[] = {
                 { 5, { BIT(REGIONS), { 0, 50 } } },

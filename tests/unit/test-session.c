@@ -406,12 +406,12 @@ TEST(session, a_batch_has_its_regions_until_it_is_forgotten) {
         known = make(0, ALICE);
         used = state_cells_used(state);
         for (uint64_t serial = 1; serial <= 150; ++serial)
-                settle_batch(known.session, serial, serial * 1000, 1 + (serial * 37) % SAVED_BATCH_MAX);
+                settle_batch(known.session, serial, serial * 1000, 1 + (serial * 37) % 16);
         restart_and_await();
         session = session_resume(&sessions, known.id, peer(0), ALICE);
         for (uint64_t serial = 87; serial <= 150; ++serial) {
                 items = session_items(session, session_look(session, serial), &n);
-                cr_assert_eq(n, 1 + (serial * 37) % SAVED_BATCH_MAX);
+                cr_assert_eq(n, 1 + (serial * 37) % 16);
                 for (size_t i = 0; i < n; ++i)
                         cr_assert_eq(items[i], (serial * 1000 + i) | SAVED_ITEM_CREATED);
         }
@@ -422,6 +422,46 @@ TEST(session, a_batch_has_its_regions_until_it_is_forgotten) {
         session = session_resume(&sessions, known.id, peer(0), ALICE);
         items = session_items(session, session_look(session, 264), &n);
         cr_assert(n == 0 && !items);
+        end();
+}
+
+TEST(session, of_large_batches_only_as_many_are_remembered_as_have_room_together) {
+        Session *session;
+        Known known;
+        uint32_t used;
+        size_t n;
+
+        begin();
+        known = make(0, ALICE);
+        used = state_cells_used(state);
+        for (uint64_t serial = 1; serial <= 20; ++serial) {
+                settle_batch(known.session, serial, serial * 1000, SAVED_BATCH_MAX);
+                settle(known.session, 100 + serial, 0);
+        }
+        cr_assert_eq(known.session->n_items, SESSION_ITEMS);
+        cr_assert_leq(state_cells_used(state), used + 14 + 8 * STATE_RECORD_CELLS);
+        restart_and_await();
+        session = session_resume(&sessions, known.id, peer(0), ALICE);
+        cr_assert(session->n_items == SESSION_ITEMS && session->n_earlier == 20 + 8);
+        for (uint64_t serial = 1; serial <= 20; ++serial) {
+                cr_assert_neq(session_look(session, 100 + serial), SESSION_NOTHING);
+                cr_assert_eq(session_look(session, serial) == SESSION_NOTHING, serial <= 12, "%lu", serial);
+        }
+        /* Told again, one of them still counts once. */
+        for (uint64_t serial = 13; serial <= 20; ++serial) {
+                int slot = session_look(session, serial);
+                SavedOutcome again = *session_outcome(session, slot);
+                uint64_t items[SAVED_BATCH_MAX];
+
+                REQUIRE(session_make_room(session, SAVED_BATCH_MAX) == 0 && state_make_room(state, STATE_ROOM) == 0);
+                memcpy(items, session_items(session, slot, &n), sizeof(items));
+                session_settle(session, slot, &again, items, n);
+        }
+        cr_assert(session->n_items == SESSION_ITEMS && session->n_earlier == 20);
+        state_commit(state);
+        restart_and_await();
+        session = session_resume(&sessions, known.id, peer(0), ALICE);
+        cr_assert_eq(session->n_earlier, 20 + 8);
         end();
 }
 
