@@ -82,8 +82,17 @@ _Static_assert(sizeof(Header) == 72 && sizeof(Cell) == STATE_CELL_BYTES && sizeo
 #define ENTRIES_AT (JOURNAL_AT + 64U)
 #define SLAB_AT ((ENTRIES_AT + JOURNAL_ENTRIES * (uint32_t)sizeof(Entry) + 4095U) & ~4095U)
 
+struct StateCopy {
+        State *state;           /* NULL: it is gone */
+        int fd;
+        uint8_t *map;
+        size_t n_map;
+        uint64_t n;             /* bytes that are copied */
+};
+
 struct State {
         int fd;
+        StateCopy *copy;        /* that is being made */
         uint8_t *map;
         size_t n_map;
         uint64_t seed;          /* of the sums: from the instance number */
@@ -116,6 +125,13 @@ void state_spy(StateSpy fn, void *userdata) {
         spy_userdata = userdata;
 }
 
+/* What is copied already has to be copied again. */
+static void store_in_copy(StateCopy *copy, uint64_t offset, const void *data, size_t n) {
+        if (offset >= copy->n)
+                return;
+        memcpy(copy->map + offset, data, n < copy->n - offset ? n : (size_t)(copy->n - offset));
+}
+
 /* The only one that writes to the memory of a state. A death is at an instruction, so that it is enough
  * when the compiler keeps the order of calls. */
 static inline void store(State *state, uint64_t offset, const void *data, size_t n) {
@@ -131,6 +147,8 @@ static inline void store(State *state, uint64_t offset, const void *data, size_t
         __atomic_signal_fence(__ATOMIC_SEQ_CST);
         if (__builtin_expect(spy != NULL, 0))
                 spy(spy_userdata, offset, data, n);
+        if (__builtin_expect(state->copy != NULL, 0))
+                store_in_copy(state->copy, offset, data, n);
 }
 
 static void store_word(State *state, uint64_t offset, uint64_t word) {
@@ -270,18 +288,21 @@ static int state_alloc(State **ret, int fd) {
         return 0;
 }
 
+static int map_memfd(int fd, size_t n, uint8_t **ret) {
+        void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+        if (p == MAP_FAILED)
+                return error_origin(-errno);
+        *ret = p;
+        return 0;
+}
+
 /* All that it may ever have is mapped at once: what is beyond the file's end costs nothing, and nothing
  * moves when it grows. */
 static int map(State *state, uint32_t cells_max) {
-        void *p;
-
         state->cells_max = cells_max;
         state->n_map = (size_t)cell_at(cells_max);
-        p = mmap(NULL, state->n_map, PROT_READ | PROT_WRITE, MAP_SHARED, state->fd, 0);
-        if (p == MAP_FAILED)
-                return error_origin(-errno);
-        state->map = p;
-        return 0;
+        return map_memfd(state->fd, state->n_map, &state->map);
 }
 
 static void set_seed(State *state, const Header *header) {
@@ -357,6 +378,8 @@ static void detach(State *state) {
                 free(state);
 }
 
+static void unmap_copy(StateCopy *copy);
+
 State *state_free(State *state) {
         StateRecord *record;
 
@@ -364,6 +387,8 @@ State *state_free(State *state) {
                 return NULL;
         list_for_each(record, &state->dirty, StateRecord, link)
                 unmark(record);
+        if (state->copy)
+                unmap_copy(state->copy);
         if (state->map)
                 (void)munmap(state->map, state->n_map);
         state->map = NULL;
@@ -841,32 +866,74 @@ uint32_t state_cells_used(const State *state) {
         return state->n_cells - 1 - state->n_free - state->n_dropped;
 }
 
-static int write_all(int fd, const uint8_t *data, size_t n) {
-        while (n > 0) {
-                ssize_t n_written = write(fd, data, n);
+/* -- copies ----------------------------------------------------------------------------- */
 
-                if (n_written < 0 && errno != EINTR)
-                        return error_origin(-errno);
-                if (n_written > 0) {
-                        data += n_written;
-                        n -= (size_t)n_written;
-                }
-        }
+int state_copy_new(StateCopy **ret, State *state) {
+        CLEANUP(state_copy_freep) StateCopy *copy = NULL;
+        int r;
+
+        if (state->copy)
+                return STATE_E_BUSY;
+        copy = calloc(1, sizeof(*copy));
+        if (!copy)
+                return error_origin(-ENOMEM);
+        copy->fd = -1;
+        r = make_memfd(&copy->fd);
+        if (!r)
+                r = map_memfd(copy->fd, state->n_map, &copy->map);
+        if (r)
+                return r;
+        copy->n_map = state->n_map;
+        copy->state = state;
+        state->copy = copy;
+
+        *ret = copy;
+        copy = NULL;
         return 0;
 }
 
-int state_copy(State *state, int *ret_fd) {
-        CLEANUP(close_fdp) int fd = -1;
+static void unmap_copy(StateCopy *copy) {
+        if (copy->map)
+                (void)munmap(copy->map, copy->n_map);
+        copy->map = NULL;
+        if (copy->state)
+                copy->state->copy = NULL;
+        copy->state = NULL;
+}
+
+StateCopy *state_copy_free(StateCopy *copy) {
+        if (!copy)
+                return NULL;
+        unmap_copy(copy);
+        copy->fd = close_fd(copy->fd);
+        free(copy);
+        return NULL;
+}
+
+int state_copy_step(StateCopy *copy, size_t n) {
+        uint64_t end = copy->state ? cell_at(copy->state->n_cells) : 0;
         int r;
 
-        r = make_memfd(&fd);
-        if (r)
-                return r;
-        r = write_all(fd, state->map, (size_t)cell_at(state->n_cells));
-        if (r)
-                return r;
-        if (fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
+        if (!copy->state)
+                return error_origin(-ESTALE);
+        if (n > end - copy->n)
+                n = (size_t)(end - copy->n);
+        if (n > 0) {
+                r = allocate(copy->fd, copy->n, copy->n + n);
+                if (r)
+                        return r;
+                memcpy(copy->map + copy->n, copy->state->map + copy->n, n);
+                copy->n += n;
+        }
+        return copy->n < end ? STATE_E_MORE : 0;
+}
+
+int state_copy_finish(StateCopy *copy, int *ret_fd, uint64_t *ret_size) {
+        ASSERT(copy->state && copy->n == cell_at(copy->state->n_cells));
+        unmap_copy(copy);
+        if (fcntl(copy->fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE | F_SEAL_SEAL) < 0)
                 return error_origin(-errno);
-        *ret_fd = steal_fd(&fd);
+        *ret_fd = steal_fd(&copy->fd);
+        *ret_size = copy->n;
         return 0;
 }

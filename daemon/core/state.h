@@ -62,6 +62,8 @@ enum {
         STATE_E_INVALID,        /* no state, or one whose header or journal is damaged */
         STATE_E_NEWER,          /* a state of a later version */
         STATE_E_FULL,           /* it may not become larger */
+        STATE_E_BUSY,           /* it is being copied */
+        STATE_E_MORE,           /* the copy is not whole yet */
 };
 
 /* The numbers are the format's. */
@@ -167,9 +169,19 @@ uint64_t state_damaged(const State *state);
 uint32_t state_cells(const State *state);
 uint32_t state_cells_used(const State *state);
 
-/* A copy of what is committed, sealed against every change. *ret_fd is the caller's.
- * Return: 0, or a negative errno. */
-int state_copy(State *state, int *ret_fd);
+/* A copy of what is committed, made in steps, because it can be large: what is committed between them is
+ * in it too. There is one of a state at a time. Freeing one that is not finished is giving it up.
+ * Return of state_copy_new(): 0, STATE_E_BUSY, negative errno; of state_copy_step(), which copies at most
+ * n bytes: 0, STATE_E_MORE, negative errno. */
+typedef struct StateCopy StateCopy;
+int state_copy_new(StateCopy **ret, State *state);
+StateCopy *state_copy_free(StateCopy *copy);
+int state_copy_step(StateCopy *copy, size_t n);
+
+DEFINE_CLEANUP(StateCopy, state_copy_free);
+
+/* It is whole: seals it against every change. *ret_fd is the caller's. Return: 0, or a negative errno. */
+int state_copy_finish(StateCopy *copy, int *ret_fd, uint64_t *ret_size);
 
 /* For tests: is called after each store into any state's memory. NULL: nobody is. */
 typedef void (*StateSpy)(void *userdata, uint64_t offset, const void *data, size_t n);

@@ -61,4 +61,15 @@ static inline State *adopt(int fd) {
         return state;
 }
 
+/* Return: a descriptor of a copy. */
+static inline int sealed_copy_of(State *state) {
+        CLEANUP(state_copy_freep) StateCopy *copy = NULL;
+        uint64_t size;
+        int fd;
+
+        REQUIRE(state_copy_new(&copy, state) == 0);
+        REQUIRE(state_copy_step(copy, SIZE_MAX) == 0 && state_copy_finish(copy, &fd, &size) == 0);
+        return fd;
+}
+
 #endif

@@ -57,7 +57,7 @@ TEST(check_state, what_is_in_it_is_printed) {
         int fd;
 
         state_commit(state);
-        cr_assert_eq(state_copy(state, &fd), 0);
+        fd = sealed_copy_of(state);
         cr_assert(check_fd(fd), "%s", err);
         cr_assert_str_eq(err, "");
         cr_assert_str_eq(out, "version 1\ntransactions 1\ncells 4095\nused 16\ncounters 1\npolicies 1\ndirectories 3\n"

@@ -301,12 +301,10 @@ TEST(state, what_is_not_memory_of_a_state_is_refused_in_a_sentence) {
         uint8_t byte = 1;
         struct stat st;
         char *bytes;
-        int fd;
 
         expect_refused(memfd_create("empty", MFD_CLOEXEC | MFD_ALLOW_SEALING), STATE_E_INVALID,
                        "it is too short to be a state");
-        cr_assert_eq(state_copy(state, &fd), 0);
-        expect_refused(fd, STATE_E_INVALID, no_memory);
+        expect_refused(sealed_copy_of(state), STATE_E_INVALID, no_memory);
         cr_assert_eq(fstat(state_fd(state), &st), 0);
         bytes = malloc((size_t)st.st_size);
         cr_assert_eq(pread(state_fd(state), bytes, (size_t)st.st_size, 0), st.st_size);
@@ -437,31 +435,79 @@ TEST(state, damage_larger_than_the_journal_is_cleared_away) {
         state_free(state);
 }
 
+/* Return: whether what is in the file and what the state has is the same. */
+static bool is_same(const State *state, int fd) {
+        struct stat st, of_copy;
+        void *copy, *own;
+        bool same;
+
+        REQUIRE(fstat(state_fd(state), &st) == 0 && fstat(fd, &of_copy) == 0);
+        copy = mmap(NULL, (size_t)of_copy.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        own = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, state_fd(state), 0);
+        REQUIRE(copy != MAP_FAILED && own != MAP_FAILED);
+        same = st.st_size == of_copy.st_size && !memcmp(copy, own, (size_t)st.st_size);
+        (void)munmap(copy, (size_t)of_copy.st_size);
+        (void)munmap(own, (size_t)st.st_size);
+        return same;
+}
+
 TEST(state, a_copy_is_what_is_committed_and_cannot_be_changed) {
         Thing a = { .record = STATE_RECORD_NULL }, b = { .record = STATE_RECORD_NULL };
         State *state = make(CELLS_MAX);
-        uint8_t *copy, *own;
-        struct stat st;
         int fd;
 
         fill(&a, 400, 1);
         state_add(state, &a.record, STATE_REGION, 1);
         state_commit(state);
         state_add(state, &b.record, STATE_REGION, 2);
-        cr_assert_eq(state_copy(state, &fd), 0);
+        fd = sealed_copy_of(state);
         cr_assert_eq(fcntl(fd, F_GET_SEALS) & (F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL),
                      F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-        cr_assert_eq(fstat(fd, &st), 0);
-        copy = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        own = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, state_fd(state), 0);
-        cr_assert(copy != MAP_FAILED && own != MAP_FAILED);
-        cr_assert_eq(memcmp(copy, own, (size_t)st.st_size), 0);
+        cr_assert(is_same(state, fd));
         state_commit(state);
-        cr_assert_neq(memcmp(copy, own, (size_t)st.st_size), 0);
-        cr_assert_eq(munmap(copy, (size_t)st.st_size), 0);
-        cr_assert_eq(munmap(own, (size_t)st.st_size), 0);
+        cr_assert(!is_same(state, fd));
         close_fd(fd);
         state_drop(&a.record);
         state_drop(&b.record);
         state_free(state);
+}
+
+TEST(state, what_is_committed_while_it_is_copied_is_in_the_copy) {
+        static Thing many[3000];
+        State *state = make(CELLS_MAX);
+        StateCopy *copy, *other;
+        uint64_t size;
+        size_t n = 0;
+        int fd, r;
+
+        cr_assert_eq(state_copy_new(&copy, state), 0);
+        cr_assert_eq(state_copy_new(&other, state), STATE_E_BUSY);
+        while ((r = state_copy_step(copy, 20011)) == STATE_E_MORE) {
+                for (int i = 0; i < 40 && n < 3000; ++i, ++n) {
+                        cr_assert_eq(state_make_room(state, 4000), 0);
+                        many[n] = (Thing){ .record = STATE_RECORD_NULL };
+                        fill(&many[n], n % 300, (uint8_t)n);
+                        state_add(state, &many[n].record, STATE_NAME, n);
+                        if (n >= 20)
+                                state_drop(&many[n - 20].record);
+                }
+                state_commit(state);
+        }
+        cr_assert_eq(r, 0);
+        cr_assert_gt(state_cells(state), 4095, "it has grown meanwhile");
+        cr_assert_eq(state_copy_finish(copy, &fd, &size), 0);
+        cr_assert_null(state_copy_free(copy));
+        cr_assert(is_same(state, fd));
+        close_fd(fd);
+
+        cr_assert_eq(state_copy_new(&copy, state), 0, "one may follow the other");
+        cr_assert_eq(state_copy_step(copy, 5000), STATE_E_MORE);
+        cr_assert_null(state_copy_free(copy), "and be given up");
+        cr_assert_eq(state_copy_new(&copy, state), 0);
+        cr_assert_eq(state_copy_step(copy, 5000), STATE_E_MORE);
+        for (size_t i = 0; i < n; ++i)
+                state_drop(&many[i].record);
+        state_free(state);
+        cr_assert_eq(state_copy_step(copy, 5000), -ESTALE);
+        cr_assert_null(state_copy_free(copy));
 }
