@@ -1065,6 +1065,15 @@ SHMD_PUBLIC int shmd_doctor_start(shmd *client, uint64_t timeout_ns, shmd_callba
 SHMD_PUBLIC int shmd_doctor_finish(shmd_call *call, struct shmd_doctor_result **ret);
 SHMD_PUBLIC struct shmd_doctor_result *shmd_doctor_free(struct shmd_doctor_result *result);
 
+/* A copy of the broker's state, which is all that it knows after it was started again: as of one moment
+ * between call and return. *ret_fd is a memfd, sealed against every change, for `shmd --check-state`; it is
+ * the caller's to close, and -1 on every error. Administrators only.
+ * Errors: -EACCES (no administrator), -ENOMEM (the broker has no memory for it), -EPROTO (it is not sealed). */
+SHMD_PUBLIC int shmd_state(shmd *client, int *ret_fd, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_state_start(shmd *client, uint64_t timeout_ns, shmd_callback callback, void *userdata,
+                                 shmd_call **ret);
+SHMD_PUBLIC int shmd_state_finish(shmd_call *call, int *ret_fd);
+
 /* -- explanations -------------------------------------------------------------------- */
 
 /* What to explain. */

@@ -1,22 +1,21 @@
 /* reload: compile the policy files and hand the result to the broker.
  *
  * The files are read by `shmd --compile-policy`, with the rights of who calls, because the broker can
- * read none. What the compiler says, and the policy, go through files in memory: neither can fill a
- * pipe while nobody reads.
+ * read none.
  */
 
 #include "buildinfo.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
 
 #include "client/ctl/ctl.h"
+#include "client/ctl/daemon.h"
 #include "client/ctl/fail.h"
 #include "client/ctl/output.h"
+
+/* One that is too large shall be seen to be. */
+#define POLICY_ROOM (SHMD_POLICY_MAX + 1)
 
 enum {
         OPTION_DAEMON = 512,
@@ -71,92 +70,19 @@ const struct argp command_reload_argp = {
                "  shmd --compile-policy -o policy && shmdctl reload policy",
 };
 
-/* The policy, or what the compiler said: in memory, and where it would be in a file. */
-typedef struct Text {
-        int fd;
-        void *bytes;            /* with a NUL behind them */
-        size_t n;
-} Text;
-
-#define TEXT_NULL { .fd = -1 }
-
-static void text_deinit(Text *text) {
-        free(text->bytes);
-        text->fd = close_fd(text->fd);
-}
-
-/* Reads all of a file, but not much more than a policy can have. Return: 0, negative errno. */
-static int text_read(Text *text) {
-        size_t room = SHMD_POLICY_MAX + 1;
-        ssize_t n = 0;
-
-        text->bytes = calloc(1, room + 1);
-        if (!text->bytes)
-                output_oom();
-        while (text->n < room && (n = read(text->fd, (char *)text->bytes + text->n, room - text->n)) > 0)
-                text->n += (size_t)n;
-        return n < 0 ? -errno : 0;
-}
-
-static const char *compiler(const ReloadArgs *args) {
-        const char *daemon = args->daemon ? args->daemon : secure_getenv("SHMD_DAEMON");
-
-        return daemon && *daemon ? daemon : SHMD_DAEMON;
-}
-
-_Noreturn static void run(const ReloadArgs *args, int out, int complaints) {
-        const char *program = compiler(args);
-
-        if (dup2(out, STDOUT_FILENO) < 0 || dup2(complaints, STDERR_FILENO) < 0)
-                _exit(127);
-        if (args->policy_root)
-                (void)execlp(program, program, "--compile-policy", "--policy-root", args->policy_root, NULL);
-        else
-                (void)execlp(program, program, "--compile-policy", NULL);
-        fprintf(stderr, "%s: %s\n", program, strerror(errno));
-        (void)fflush(stderr);
-        _exit(127);
-}
-
-/* Return: 0 or a negative errno; *ret_ok: whether the compiler was content. */
-static int wait_for(pid_t pid, bool *ret_ok) {
-        int status;
-
-        while (waitpid(pid, &status, 0) < 0)
-                if (errno != EINTR)
-                        return -errno;
-        *ret_ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
-        return 0;
-}
-
-static int rewind_and_read(Text *text) {
-        return lseek(text->fd, 0, SEEK_SET) < 0 ? -errno : text_read(text);
-}
-
 static int compile(Ctl *ctl, const ReloadArgs *args, Text *policy) {
         CLEANUP(text_deinit) Text complaints = TEXT_NULL;
-        bool ok = false;
-        pid_t pid;
-        int r;
+        const char *program = daemon_program(args->daemon);
+        const char *const argv[] = { program, "--compile-policy", args->policy_root ? "--policy-root" : NULL,
+                                     args->policy_root, NULL };
+        int status, r;
 
-        policy->fd = memfd_create("policy", MFD_CLOEXEC);
-        complaints.fd = memfd_create("complaints", MFD_CLOEXEC);
-        (void)fflush(NULL);
-        pid = policy->fd < 0 || complaints.fd < 0 ? -1 : fork();
-        if (pid < 0)
-                return fail_system(ctl, compiler(args), -errno, NULL);
-        if (pid == 0)
-                run(args, policy->fd, complaints.fd);
-
-        r = wait_for(pid, &ok);
-        if (r == 0)
-                r = rewind_and_read(ok ? policy : &complaints);
+        r = daemon_run(argv, -1, policy, &complaints, POLICY_ROOM, &status);
         if (r < 0)
-                return fail_system(ctl, compiler(args), r, NULL);
-        if (ok)
+                return fail_system(ctl, program, r, NULL);
+        if (status == 0)
                 return CTL_DONE;
-        while (complaints.n > 0 && ((char *)complaints.bytes)[complaints.n - 1] == '\n')
-                ((char *)complaints.bytes)[--complaints.n] = '\0';
+        text_chomp(&complaints);
         return fail_system(ctl, "policy", -EINVAL, complaints.bytes);
 }
 
@@ -164,7 +90,7 @@ static int read_compiled(Ctl *ctl, const char *path, Text *policy) {
         int r;
 
         policy->fd = open(path, O_RDONLY | O_CLOEXEC);
-        r = policy->fd < 0 ? -errno : text_read(policy);
+        r = policy->fd < 0 ? -errno : text_read(policy, POLICY_ROOM);
         return r < 0 ? fail_system(ctl, path, r, NULL) : CTL_DONE;
 }
 

@@ -84,6 +84,7 @@ static void drop_held(Peer *peer) {
         free(peer->held.packet);
         peer->held.packet = NULL;
         peer->held.sweep = 0;
+        peer->held.copy = state_copy_free(peer->held.copy);
 }
 
 Peer *peer_free(Peer *peer) {

@@ -47,6 +47,7 @@ typedef struct HeldRequest {
         uint64_t since;         /* CLOCK_MONOTONIC */
         uint64_t at;            /* when to ask again */
         uint64_t sweep;         /* ticket of a look at its account's grants */
+        StateCopy *copy;        /* that it asks for; owned */
 } HeldRequest;
 
 struct Peer {

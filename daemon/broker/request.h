@@ -172,7 +172,7 @@ int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, cons
 void bells_free(Broker *broker);
 
 /* The handlers: request-acl.c, request-bell.c, request-freeze.c, request-grant.c, request-look.c,
- * request-name.c, request-ticket.c, request-watch.c, request-why.c. */
+ * request-name.c, request-state.c, request-ticket.c, request-watch.c, request-why.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -203,5 +203,6 @@ int request_tickets(Request *request);
 int request_freeze(Request *request);
 int request_bell(Request *request);
 int request_ttl(Request *request);
+int request_state(Request *request);
 
 #endif

@@ -166,6 +166,9 @@ static const struct {
         SYMBOL(shmd_doctor_start),
         SYMBOL(shmd_doctor_finish),
         SYMBOL(shmd_doctor_free),
+        SYMBOL(shmd_state),
+        SYMBOL(shmd_state_start),
+        SYMBOL(shmd_state_finish),
 };
 
 static int failed;

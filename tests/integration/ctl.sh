@@ -249,7 +249,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
@@ -1282,6 +1282,50 @@ test_reload() {
         expect 'rmdir of what it made' 0 rmdir /policy
 }
 
+# -- the state ---------------------------------------------------------------------------------------
+
+test_state() {
+        export SHMD_DAEMON=$build/shmd
+        if [ "$me" -ne 0 ]; then
+                expect 'state is for administrators' 4 state
+                skip 'state' 'it takes root'
+                return
+        fi
+        expect 'mkdir to look for' 0 mkdir /state
+        expect 'a region to look for' 0 create /state/region 12k
+        expect 'state' 0 state
+        says 'it says what is there' ' regions$'
+        says 'and that it fits' '^ *0 mistakes$'
+        json 'state --json' 'd["valid"] and d["mistakes"] == [] and d["version"] == 1 and d["regions"] >= 1 and d["directories"] >= 2 and d["bytes"] >= 12288' state
+        expect 'state --quiet' 0 state --quiet
+        check 'says nothing' [ ! -s "$out" ]
+        expect_as "$alice" 'state is for administrators' 4 state
+
+        expect 'state --dump' 0 state --dump="$dir/tmp/state"
+        check 'says nothing' [ ! -s "$out" ]
+        check 'and is for nobody else to read' [ "$(stat -c %a "$dir/tmp/state")" = 600 ]
+        expect 'state --check' 0 state --check="$dir/tmp/state" --socket=/nonexistent
+        says 'says what is there' ' regions$'
+        check 'shmd --check-state as well' "$build/shmd" --check-state "$dir/tmp/state"
+        expect 'to standard output' 0 state --dump=-
+        check 'it goes too' cmp -s -n 72 "$out" "$dir/tmp/state"
+        expect 'from standard input' 0 state --check=- <"$dir/tmp/state"
+
+        head -c 600000 "$dir/tmp/state" >"$dir/tmp/cut"
+        expect 'half of one is none' 1 state --check="$dir/tmp/cut"
+        complains 'and it says why' 'cut: not valid: it is shorter than its header says$'
+        json_error 'in JSON too' 1 'd["sentence"] == "it is shorter than its header says"' state --check="$dir/tmp/cut"
+        expect 'nor is an empty one' 1 state --check=/dev/null
+        expect 'or one that does not exist' 1 state --check="$dir/tmp/none"
+        expect 'a folder cannot be written to' 1 state --dump="$dir/tmp"
+        expect 'without the program there is no check' 1 state --daemon=/nonexistent/shmd
+        complains 'and it says so' '/nonexistent/shmd: No such file'
+        expect '--dump and --check' 2 state --dump="$dir/tmp/a" --check="$dir/tmp/state"
+        expect 'an operand' 2 state file
+        expect 'rm of what was looked for' 0 rm /state/region
+        expect 'rmdir of it' 0 rmdir /state
+}
+
 # -- other users -------------------------------------------------------------------------------------
 
 test_tickets() {
@@ -1670,6 +1714,7 @@ test_wait
 test_watch
 test_figures
 test_reload
+test_state
 test_tickets
 test_bell
 test_holders

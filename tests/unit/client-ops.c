@@ -1266,3 +1266,42 @@ TEST(client_ops, doctor_has_every_feature) {
 TEST(client_ops, the_library_says_its_version) {
         cr_assert_str_eq(shmd_version(), PACKAGE_VERSION);
 }
+
+static void script_state(Peer *peer) {
+        int writable = peer_memfd(4096, 0), fd = peer_memfd(4096, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_WRITE);
+
+        peer_expect(peer, MESSAGE_STATE);
+        peer_reply(peer, MESSAGE(StateReply, state_reply, .size = 4096), &writable, 1);
+        close_fd(writable);
+        peer_expect(peer, MESSAGE_STATE);
+        peer_reply(peer, MESSAGE(StateReply, state_reply, .size = 4097), &fd, 1);
+        for (unsigned int i = 0; i < ROUNDS; ++i) {
+                peer_expect(peer, MESSAGE_STATE);
+                peer_reply(peer, MESSAGE(StateReply, state_reply, .size = 4096), &fd, 1);
+        }
+        peer_expect(peer, MESSAGE_STATE);
+        peer_refuse(peer, SHMD_ERROR_DENIED, SHMD__REASON__REASON_ADMIN, "no");
+        close_fd(fd);
+        peer_expect_end(peer);
+}
+
+static int state_got;
+
+FINISH(finish_state, shmd_state_finish(call, &state_got));
+
+TEST(client_ops, a_state_is_taken_when_it_is_sealed) {
+        shmd *client = peer_start_and_connect(script_state);
+
+        cr_assert_eq(shmd_state(client, &state_got, 0), -EPROTO, "it can be written");
+        cr_assert_eq(state_got, -1);
+        cr_assert_eq(shmd_state(client, &state_got, 0), -EPROTO, "it has another size");
+        cr_assert_eq(shmd_state(client, &state_got, 0), 0);
+        cr_assert_geq(fcntl(state_got, F_GETFD) & FD_CLOEXEC, 1);
+        state_got = close_fd(state_got);
+        dispatch(client, shmd_state_start(client, 0, finish_state, NULL, NULL));
+        cr_assert_geq(state_got, 0);
+        state_got = close_fd(state_got);
+        cr_assert_eq(shmd_state(client, &state_got, 0), -EACCES);
+        cr_assert_eq(state_got, -1);
+        peer_join(client);
+}

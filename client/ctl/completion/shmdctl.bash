@@ -24,6 +24,7 @@ _shmdctl_options() {
         why)     echo "--as= --size= $global" ;;
         acl)     echo "--modify= --remove= --set= --remove-all --remove-default --default --no-mask --numeric $global" ;;
         reload)  echo "--daemon= --policy-root= $global" ;;
+        state)   echo "--check= --daemon= --dump= $global" ;;
         df)      echo "--directory= --user= --accounts --total --rules $global" ;;
         top)     echo "--delay= --iterations= --once --sort= --reverse $global" ;;
         doctor)  echo "--strict $global" ;;
@@ -53,7 +54,7 @@ _shmdctl_words() {
 # The value of option $1, of which $2 is typed.
 _shmdctl_value() {
         case $1 in
-        --socket)                _shmdctl_files "$2" ;;
+        --socket | --check | --daemon | --dump) _shmdctl_files "$2" ;;
         --lifetime)              _shmdctl_words 'named session counted' "$2" ;;
         --huge)                  _shmdctl_words '2M 1G' "$2" ;;
         --as)                    _shmdctl_words "$(compgen -u -- "$2")" "$2" ;;
@@ -98,7 +99,7 @@ _shmdctl_operand() {
         esac
 }
 
-_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help'
+_shmdctl_commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state ping stats metrics top doctor version help'
 
 _shmdctl() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' operands=0 word previous='' i
@@ -115,7 +116,7 @@ _shmdctl() {
                         case $word in
                         --socket | --timeout | --mode | --lifetime | --huge | --id | --directory | \
                         --user | --count | --interval | --modify | --remove | --set | --as | --size | --uses | --ttl | \
-                        --daemon | --policy-root | --delay | --iterations | --sort)
+                        --check | --daemon | --dump | --policy-root | --delay | --iterations | --sort)
                                 [[ ${COMP_WORDS[i + 1]} == '=' ]] && ((++i))
                                 previous=$word=
                                 continue ;;

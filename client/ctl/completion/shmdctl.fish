@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload ping stats metrics top doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -59,6 +59,7 @@ complete -c shmdctl -n $none -a acl -d 'Show or change who else may do what'
 complete -c shmdctl -n $none -a watch -d 'Print what happens to names'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
 complete -c shmdctl -n $none -a reload -d 'Compile the policy files and put them in force'
+complete -c shmdctl -n $none -a state -d 'Copy what outlives the broker, and check it'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
 complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
@@ -122,6 +123,9 @@ complete -c shmdctl -n '__fish_seen_subcommand_from acl' -l numeric -d 'Show num
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -F
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l daemon -r -F -d 'What compiles the files'
 complete -c shmdctl -n '__fish_seen_subcommand_from reload' -l policy-root -x -a '(__fish_complete_directories)' -d 'Where to look for the files'
+complete -c shmdctl -n '__fish_seen_subcommand_from state' -l dump -r -F -d 'Write the copy to a file'
+complete -c shmdctl -n '__fish_seen_subcommand_from state' -l check -r -F -d 'Check a file'
+complete -c shmdctl -n '__fish_seen_subcommand_from state' -l daemon -r -F -d 'What checks'
 complete -c shmdctl -n '__fish_seen_subcommand_from watch' -s e -l events -x -d 'Only these, with commas between' \
     -a 'created removed renamed replaced changed frozen holders limits'
 complete -c shmdctl -n '__fish_seen_subcommand_from watch' -s l -l list -d 'First what is there'
