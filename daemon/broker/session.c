@@ -156,14 +156,14 @@ static bool unlink_some(Session *session, size_t n, uint64_t until) {
         Region *region;
 
         while ((region = list_first(&session->regions, Region, session))) {
-                if (n-- == 0 || time_now() >= until)
-                        return false;
-                if (region->n_names > 1) {
-                        region_unlink_name(region_name(region));
+                /* Not before: with a name, and in no session, it would stay for ever. */
+                if (region->n_names == 0) {
+                        region_leave_session(region);
                         continue;
                 }
-                region_leave_session(region);
-                region_unlink(region);
+                if (n-- == 0 || time_now() >= until)
+                        return false;
+                region_unlink_name(region_name(region));
         }
         return true;
 }

@@ -211,6 +211,7 @@ TEST(peer, its_session_regions_lose_their_names_and_the_others_keep_them) {
 }
 
 TEST(peer, one_with_many_session_regions_ends_in_several_turns) {
+        unsigned int n_turns = 0;
         char path[16];
 
         begin();
@@ -221,14 +222,15 @@ TEST(peer, one_with_many_session_regions_ends_in_several_turns) {
                                           .lifetime = SHMD__LIFETIME__LIFETIME_SESSION)));
         }
         peer_end(guest_peer(alice), NULL);
-        deadlines_run(&table->deadlines, time_now());
-        cr_assert_eq(table->regions.n_named, 150 - 64);
-        deadlines_run(&table->deadlines, time_now());
-        cr_assert_eq(table->regions.n_named, 150 - 128);
-        cr_assert_neq(guest_peer(alice), NULL);
-        deadlines_run(&table->deadlines, time_now());
+        /* Fewer where that many take too long. */
+        for (uint64_t before = 150; guest_peer(alice); before = table->regions.n_named) {
+                cr_assert_eq(table->regions.n_named, before);
+                deadlines_run(&table->deadlines, time_now());
+                cr_assert_leq(before - table->regions.n_named, 64);
+                n_turns++;
+        }
         cr_assert_eq(table->regions.n_named, 0);
-        cr_assert_eq(guest_peer(alice), NULL);
+        cr_assert_geq(n_turns, 3);
         end();
 }
 

@@ -246,6 +246,44 @@ TEST(session, who_does_not_come_back_loses_what_was_to_end_with_it_a_few_names_a
         end();
 }
 
+static void name_goes(Node *node, void *userdata) {
+        unsigned int *n = userdata;
+
+        REQUIRE(node->region->session_number != 0, "dead now, its other names would stay for ever");
+        ++*n;
+}
+
+/* Whoever hears of a name that goes may commit what there is until then. */
+TEST(session, a_region_is_its_own_until_the_last_name_is_gone) {
+        uint8_t id[MESSAGE_SESSION_BYTES];
+        unsigned int n = 0;
+        const TreeObserver observer = { .removed = name_goes, .userdata = &n };
+        Account *alice;
+        Session *session;
+        Region *region;
+        Spot spot;
+        int fd;
+
+        begin();
+        alice = house_account(&house, ALICE);
+        REQUIRE(session_new(&session, id, &sessions, peer(0), ALICE) == 0);
+        region = house_named(&house, alice, "/a", PAGE);
+        spot = house_spot(&house, "/b");
+        REQUIRE(region_link(region, &spot, NULL) == 0);
+        region->lifetime = REGION_SESSION;
+        region_join_session(region, &session->regions, session->number);
+        fd = house_hold(region, false);
+        house.tree.observer = &observer;
+        cr_assert(session_wind_up(session));
+        cr_assert(n == 2 && region->n_names == 0 && region->session_number == 0 && list_is_empty(&region->session));
+        cr_assert_eq(region->state, REGION_STATE_ORPHAN);
+        house.tree.observer = NULL;
+        fd = close_fd(fd);
+        house_until(&house, house.regions.n == 0);
+        alice = account_unref(alice);
+        end();
+}
+
 TEST(session, regions_find_their_session_or_are_told_that_it_is_gone) {
         Account *account;
         Region *region;
