@@ -427,6 +427,9 @@ static void punch_turn(Regions *regions) {
         Region *region;
 
         while ((region = list_first(&regions->condemned, Region, link))) {
+                /* What is not committed might have its name again, with nothing in it. */
+                if (region->record.dirty)
+                        return;
                 if (punch_step(region)) {
                         watch_file(region);
                         if (!bury(region))
