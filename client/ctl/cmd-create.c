@@ -191,7 +191,7 @@ int command_create(Ctl *ctl, int argc, char **argv) {
                 return fail_call(ctl, name, r);
 
         report_create(ctl, &args, region);
-        return args.hold ? ctl_hold(ctl, name) : CTL_DONE;
+        return args.hold ? ctl_hold(ctl, name, args.options.lifetime == SHMD_LIFETIME_SESSION) : CTL_DONE;
 }
 
 /* -- publish ---------------------------------------------------------------------------- */

@@ -263,7 +263,7 @@ int command_redeem(Ctl *ctl, int argc, char **argv) {
                 return r;
         if (args.hold) {
                 report_redeem(ctl, region);
-                return ctl_hold(ctl, "ticket");
+                return ctl_hold(ctl, "ticket", false);
         }
         return shmd_region_size(region) ? cat_region(ctl, "ticket", region) : CTL_DONE;
 }

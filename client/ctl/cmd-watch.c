@@ -1,5 +1,7 @@
 /* watch: one line for each event, and with --list before that one for each name there is.
  *
+ * It goes on when the broker was gone; that is told on standard error, or as a line of its own with --json.
+ *
  * To list without a gap, the watch comes first and its events are kept. The list says of each page up
  * to which event it has everything in it, so that an event which a page has in it already is passed
  * over. If a directory was moved while several pages were listed, what was below it may be in two of
@@ -133,7 +135,8 @@ const struct argp command_watch_argp = {
         .parser = parse_watch,
         .args_doc = "[NAME]",
         .doc = "Prints what happens to NAME and all that is below it (default /), a line for each event, until it "
-               "is gone. With --json, each line is a JSON object. With --timeout it ends after so long, with exit "
+               "is gone. With --json, each line is a JSON object, also what is otherwise said on standard error: that the "
+               "broker is gone, and is back. With --timeout it ends after so long, with exit "
                "status 124 if --count events did not come in that time.\v"
                "Examples:\n"
                "  shmdctl watch /camera\n"
@@ -251,6 +254,28 @@ static void heard(shmd *client, const struct shmd_event *event, void *userdata) 
                 keep(watching, event);
         else
                 print_event(watching, event);
+}
+
+/* It is no event of a name: it counts for no --count. */
+static void print_link(const struct shmd_event *event) {
+        bool back = event->event == SHMD_EVENT_RECONNECTED;
+        json_t *o = json_object();
+
+        output_set(o, "event", output_string(back ? "reconnected" : "disconnected"));
+        if (back)
+                output_set(o, "resumed", json_boolean(event->resumed));
+        output_json_line(o, stdout);
+        (void)fflush(stdout);
+}
+
+static void heard_link(shmd *client, const struct shmd_event *event, void *userdata) {
+        const Watching *watching = userdata;
+
+        (void)client;
+        if (!watching->ctl->json)
+                ctl_say_link(watching->ctl, event);
+        else if (event->event != SHMD_EVENT_LOST)
+                print_link(event);
 }
 
 /* -- the list ----------------------------------------------------------------------------- */
@@ -447,11 +472,14 @@ int command_watch(Ctl *ctl, int argc, char **argv) {
                 return r;
         mask = watching.args.mask | (watching.args.list ? SHMD_EVENT_RENAMED | SHMD_EVENT_REPLACED : 0);
         r = shmd_watch(ctl->client, watching.args.path, mask, 0, heard, &watching, &watch, NULL, SHMD_TIMEOUT_DEFAULT);
+        if (r == 0)
+                r = shmd_set_listener(ctl->client, heard_link, &watching);
         if (r < 0)
                 return fail_call(ctl, watching.args.path, r);
         r = watching.args.list ? list_all(&watching) : 0;
         r = r < 0 ? fail_call(ctl, watching.args.path, r) : listen_on(&watching, timeout_ns);
-        /* Its callback must not run when the connection is closed: what it needs ends here. */
+        /* Its callbacks must not run when the connection is closed: what they need ends here. */
+        (void)shmd_set_listener(ctl->client, NULL, NULL);
         (void)shmd_unwatch_start(ctl->client, watch, SHMD_TIMEOUT_DEFAULT, NULL, NULL, NULL);
         return r;
 }

@@ -56,9 +56,13 @@ const Command *ctl_find(const char *name);
  * been reported. */
 int ctl_connect(Ctl *ctl);
 
+/* Says on standard error what becomes of the broker, for commands that stay: other calls just wait. */
+void ctl_say_link(const Ctl *ctl, const struct shmd_event *event);
+
 /* Keeps the connection, and what came over it, until a signal ends the process. Return: the exit code of
- * a failure that has been reported: the broker is gone. */
-int ctl_hold(Ctl *ctl, const char *name);
+ * a failure that has been reported: the connection is lost, or, if that is what name stands and falls with,
+ * the session. */
+int ctl_hold(Ctl *ctl, const char *name, bool session);
 
 /* Writes all bytes of a region that is not empty to standard output; name is for what it says.
  * Return: CTL_DONE, or the exit code of a failure that has been reported. */

@@ -331,13 +331,37 @@ int ctl_connect(Ctl *ctl) {
         return CTL_DONE;
 }
 
-int ctl_hold(Ctl *ctl, const char *name) {
+void ctl_say_link(const Ctl *ctl, const struct shmd_event *event) {
+        if (ctl->quiet)
+                return;
+        if (event->event == SHMD_EVENT_DISCONNECTED)
+                fputs("shmdctl: the broker is gone; waiting for it to come back\n", stderr);
+        else if (event->event == SHMD_EVENT_RECONNECTED)
+                fprintf(stderr, "shmdctl: the broker is back%s\n", event->resumed ? "" : ", and has ended the session");
+}
+
+typedef struct Holding {
+        Ctl *ctl;
+        bool new_session;
+} Holding;
+
+static void hear(shmd *client, const struct shmd_event *event, void *userdata) {
+        Holding *holding = userdata;
+
+        (void)client;
+        ctl_say_link(holding->ctl, event);
+        holding->new_session |= event->event == SHMD_EVENT_RECONNECTED && !event->resumed;
+}
+
+int ctl_hold(Ctl *ctl, const char *name, bool session) {
+        Holding holding = { .ctl = ctl };
         int r;
 
-        do
+        r = shmd_set_listener(ctl->client, hear, &holding);
+        while (r >= 0 && !(session && holding.new_session))
                 r = shmd_process(ctl->client, SHMD_TIMEOUT_NONE);
-        while (r >= 0);
-        return fail_call(ctl, name, r);
+        (void)shmd_set_listener(ctl->client, NULL, NULL);
+        return fail_call(ctl, name, r < 0 ? r : -ECONNRESET);
 }
 
 /* A descriptor 0, 1 or 2 that is closed would become the socket to the broker, and cat would

@@ -204,6 +204,43 @@ uses_bytes() {
         [ "$(used_bytes "$1")" = "$2" ]
 }
 
+# Beside the broker of all the others, one with a keeper.
+test_restart() {
+        local keeper holder watcher json n_made=0 kept=$dir/kept
+
+        "$build/shmd" --socket "$kept" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/kept.log" &
+        keeper=$!
+        check 'a keeper starts its broker' eventually grep -q 'event=broker-ready' "$dir/kept.log"
+        shmdctl --socket="$kept" create /s 4K --lifetime=session --hold >"$dir/held" 2>"$dir/held.err" &
+        holder=$!
+        check 'create --hold holds' eventually grep -q created "$dir/held"
+        shmdctl --socket="$kept" watch >"$dir/watched" 2>"$dir/watch.err" &
+        watcher=$!
+        shmdctl --socket="$kept" watch --json >"$dir/watched.json" 2>"$err" &
+        json=$!
+        check 'two watch' eventually eval 'shmdctl --socket="$kept" mkdir --quiet /d$((n_made += 1))
+                grep -q /d "$dir/watched" && grep -q /d "$dir/watched.json"'
+        kill -KILL "$(sed -n 's/.*event=broker-ready pid=\([0-9]*\).*/\1/p' "$dir/kept.log" | tail -n 1)"
+        check 'a command goes through a restart' as "$me" shmdctl --socket="$kept" mkdir /after
+        check 'what is held in a session is there after it' as "$me" shmdctl --socket="$kept" stat /s
+        check 'watch says that the broker is back' eventually grep -qx 'shmdctl: the broker is back' "$dir/watch.err"
+        check 'and that it was gone' grep -qx 'shmdctl: the broker is gone; waiting for it to come back' "$dir/watch.err"
+        check 'so does create --hold' eventually grep -qx 'shmdctl: the broker is back' "$dir/held.err"
+        check 'watch --json says so in a line' eventually grep -qx '{"event": "reconnected", "resumed": true}' \
+                "$dir/watched.json"
+        as "$me" shmdctl --socket="$kept" rmdir /after
+        check 'watch goes on' eventually grep -qx 'removed /after' "$dir/watched"
+        check 'so does watch --json' eventually grep -q '"removed".*"/after"' "$dir/watched.json"
+        check 'each of its lines is JSON' "$python3" -I -c 'import json, sys
+for line in open(sys.argv[1]):
+        json.loads(line)' "$dir/watched.json"
+        kill "$watcher" "$json" "$holder"
+        wait "$watcher" "$json" "$holder"
+        kill -TERM "$keeper"
+        wait "$keeper"
+        check 'the keeper ends well' [ $? -eq 0 ]
+}
+
 # -- the broker --------------------------------------------------------------------------------
 
 start_broker() {
@@ -1712,6 +1749,7 @@ test_acl
 test_why
 test_wait
 test_watch
+test_restart
 test_figures
 test_reload
 test_state
