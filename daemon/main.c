@@ -511,7 +511,8 @@ static int serve(const Options *options) {
         if (!broker->policy && ((!policy && read_policy(options, &policy, &n_policy)) ||
                                 set_policy(broker, policy, n_policy)))
                 return EXIT_FAILURE;
-        broker_commit(broker);
+        /* The store is told later what it need not have any more: so many words may be in the way of this one. */
+        state_commit(broker->state);
         if (helper_fd >= 0) {
                 r = broker_helper_consume_fd(broker, helper_fd);
                 if (r)
