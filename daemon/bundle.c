@@ -604,6 +604,15 @@ int bundle_tend(Bundle *bundle, uint64_t now) {
         return 0;
 }
 
+void bundle_tidy(Bundle *bundle) {
+        int r = 0;
+
+        if (!bundle->moving && litter(bundle) > 0)
+                begin_moving(bundle);
+        while (!r && bundle->moving)
+                r = move_messages(bundle, MOVES);
+}
+
 /* -- from one process to the next ------------------------------------------------------------------ */
 
 bool bundle_end(const Bundle *bundle, size_t i, char name[static FDSTORE_NAME_MAX], int *ret_fd) {
@@ -774,13 +783,12 @@ int bundle_take_all(Bundle *bundle, Kept **ret, size_t *ret_n) {
 }
 
 int bundle_settle(Bundle *bundle, const Kept *kept, size_t n) {
-        int r = 0;
+        int r;
 
         drop_halves(bundle);
         if (bundle->unsure) {
                 begin_moving(bundle);
-                while (!r)
-                        r = move_messages(bundle, MOVES);
+                bundle_tidy(bundle);
         }
         for (size_t i = 0; i < n; ++i) {
                 r = spots_reach(bundle, kept[i].fd);

@@ -86,6 +86,9 @@ void bundle_remove(Bundle *bundle, int fd);
  * something has been added or removed. */
 int bundle_tend(Bundle *bundle, uint64_t now);
 
+/* Clears the litter away now, as far as there is room, so that the next process does not find it. */
+void bundle_tidy(Bundle *bundle);
+
 void bundle_figures(const Bundle *bundle, BundleFigures *ret);
 
 #endif

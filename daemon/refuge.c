@@ -80,6 +80,8 @@ Refuge *refuge_free(Refuge *refuge) {
         if (!refuge)
                 return NULL;
         deadline_disarm(&refuge->tend);
+        if (refuge->bundle)
+                bundle_tidy(refuge->bundle);
         bundle_free(refuge->bundle);
         fdstore_free(refuge->store);
         free(refuge);

@@ -26,7 +26,7 @@ typedef struct Refuge Refuge;
 /* names: what is kept, which must outlive the refuge; max: how many descriptors may be in flight for it;
  * n_stored: how many the service manager passed. *ret is NULL if it stores none. Return: 0, -ENOMEM. */
 int refuge_new(Refuge **ret, Names *names, Deadlines *deadlines, uint64_t max, size_t n_stored);
-/* What is in the store stays there. Return: NULL. */
+/* What is in the store and still kept stays there. Return: NULL. */
 Refuge *refuge_free(Refuge *refuge);
 
 DEFINE_CLEANUP(Refuge, refuge_free);

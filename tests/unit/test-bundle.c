@@ -283,6 +283,25 @@ TEST(bundle, of_two_with_one_name_the_later_is_the_one) {
         store_clear();
 }
 
+TEST(bundle, what_goes_in_good_order_leaves_no_litter) {
+        Bundle *bundle = bundle_make(NAMES_MAX);
+        Kept *kept;
+        size_t n;
+
+        have_nothing();
+        for (size_t i = 0; i < 900; ++i)
+                add(bundle, i);
+        for (size_t i = 0; i < 300; ++i)
+                take_away(bundle, i * 3);
+        bundle_tidy(bundle);
+        bundle = die(bundle);
+        bundle = be_born(NAMES_MAX, &kept, &n);
+        REQUIRE(n == 600 && figures_of(bundle).litter == 0, "%zu", n);
+        free(kept);
+        bundle = die(bundle);
+        store_clear();
+}
+
 /* Additions and removals for a long time: neither the store nor the queues grow with them. */
 TEST(bundle, coming_and_going_leaves_nothing_behind) {
         Bundle *bundle = bundle_make(NAMES_MAX);
