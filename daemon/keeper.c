@@ -128,7 +128,7 @@ static void refuse(Keeper *keeper, const char *why, const char *name) {
         ++keeper->n_refused;
         if (keeper->n_refused & (keeper->n_refused - 1))
                 return;
-        log_begin(&line, LOG_ERROR, "refused");
+        log_begin(&line, LOG_ERROR, "keeper-refused");
         log_u64(&line, "pid", (uint64_t)keeper->pid);
         log_text(&line, "why", why);
         log_text(&line, "name", name);
@@ -136,9 +136,12 @@ static void refuse(Keeper *keeper, const char *why, const char *name) {
         log_end(&line);
 }
 
-/* Only memory is kept: to close anything else could take any time, or keep a broker's socket open. */
+/* Only memory is kept: to close anything else could take any time, or keep a broker's socket open. And only
+ * so much that every broker has descriptors left to begin with. */
 static void keep(Keeper *keeper, const char *name, int fd) {
-        if (fcntl(fd, F_GET_SEALS) < 0)
+        if (names_count(keeper->names) >= keeper->options->room)
+                refuse(keeper, "there is no room", name);
+        else if (fcntl(fd, F_GET_SEALS) < 0)
                 refuse(keeper, "not memory", name);
         else if (names_put(keeper->names, fd, name))
                 refuse(keeper, "the name is taken", name);

@@ -35,6 +35,7 @@ typedef struct KeeperOptions {
         const char *program;    /* its path: what is there when a broker is started is executed */
         char **argv;            /* as this process was started */
         uint64_t descriptors;   /* how many it may have open */
+        uint64_t room;          /* how many of those may be what is kept */
         int listen_fd;          /* the keeper's from here on */
         const ServiceKeeper *left;      /* by the keeper that executed this one; NULL: this is the first */
         Kept *stored;           /* by the service manager, for a keeper that was killed; the descriptors are the keeper's */

@@ -396,6 +396,10 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
         return 0;
 }
 
+static void ask_for_upgrade(void) {
+        service_notify("X_SHMD_UPGRADE=1");
+}
+
 static void log_ready(const char *path, const Broker *broker, int landlock) {
         const BrokerOptions *options = broker->options;
         const uint64_t *max = broker->accounts.pool.max;
@@ -488,6 +492,8 @@ static int serve(const Options *options) {
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);
+        if (service_has_keeper())
+                broker_options.upgrade = ask_for_upgrade;
         peercred_setup();
 
         /* Privileges end here. */
@@ -556,6 +562,7 @@ static int keep(const Options *options, char **argv) {
         r = capacity_raise_descriptors(&keeper.descriptors);
         if (r)
                 return fail("descriptors", r);
+        keeper.room = capacity_objects(keeper.descriptors);
         if (keeper.left)
                 keeper.listen_fd = left.listen_fd;
         else if (take_kept(&kept, &keeper.n_stored, &keeper.listen_fd) ||

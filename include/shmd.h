@@ -1037,6 +1037,16 @@ SHMD_PUBLIC int shmd_reload_start(shmd *client, const void *policy, size_t n,
                                   uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret);
 SHMD_PUBLIC int shmd_reload_finish(shmd_call *call, struct shmd_reload_result *ret);
 
+/* Asks for another broker, from the program that is now where the running one was started from. 0 means
+ * that it has accepted the configuration and the running broker stops: a connection made after that is
+ * served by the next one. Regions, names and grants stay as they are. Administrators only.
+ * Errors: -EACCES (no administrator), -EOPNOTSUPP (the broker has no keeper), -EINVAL (the program does
+ * not accept the configuration; the broker goes on), -EBUSY (this connection has asked already), -EDQUOT. */
+SHMD_PUBLIC int shmd_upgrade(shmd *client, uint64_t timeout_ns);
+SHMD_PUBLIC int shmd_upgrade_start(shmd *client, uint64_t timeout_ns, shmd_callback callback, void *userdata,
+                                   shmd_call **ret);
+SHMD_PUBLIC int shmd_upgrade_finish(shmd_call *call);
+
 /* Something a kernel may lack. */
 struct shmd_feature {
         const char *name;               /* "lease" */

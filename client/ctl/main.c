@@ -47,6 +47,7 @@ const Command ctl_commands[] = {
         { "df",      command_df,      "Show limits and use",                          &command_df_argp },
         { "reload",  command_reload,  "Compile the policy files and put them in force", &command_reload_argp },
         { "state",   command_state,   "Copy what outlives the broker, and check it",   &command_state_argp },
+        { "upgrade", command_upgrade, "Replace the broker by the program that is installed now", &command_upgrade_argp },
         { "ping",    command_ping,    "Ask whether the broker answers, and how fast", &command_ping_argp },
         { "stats",   command_stats,   "Show the broker's figures since its start",    &command_stats_argp },
         { "metrics", command_metrics, "Print the figures as OpenMetrics text",        &command_metrics_argp },

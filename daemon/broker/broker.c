@@ -53,12 +53,17 @@ static void signal_ready(void *userdata) {
         struct signalfd_siginfo info;
         LogLine line;
 
-        if (read(broker->signal_fd, &info, sizeof(info)) != sizeof(info) || info.ssi_signo == SIGUSR2)
+        if (read(broker->signal_fd, &info, sizeof(info)) != sizeof(info))
                 return;
+        if (info.ssi_signo == SIGUSR2) {
+                upgrades_refuse(broker);
+                return;
+        }
         log_begin(&line, LOG_NOTE, "stopping");
         log_text(&line, "signal", sigabbrev_np((int)info.ssi_signo));
         log_end(&line);
 
+        upgrades_begin(broker);
         peers_finish(broker);
         broker->listener = listener_free(broker->listener);
         loop_stop(broker->loop, 0);
@@ -214,6 +219,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->held);
         list_init(&broker->freezes);
         list_init(&broker->burials);
+        list_init(&broker->upgrades);
         list_init(&broker->pokes);
         list_init(&broker->kept_back);
         list_init(&broker->connections.owing);

@@ -75,6 +75,7 @@ struct BrokerOptions {
         uint64_t stall_ns;
         uint64_t helper_ns;
         uint64_t session_grace_ns;
+        void (*upgrade)(void);  /* asks the keeper for it; NULL: there is no keeper */
         const char *version;
         uint64_t descriptors;   /* how many it may have open */
         uint64_t objects;       /* regions, connections and descriptors on their way, of those */
@@ -117,6 +118,7 @@ struct Broker {
         List held;              /* peers in line for a turn, in order */
         List freezes;
         List burials;
+        List upgrades;          /* of Peer.upgrade */
         List pokes;             /* request-bell.c: what the helper is asked to write into doorbells */
         Deadline retry;
         Stats stats;

@@ -98,6 +98,7 @@ Peer *peer_free(Peer *peer) {
         deadline_disarm(&peer->end);
         drop_held(peer);
         staging_drop(&peer->staging);
+        upgrade_drop(&peer->upgrade);
         while ((waiter = list_first(&peer->waiters, Waiter, link)))
                 (void)waiter_free(waiter);
         peer_leave_freezes(peer);
@@ -371,11 +372,13 @@ static int peer_new_consume_fd(Broker *broker, int fd, Peercred *cred, Account *
                 return error_origin(-ENOMEM);
         *peer = (Peer){ .broker = broker, .id = ++broker->last_peer, .state = PEER_NEW, .cred = *cred,
                         .account = account_ref(account), .hello = DEADLINE_NULL, .end = DEADLINE_NULL,
-                        .staging = STAGING_NULL };
+                        .staging = STAGING_NULL,
+                        .upgrade = { .charge = CHARGE_NULL, .deadline = DEADLINE_NULL } };
         *cred = (Peercred)PEERCRED_NULL;
         peer->who = peer_credentials(broker, &peer->cred);
         list_init(&peer->waiters);
         list_init(&peer->freezes);
+        list_init(&peer->upgrade.link);
         feed_peer_init(&peer->feed);
         list_init(&peer->held.link);
         (void)RB_INSERT(PeerTree, &broker->peers, peer);

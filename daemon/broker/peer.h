@@ -38,6 +38,14 @@ typedef struct Staging {
 
 #define STAGING_NULL { .charge = CHARGE_NULL, .deadline = DEADLINE_NULL }
 
+/* An upgrade that a peer waits for: broker/request-upgrade alone looks at it. */
+typedef struct Upgrade {
+        List link;              /* in Broker.upgrades */
+        uint64_t serial;
+        Charge charge;
+        Deadline deadline;      /* armed while it waits */
+} Upgrade;
+
 /* A peer in line: with a request that cannot be answered yet, a copy of which is asked again in its
  * turn, or only because its user has had its time of a turn. */
 typedef struct HeldRequest {
@@ -67,6 +75,7 @@ struct Peer {
         FeedPeer feed;
         HeldRequest held;
         Staging staging;
+        Upgrade upgrade;
         bool pipelines;         /* had more than one request ready the last time */
         uint8_t wakes;
 };
@@ -90,6 +99,9 @@ Peer *peers_next(Peer *peer);
 
 /* Forgets a policy of which not all has come. */
 void staging_drop(Staging *staging);
+
+/* Forgets that the peer waits for an upgrade. */
+void upgrade_drop(Upgrade *upgrade);
 
 /* What those credentials may; borrows their groups. */
 Credentials peer_credentials(const Broker *broker, const Peercred *cred);

@@ -67,7 +67,7 @@ static const struct {
         [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
         [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true,  false, false, STATE_ROOM },
         [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_UPGRADE] = { request_unknown, PEER_READY, RIGHT_ADMIN,   false, false, false, 0 },
+        [MESSAGE_UPGRADE] = { request_upgrade, PEER_READY, RIGHT_ADMIN,   false, false, false, 0 },
         [MESSAGE_STATE]   = { request_state,   PEER_READY, RIGHT_ADMIN,   true,  false, false, 0 },
 };
 

@@ -168,11 +168,16 @@ void freeze_tell(Region *region, void *broker);
 /* Refuses what grant_new() refused. Return: REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_REFUSED, negative errno. */
 int request_refuse_grant(Request *request, int r, ProtobufCBinaryData path, const Shortage *shortage);
 
+/* What the keeper says to an upgrade: it stops this broker for it, or nothing comes of it. */
+void upgrades_begin(Broker *broker);
+void upgrades_refuse(Broker *broker);
+
 /* The broker ends: what the helper was asked on behalf of doorbells is not wanted any more. */
 void bells_free(Broker *broker);
 
 /* The handlers: request-acl.c, request-bell.c, request-freeze.c, request-grant.c, request-look.c,
- * request-name.c, request-state.c, request-ticket.c, request-watch.c, request-why.c. */
+ * request-name.c, request-state.c, request-ticket.c, request-upgrade.c, request-watch.c,
+ * request-why.c. */
 int request_create(Request *request);
 int request_open(Request *request);
 int request_batch(Request *request);
@@ -194,6 +199,7 @@ int request_list(Request *request);
 int request_df(Request *request);
 int request_stats(Request *request);
 int request_reload(Request *request);
+int request_upgrade(Request *request);
 int request_doctor(Request *request);
 int request_why(Request *request);
 int request_ticket(Request *request);

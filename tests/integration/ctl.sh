@@ -1365,6 +1365,18 @@ test_state() {
 
 # -- other users -------------------------------------------------------------------------------------
 
+# With a keeper: tests/integration/keeper.
+test_upgrade() {
+        if [ "$me" -ne 0 ]; then
+                expect 'upgrade is for administrators' 4 upgrade
+                return
+        fi
+        expect 'without a keeper there is no upgrade' 1 upgrade
+        complains 'and the broker says so' 'the broker has no keeper'
+        json_error 'in JSON too' 1 'd["reason"] == "keeper"' upgrade
+        expect 'it takes no names' 2 upgrade /name
+}
+
 test_tickets() {
         local id
 
@@ -1753,6 +1765,7 @@ test_restart
 test_figures
 test_reload
 test_state
+test_upgrade
 test_tickets
 test_bell
 test_holders

@@ -1,29 +1,637 @@
-/* The keeper: what ends a broker, what comes after it, and what is left when it ends itself. */
+/* The keeper: what ends a broker and what comes after it, what a broker that is broken can do to its
+ * keeper, upgrades, and what is left when the keeper ends itself.
+ */
 
 #include "lib/broker.h"
 #include "lib/client.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+/* -- a program that can be replaced ---------------------------------------------------------- */
+
+typedef struct Program {
+        char dir[64];
+        char path[96];
+} Program;
+
+static const char *built(const char *name) {
+        static char path[512];
+        const char *dir = getenv("SHMD_TEST_BUILDDIR");
+
+        (void)snprintf(path, sizeof(path), "%s/%s", dir ? dir : ".", name);
+        return path;
+}
+
+/* Puts another file in the program's place, as a package manager does: at once, and under whoever runs it. */
+static void program_replace(Program *program, const char *from) {
+        char command[1024], next[128];
+
+        (void)snprintf(next, sizeof(next), "%s.next", program->path);
+        (void)snprintf(command, sizeof(command), "cp '%s' '%s' && chmod 0755 '%s'", from, next, next);
+        REQUIRE(system(command) == 0 && rename(next, program->path) == 0, "%s", strerror(errno));
+}
+
+static void program_init(Program *program) {
+        (void)snprintf(program->dir, sizeof(program->dir), "/tmp/shmd-test-program-XXXXXX");
+        REQUIRE(mkdtemp(program->dir) && chmod(program->dir, 0755) == 0, "%s", strerror(errno));
+        (void)snprintf(program->path, sizeof(program->path), "%s/shmd", program->dir);
+        program_replace(program, built("shmd"));
+}
+
+static void program_deinit(Program *program) {
+        REQUIRE(unlink(program->path) == 0 && rmdir(program->dir) == 0);
+}
+
+static Broker *spawn_program(const Program *program, const char *config) {
+        return broker_spawn_with(&(BrokerOptions){ .keeper = true, .program = program->path, .config = config });
+}
+
+/* -- what happens in its time ------------------------------------------------------------------ */
+
+static bool is_gone(pid_t pid) {
+        char path[64], text[512], *state;
+        ssize_t n;
+        int fd;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return true;
+        n = read(fd, text, sizeof(text) - 1);
+        close_fd(fd);
+        text[n > 0 ? n : 0] = '\0';
+        state = strrchr(text, ')');
+        return !state || state[2] == 'Z' || state[2] == 'X';
+}
+
+static bool pid_is_gone(void *pid) {
+        return is_gone(*(pid_t *)pid);
+}
+
+static void expect_service(Broker *broker) {
+        Client *client = client_connect_as(broker, ALICE, ALICE);
+
+        REQUIRE(call_ping(client) == 0);
+        client_free(client);
+}
+
+/* Waits for a state that the keeper tells its service manager. */
+static void expect_told(Broker *broker, const char *what) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        char text[1024];
+
+        for (;;) {
+                struct pollfd p = { .fd = broker->notify_fd, .events = POLLIN };
+                ssize_t n;
+
+                REQUIRE(test_now_ms() < end, "never told: %s", what);
+                if (poll(&p, 1, 50) < 1)
+                        continue;
+                n = recv(broker->notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT);
+                text[n > 0 ? n : 0] = '\0';
+                if (strstr(text, what))
+                        return;
+        }
+}
+
+/* -- the end of a broker ----------------------------------------------------------------------- */
 
 TEST(keeper, a_broker_that_was_killed_is_followed_by_another) {
-        static const int signals[] = { SIGKILL, SIGSEGV, SIGABRT, SIGSYS, SIGBUS };
+        static const int signals[] = { SIGKILL, SIGSEGV, SIGABRT, SIGSYS, SIGBUS, SIGTERM };
+        pid_t keeper;
         Broker *broker;
 
         test_needs_root();
         broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = "[keeper]\nrestarts = 0\n" });
-        for (size_t i = 0; i < sizeof(signals) / sizeof(*signals); ++i) {
+        keeper = broker->keeper;
+        for (size_t i = 0; i < 3 * sizeof(signals) / sizeof(*signals); ++i) {
                 pid_t before = broker->pid;
-                Client *client;
 
-                broker_signal(broker, signals[i]);
+                broker_signal(broker, signals[i % 6]);
                 broker_await_restart(broker);
-                REQUIRE(broker->pid != before);
-                client = client_connect_as(broker, ALICE, ALICE);
-                REQUIRE(call_ping(client) == 0);
-                client_free(client);
+                REQUIRE(broker->pid != before && is_gone(before));
+                expect_service(broker);
         }
+        cr_assert_eq(broker->keeper, keeper);
+        REQUIRE(broker_log_has(broker, "event=broker-ended", "by=\"signal SEGV\"", NULL));
+        REQUIRE(broker_log_has(broker, "event=broker-ended", "by=\"status 0\"", NULL));
+        broker = broker_stop(broker);
+}
+
+TEST(keeper, a_broker_without_a_sign_of_life_is_replaced) {
+        Broker *broker;
+        pid_t before;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = "[keeper]\nwatchdog = 1s\n" });
+        test_sleep_ms(1500);
+        before = broker->pid;
+        REQUIRE(!is_gone(before), "it is well and said so");
+        broker_signal(broker, SIGSTOP);
+        broker_await_restart(broker);
+        REQUIRE(is_gone(before));
+        broker_expect_log(broker, "event=broker-overdue", "expected=\"a sign of life\"");
+        expect_service(broker);
+        broker = broker_stop(broker);
+}
+
+static void prepare_watchdog(void *userdata) {
+        REQUIRE(setenv("WATCHDOG_USEC", "200000", 1) == 0 && unsetenv("WATCHDOG_PID") == 0);
+}
+
+TEST(keeper, the_service_manager_hears_of_everything) {
+        Broker *broker;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .prepare = prepare_watchdog });
+        expect_told(broker, "STATUS=serving");
+        for (int i = 0; i < 3; ++i)
+                expect_told(broker, "WATCHDOG=1");
+        broker_signal(broker, SIGKILL);
+        expect_told(broker, "STATUS=the broker ended");
+        expect_told(broker, "READY=1");
+        broker_await_restart(broker);
+        REQUIRE(kill(broker->keeper, SIGHUP) == 0);
+        expect_told(broker, "RELOADING=1\nMONOTONIC_USEC=");
+        expect_told(broker, "READY=1");
+        broker_await_restart(broker);
+        REQUIRE(kill(broker->keeper, SIGTERM) == 0);
+        expect_told(broker, "STOPPING=1");
+        REQUIRE(broker_wait(broker) == 0);
+        broker = broker_forget(broker);
+}
+
+TEST(keeper, a_broker_that_will_not_stop_is_killed) {
+        Broker *broker;
+        int status;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = "[keeper]\nstop = 200ms\n" });
+        broker_signal(broker, SIGSTOP);
+        REQUIRE(kill(broker->keeper, SIGTERM) == 0);
+        status = broker_wait(broker);
+        REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 1, "%#x", status);
+        REQUIRE(broker_log_has(broker, "event=broker-overdue", "expected=\"its end\"", NULL));
+        broker = broker_forget(broker);
+}
+
+/* -- connections meanwhile --------------------------------------------------------------------- */
+
+#define CONNECTS 1000
+
+static uint64_t read_number(const char *path) {
+        unsigned long long value = 0;
+        FILE *file = fopen(path, "re");
+
+        REQUIRE(file && fscanf(file, "%llu", &value) == 1, "%s", path);
+        (void)fclose(file);
+        return value;
+}
+
+TEST(keeper, whoever_connects_while_there_is_no_broker_waits_for_the_next) {
+        static Client *clients[CONNECTS];
+        Broker *broker;
+        pid_t before;
+
+        test_needs_root();
+        if (read_number("/proc/sys/net/core/somaxconn") <= CONNECTS)
+                test_skip("a socket here has no room for %d connections that wait", CONNECTS);
+        broker = broker_spawn_with(&(BrokerOptions){
+                .keeper = true, .config = "[global]\npeers = 2000\n[account]\npeers = 2000\npending = 5000\n" });
+        before = broker->pid;
+        REQUIRE(kill(broker->keeper, SIGSTOP) == 0);
+        broker_signal(broker, SIGKILL);
+        REQUIRE(test_eventually(pid_is_gone, &before));
+        for (size_t i = 0; i < CONNECTS; ++i) {
+                int r = client_try_connect(&clients[i], broker->socket, ALICE, ALICE);
+
+                REQUIRE(r == 0, "connect %zu: %s", i, strerror(-r));
+                (void)client_send(clients[i], MESSAGE_HELLO, REQUEST(Hello, hello, .version = MESSAGE_VERSION));
+        }
+        REQUIRE(kill(broker->keeper, SIGCONT) == 0);
+        for (size_t i = 0; i < CONNECTS; ++i) {
+                REQUIRE(client_receive(clients[i], TEST_PATIENCE_MS) == CLIENT_REPLY, "client %zu", i);
+                REQUIRE(call_ping(clients[i]) == 0);
+        }
+        for (size_t i = 0; i < CONNECTS; ++i)
+                clients[i] = client_free(clients[i]);
+        broker_await_restart(broker);
+        broker = broker_stop(broker);
+}
+
+/* -- a broker that cannot be started --------------------------------------------------------------- */
+
+static void write_script(Program *program, const char *text) {
+        char path[128];
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "%s/script", program->dir);
+        file = fopen(path, "we");
+        REQUIRE(file && fputs(text, file) >= 0 && fclose(file) == 0);
+        program_replace(program, path);
+        REQUIRE(unlink(path) == 0);
+}
+
+TEST(keeper, a_first_start_that_fails_is_no_start) {
+        char path[64] = "/tmp/shmd-test-XXXXXX", *text;
+        int fd;
+
+        fd = mkostemp(path, O_CLOEXEC);
+        REQUIRE(fd >= 0 && write(fd, "[global]\npeers = 99999999\n", 26) == 26 && fchmod(fd, 0644) == 0);
+        cr_assert_eq(shmd_run(&text, "--config", path, "--socket", "/tmp/shmd-test-never", NULL), 1, "%s", text);
+        cr_assert(strstr(text, "event=failed step=capacity"), "%s", text);
+        cr_assert(strstr(text, "event=broker-ended") && strstr(text, "by=\"status 1\""), "%s", text);
+        free(text);
+        (void)unlink("/tmp/shmd-test-never");
+        REQUIRE(unlink(path) == 0);
+        close_fd(fd);
+}
+
+TEST(keeper, too_many_failures_are_a_state_in_which_everything_is_kept) {
+        char (*before)[32], (*after)[32];
+        size_t n_before, n_after;
+        Client *waiting = NULL;
+        Program program;
+        Broker *broker;
+        pid_t keeper;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, "[keeper]\nrestarts = 3\nrestart-retry = 1h\n");
+        keeper = broker->keeper;
+        n_before = broker_kept_names(broker, &before);
+        write_script(&program, "#!/bin/sh\nexit 1\n");
+        broker_signal(broker, SIGKILL);
+        broker_expect_log(broker, "event=given-up");
+        expect_told(broker, "STATUS=failed: ");
+        cr_assert_eq(broker_log_count(broker, "event=broker-started"), 4, "the first, and three that failed");
+
+        n_after = broker_kept_names(broker, &after);
+        cr_assert_eq(n_after, n_before);
+        cr_assert(n_before == 0 || !memcmp(before, after, n_before * sizeof(*before)));
+        REQUIRE(client_try_connect(&waiting, broker->socket, ALICE, ALICE) == 0, "its socket is there");
+        REQUIRE(kill(keeper, SIGHUP) == 0);
+        broker_expect_log(broker, "event=upgrade-refused", "check=\"status 1\"");
+        REQUIRE(broker_is_alive(broker));
+
+        program_replace(&program, built("shmd"));
+        REQUIRE(kill(keeper, SIGHUP) == 0);
+        broker_await_restart(broker);
+        REQUIRE(client_hello(waiting) == 0);
+        cr_assert_eq(broker->keeper, keeper);
+        waiting = client_free(waiting);
+        free(before);
+        free(after);
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+TEST(keeper, it_tries_again_by_itself) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, "[keeper]\nrestarts = 2\nrestart-retry = 300ms\n");
+        REQUIRE(unlink(program.path) == 0);
+        broker_signal(broker, SIGKILL);
+        broker_expect_log(broker, "event=program-missing");
+        broker_expect_log(broker, "event=given-up");
+        program_replace(&program, built("shmd"));
+        broker_await_restart(broker);
+        expect_service(broker);
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+TEST(keeper, a_start_that_takes_too_long_is_one_that_failed) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, "[keeper]\nstart = 300ms\nrestarts = 2\nrestart-retry = 300ms\n");
+        write_script(&program, "#!/bin/sh\nexec sleep 1000\n");
+        broker_signal(broker, SIGKILL);
+        broker_expect_log(broker, "event=broker-overdue", "expected=\"to be ready\"");
+        broker_expect_log(broker, "event=given-up");
+        program_replace(&program, built("shmd"));
+        broker_await_restart(broker);
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+/* -- a broker that is somebody else's ---------------------------------------------------------------- */
+
+/* Puts a hostile broker in the place of the good one (hostile-broker.c), which does `what` and says when it
+ * has done it. */
+static Broker *spawn_hostile(Program *program, const char *what, void (*prepare)(void *), const char *config) {
+        Broker *broker;
+
+        program_init(program);
+        REQUIRE(setenv("SHMD_TEST_HOSTILE", what, 1) == 0);
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .program = program->path, .prepare = prepare,
+                                                     .config = config ? config : "[keeper]\nrestarts = 0\n" });
+        REQUIRE(unsetenv("SHMD_TEST_HOSTILE") == 0);
+        program_replace(program, built("tests/integration/hostile-broker"));
+        broker_signal(broker, SIGKILL);
+        return broker;
+}
+
+typedef struct GoodBroker {
+        Broker *broker;
+        size_t n_before;
+} GoodBroker;
+
+static bool has_good_broker(void *userdata) {
+        const GoodBroker *wanted = userdata;
+
+        return broker_log_count(wanted->broker, "event=ready ") > wanted->n_before;
+}
+
+/* After all that the keeper keeps nothing of it but that, and serves a good broker. */
+static void end_hostile(Broker *broker, Program *program, const char *const *kept, size_t n_kept) {
+        char (*names)[32];
+        size_t n;
+
+        size_t n_good = broker_log_count(broker, "event=ready ");
+
+        broker_expect_log(broker, "hostile: done");
+        n = broker_kept_names(broker, &names);
+        for (size_t i = 0; i < n_kept; ++i)
+                REQUIRE(broker_keeps(broker, kept[i]), "%s is not kept", kept[i]);
+        for (size_t i = 0; i < n; ++i)
+                REQUIRE(strncmp(names[i], "evil", 4) || n_kept, "%s is kept", names[i]);
+        free(names);
+        program_replace(program, built("shmd"));
+        broker_await_restart(broker);
+        /* Some of them have been killed already. */
+        (void)kill(broker->pid, SIGKILL);
+        REQUIRE(test_eventually(has_good_broker, &(GoodBroker){ broker, n_good }));
+        expect_service(broker);
+        broker = broker_stop(broker);
+        program_deinit(program);
+}
+
+TEST(keeper, packets_that_are_none_change_nothing) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "garbage", NULL, NULL);
+        end_hostile(broker, &program, NULL, 0);
+}
+
+TEST(keeper, a_name_that_is_taken_stays_whose_it_is) {
+        static const char *const kept[] = { "evil-1", "evil-2" };
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "names", NULL, NULL);
+        broker_expect_log(broker, "event=keeper-refused", "why=\"the name is taken\"", "name=evil-1");
+        end_hostile(broker, &program, kept, 2);
+}
+
+TEST(keeper, nothing_but_memory_is_kept) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "sockets", NULL, NULL);
+        broker_expect_log(broker, "event=keeper-refused", "why=\"not memory\"", "name=evil-pipe");
+        end_hostile(broker, &program, NULL, 0);
+}
+
+static void lower_limit(void *userdata) {
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 256, 256 }) == 0);
+}
+
+TEST(keeper, a_table_that_is_full_is_full) {
+        static const char *const kept[] = { "evil-0", "evil-100" };
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "full", lower_limit, NULL);
+        broker_expect_log(broker, "event=keeper-refused", "why=\"there is no room\"");
+        end_hostile(broker, &program, kept, 2);
+}
+
+TEST(keeper, a_broker_that_never_stops_talking_is_stopped) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "flood", NULL, "[keeper]\nrestarts = 0\nwatchdog = 300ms\nstop = 300ms\n");
+        broker_expect_log(broker, "event=broker-overdue", "expected=\"a sign of life\"");
+        end_hostile(broker, &program, NULL, 0);
+}
+
+TEST(keeper, a_broker_that_turns_away_from_its_keeper_has_to_end) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "deaf", NULL, "[keeper]\nrestarts = 0\nstop = 300ms\n");
+        broker_expect_log(broker, "event=broker-overdue", "expected=\"its end\"");
+        end_hostile(broker, &program, NULL, 0);
+}
+
+/* -- upgrades -------------------------------------------------------------------------------------- */
+
+static ino_t inode_of(const char *path) {
+        struct stat st;
+
+        REQUIRE(stat(path, &st) == 0, "%s: %s", path, strerror(errno));
+        return st.st_ino;
+}
+
+static ino_t program_of(pid_t pid) {
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+        return inode_of(path);
+}
+
+TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
+        size_t n_fds = 0;
+        Program program;
+        Broker *broker;
+        pid_t keeper;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, NULL);
+        keeper = broker->keeper;
+        for (int i = 0; i < 5; ++i) {
+                ino_t old = program_of(keeper);
+
+                program_replace(&program, built("shmd"));
+                REQUIRE(inode_of(program.path) != old);
+                REQUIRE(kill(keeper, SIGHUP) == 0);
+                broker_await_restart(broker);
+                cr_assert_eq(program_of(keeper), inode_of(program.path));
+                cr_assert_eq(program_of(broker->pid), inode_of(program.path));
+                if (i == 0)
+                        n_fds = broker_keeper_fds(broker);
+                cr_assert_eq(broker_keeper_fds(broker), n_fds, "%zu descriptors, not %zu", broker_keeper_fds(broker),
+                             n_fds);
+                expect_service(broker);
+        }
+        REQUIRE(broker_log_count(broker, "event=upgrade ") == 5);
+        REQUIRE(broker_log_count(broker, "event=stopped books=balanced") == 5);
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+TEST(keeper, an_administrator_upgrades_with_shmdctl) {
+        Program program;
+        Broker *broker;
+        char *text;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, NULL);
+        program_replace(&program, built("shmd"));
+        cr_assert_eq(shmdctl_run(&text, "--socket", broker->socket, "upgrade", NULL), 0, "%s", text);
+        cr_assert(strstr(text, "the broker is version ") && strstr(text, " now"), "%s", text);
+        free(text);
+        broker_await_restart(broker);
+        cr_assert_eq(program_of(broker->pid), inode_of(program.path), "what answered is the new one");
+
+        write_script(&program, "#!/bin/sh\necho broken >&2\nexit 1\n");
+        cr_assert_eq(shmdctl_run(&text, "--socket", broker->socket, "upgrade", NULL), 1, "%s", text);
+        cr_assert(strstr(text, "does not accept the configuration"), "%s", text);
+        free(text);
+        expect_service(broker);
+        program_replace(&program, built("shmd"));
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+TEST(keeper, a_program_that_is_broken_does_not_take_over) {
+        static const char *const scripts[] = { "#!/bin/sh\nexit 1\n", "#!/nonexistent\n", "", "#!/bin/sh\nkill -9 $$\n" };
+        Program program;
+        Broker *broker;
+        pid_t before;
+
+        test_needs_root();
+        program_init(&program);
+        broker = spawn_program(&program, NULL);
+        before = broker->pid;
+        for (size_t i = 0; i < sizeof(scripts) / sizeof(*scripts); ++i) {
+                int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+
+                write_script(&program, scripts[i]);
+                REQUIRE(kill(broker->keeper, SIGHUP) == 0);
+                while (broker_log_count(broker, "event=upgrade-refused") <= i) {
+                        REQUIRE(test_now_ms() < end, "script %zu", i);
+                        test_sleep_ms(2);
+                }
+        }
+        REQUIRE(!is_gone(before) && broker_log_count(broker, "event=broker-started") == 1);
+        expect_service(broker);
+        program_replace(&program, built("shmd"));
+        broker = broker_stop(broker);
+        program_deinit(&program);
+}
+
+/* -- the end of the keeper ---------------------------------------------------------------------------- */
+
+TEST(keeper, a_keeper_that_was_killed_takes_the_broker_along_and_no_memory) {
+        Grant grant = GRANT_NULL;
+        Client *client;
+        Broker *broker;
+        pid_t pid;
+        char *map;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
+        pid = broker->pid;
+        client = client_connect_as(broker, ALICE, ALICE);
+        client_expect_done(client, call_create(client, "/kept", PAGE, &grant));
+        map = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, grant.fd, 0);
+        REQUIRE(map != MAP_FAILED);
+        memcpy(map, "before", 7);
+        REQUIRE(kill(broker->keeper, SIGKILL) == 0);
+        (void)broker_wait(broker);
+        REQUIRE(test_eventually(pid_is_gone, &pid), "the broker ends with its keeper");
+        client_expect_closed(client);
+        cr_assert_str_eq(map, "before");
+        memcpy(map, "after", 6);
+        cr_assert_str_eq(map, "after");
+        REQUIRE(munmap(map, PAGE) == 0);
+        grant_deinit(&grant);
+        client = client_free(client);
+        broker = broker_forget(broker);
+}
+
+TEST(keeper, there_is_one_at_a_socket) {
+        char *text, config[128];
+        Broker *broker;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
+        (void)snprintf(config, sizeof(config), "%s", broker_write_file(broker, "other.conf", ""));
+        cr_assert_eq(shmd_run(&text, "--config", config, "--socket", broker->socket, NULL), 1, "%s", text);
+        cr_assert(strstr(text, "another broker, or another file, is at "), "%s", text);
+        free(text);
+        expect_service(broker);
+        broker = broker_stop(broker);
+}
+
+/* -- what it keeps -------------------------------------------------------------------------------------- */
+
+typedef struct Wanted {
+        Broker *broker;
+        size_t n_fds;
+} Wanted;
+
+static bool has_that_many_fds(void *userdata) {
+        Wanted *wanted = userdata;
+
+        return broker_keeper_fds(wanted->broker) == wanted->n_fds;
+}
+
+TEST(keeper, nothing_is_left_of_regions_that_are_gone) {
+        uint64_t rounds = test_rounds(3000);
+        Wanted wanted;
+        Client *client;
+        Broker *broker;
+        char (*names)[32];
+        size_t n;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
+        client = client_connect_as(broker, ALICE, ALICE);
+        n = broker_kept_names(broker, &names);
+        free(names);
+        wanted = (Wanted){ broker, broker_keeper_fds(broker) };
+        for (uint64_t i = 0; i < rounds; ++i) {
+                char path[32];
+
+                (void)snprintf(path, sizeof(path), "/r%u", (unsigned int)(i % 100));
+                client_expect_done(client, call_create(client, path, PAGE, NULL));
+                client_expect_done(client, call_unlink(client, path));
+        }
+        REQUIRE(test_eventually(has_that_many_fds, &wanted), "%zu descriptors, not %zu", broker_keeper_fds(broker),
+                wanted.n_fds);
+        cr_assert_eq(broker_kept_names(broker, &names), n);
+        free(names);
+        client = client_free(client);
         broker = broker_stop(broker);
 }

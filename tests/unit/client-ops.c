@@ -1263,6 +1263,30 @@ TEST(client_ops, doctor_has_every_feature) {
         peer_join(client);
 }
 
+/* -- upgrade ------------------------------------------------------------------------------ */
+
+static void script_upgrade(Peer *peer) {
+        for (int i = 0; i < 2; ++i) {
+                (void)peer_expect(peer, MESSAGE_UPGRADE);
+                peer_reply(peer, MESSAGE(Done, done), NULL, 0);
+        }
+        (void)peer_expect(peer, MESSAGE_UPGRADE);
+        peer_refuse(peer, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_KEEPER, "not good");
+        peer_expect_end(peer);
+}
+
+FINISH(finish_upgrade, shmd_upgrade_finish(call));
+
+TEST(client_ops, upgrade_says_whether_it_began) {
+        shmd *client = peer_start_and_connect(script_upgrade);
+
+        cr_assert_eq(shmd_upgrade(client, 0), 0);
+        dispatch(client, shmd_upgrade_start(client, 0, finish_upgrade, NULL, NULL));
+        cr_assert_eq(shmd_upgrade(client, 0), -EINVAL);
+        cr_assert_str_eq(shmd_refusal(client)->sentence, "not good");
+        peer_join(client);
+}
+
 TEST(client_ops, the_library_says_its_version) {
         cr_assert_str_eq(shmd_version(), PACKAGE_VERSION);
 }

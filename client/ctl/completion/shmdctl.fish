@@ -16,7 +16,7 @@ function __shmdctl_names
     shmdctl $socket ls -R --timeout=1s 2>/dev/null
 end
 
-set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state ping stats metrics top doctor version help
+set -l commands create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state upgrade ping stats metrics top doctor version help
 set -l none "not __fish_seen_subcommand_from $commands"
 set -l modes '0600 0640 0644 0660 0666 0755 1777'
 
@@ -60,6 +60,7 @@ complete -c shmdctl -n $none -a watch -d 'Print what happens to names'
 complete -c shmdctl -n $none -a df -d 'Show limits and use'
 complete -c shmdctl -n $none -a reload -d 'Compile the policy files and put them in force'
 complete -c shmdctl -n $none -a state -d 'Copy what outlives the broker, and check it'
+complete -c shmdctl -n $none -a upgrade -d 'Replace the broker by the program that is installed now'
 complete -c shmdctl -n $none -a ping -d 'Ask whether the broker answers, and how fast'
 complete -c shmdctl -n $none -a stats -d 'Show figures of the broker since its start'
 complete -c shmdctl -n $none -a metrics -d 'Print the figures as OpenMetrics text'
