@@ -7,8 +7,9 @@
  * had, as the outcome has it and not as the request says it, for the hash does not prove that it is the
  * same request to the byte. A use of a ticket is not spent once more.
  *
- * Two things nobody else can have come by: the text of a ticket, and a region that has no name, or goes with
- * its last holder. The first one is undone, or is gone already, and made anew.
+ * A region that is gone, because nobody held it, is made anew: under its name if it was only for want of a
+ * holder that it went, and otherwise, as somebody took its names away since, without one. A ticket's text is
+ * known to nobody: it gets another one; or, if it is over, the client gets one that is good for nothing.
  */
 
 #include "broker/request.h"
@@ -23,10 +24,10 @@ static int again_create(Request *request, const SavedOutcome *first) {
 }
 
 static int again_redeem(Request *request, const SavedOutcome *first) {
+        if (regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION))
+                return request_grant_again(request, &first->region, 1);
         /* The ticket went with its region: what is said of it then is said in the same way as always. */
-        if (!regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION))
-                return REQUEST_E_ANEW;
-        return request_grant_again(request, &first->region, 1);
+        return request_redeem(request);
 }
 
 static int again_batch(Request *request, const SavedOutcome *first) {
@@ -39,8 +40,7 @@ static int again_batch(Request *request, const SavedOutcome *first) {
 }
 
 static int again_ticket(Request *request, const SavedOutcome *first) {
-        (void)ticket_free(tickets_find_id(&request->broker->tickets, first->extra));
-        return REQUEST_E_ANEW;
+        return request_ticket_again(request, first->extra);
 }
 
 static int again_revoke(Request *request, const SavedOutcome *first) {

@@ -269,9 +269,17 @@ static int create_item(Request *request, Made *made, const Shmd__Create *create)
         return r ? r : create_region(request, made, create, &spot);
 }
 
-/* Whether nobody can have got what the item made, if it is gone. */
-static bool goes_with_its_holders(const Shmd__Create *create) {
-        return create->path.len == 0 || create->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED;
+/* What the item made is gone. So nobody held it, and to have it made anew, all zero, is as good; but not its
+ * name, if somebody took that away. The client gets what it would have had: a region that lost its name. */
+static int create_anew(Request *request, Made *made, const Shmd__Create *create) {
+        int r;
+
+        if (create->path.len == 0 || create->lifetime == SHMD__LIFETIME__LIFETIME_COUNTED)
+                return create_item(request, made, create);
+        r = check_create(request, create);
+        if (r || create->rights == SHMD__RIGHTS__RIGHTS_NONE)
+                return r;
+        return create_region(request, made, create, NULL);
 }
 
 /* An item that was done before. */
@@ -289,10 +297,10 @@ static int again_item(Request *request, Made *made, const Item *item) {
         made->was_created = item->first & SAVED_ITEM_CREATED;
         if (made->region && rights <= SHMD__RIGHTS__RIGHTS_READ_WRITE)
                 return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
-        if (made->was_created && item->create && goes_with_its_holders(item->create))
-                return create_item(request, made, item->create);
+        if (made->was_created && item->create)
+                return create_anew(request, made, item->create);
         return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING, path.data, path.len,
-                              "it was done, and the region is gone since");
+                              "it was opened, and the region is gone since");
 }
 
 /* -- all items -------------------------------------------------------------------------- */
@@ -320,11 +328,24 @@ static int work_do(Request *request, Work *work, const Item *items, size_t n) {
         return 0;
 }
 
-static void describe(const Made *made, Shmd__Granted *ret) {
+/* A region that is gone, and that nobody wanted a grant of. */
+static void describe_gone(const Item *item, Shmd__Granted *ret) {
+        ret->region = item->first & SAVED_ITEM_REGION;
+        ret->size = item->create->size;
+        ret->outcome = SHMD__OUTCOME__OUTCOME_CREATED;
+        ret->huge_page_size = item->create->huge_page_size;
+        ret->freezable = item->create->flags & SHMD__CREATE_FLAGS__CREATE_FREEZABLE;
+}
+
+static void describe(const Made *made, const Item *item, Shmd__Granted *ret) {
         const Region *region = made->region;
         const Grant *grant = made->grant;
 
         shmd__granted__init(ret);
+        if (!region) {
+                describe_gone(item, ret);
+                return;
+        }
         ret->region = region->id;
         ret->size = region->size;
         ret->outcome = made->created || made->was_created ? SHMD__OUTCOME__OUTCOME_CREATED :
@@ -415,7 +436,7 @@ static int grant_all(Request *request, const Item *items, size_t n, bool batch) 
                 return r;
 
         for (size_t i = 0; i < n; ++i) {
-                describe(&work.made[i], &work.granted[i]);
+                describe(&work.made[i], &items[i], &work.granted[i]);
                 work.pointers[i] = &work.granted[i];
         }
         /* An answer that cannot be sent leaves what it did: as if it had been lost. */

@@ -75,6 +75,20 @@ static uint64_t ttl_of(const Request *request, const Shmd__Ticket *ticket) {
         return wanted < longest ? wanted : longest;
 }
 
+/* Tells what is told once. text: is wiped. */
+static int tell_ticket(Request *request, uint64_t id, char text[TICKET_TEXT_BYTES], uint64_t ttl) {
+        Shmd__TicketReply reply = SHMD__TICKET_REPLY__INIT;
+        int r;
+
+        request->outcome.extra = id;
+        reply.id = id;
+        reply.ticket = (ProtobufCBinaryData){ .data = (uint8_t *)text, .len = TICKET_TEXT_BYTES };
+        reply.ttl_ns = ttl;
+        r = request_reply(request, &reply.base, NULL, 0);
+        explicit_bzero(text, TICKET_TEXT_BYTES);
+        return r;
+}
+
 static int issue(Request *request, const Shmd__Ticket *wanted, Region *region) {
         uint64_t ttl = ttl_of(request, wanted);
         TicketSpec spec = {
@@ -84,7 +98,6 @@ static int issue(Request *request, const Shmd__Ticket *wanted, Region *region) {
                 .uses = wanted->uses,
                 .until = time_now() + ttl,
         };
-        Shmd__TicketReply reply = SHMD__TICKET_REPLY__INIT;
         Peer *peer = request->peer;
         char text[TICKET_TEXT_BYTES];
         Shortage shortage;
@@ -101,13 +114,23 @@ static int issue(Request *request, const Shmd__Ticket *wanted, Region *region) {
         if (r)
                 return error_fold(r);
         audit_log_ticket("ticket-issued", ticket, peer->account, peer->id, peer->cred.pid);
-        request->outcome.extra = ticket->id;
-        reply.id = ticket->id;
-        reply.ticket = (ProtobufCBinaryData){ .data = (uint8_t *)text, .len = sizeof(text) };
-        reply.ttl_ns = ttl;
-        r = request_reply(request, &reply.base, NULL, 0);
-        explicit_bzero(text, sizeof(text));
-        return r;
+        return tell_ticket(request, ticket->id, text, ttl);
+}
+
+int request_ticket_again(Request *request, uint64_t id) {
+        Ticket *ticket = tickets_find_id(&request->broker->tickets, id);
+        const Peer *peer = request->peer;
+        char text[TICKET_TEXT_BYTES];
+        uint64_t now = time_now();
+        int r;
+
+        r = ticket ? ticket_renew(ticket, text) : ticket_draw(text);
+        if (r)
+                return error_fold(r);
+        if (!ticket)
+                return tell_ticket(request, id, text, ttl_of(request, (const Shmd__Ticket *)request->message));
+        audit_log_ticket("ticket-renewed", ticket, peer->account, peer->id, peer->cred.pid);
+        return tell_ticket(request, id, text, ticket->spec.until > now ? ticket->spec.until - now : 0);
 }
 
 int request_ticket(Request *request) {

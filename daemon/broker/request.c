@@ -239,8 +239,7 @@ static int call_once(Request *request, const uint8_t *payload, size_t n) {
         first = session_outcome(session, request->first);
         if (first->kind != request->kind || first->hash != request->hash)
                 return request_refuse_serial(request);
-        r = request_again(request);
-        return r == REQUEST_E_ANEW ? requests[request->kind].fn(request) : r;
+        return request_again(request);
 }
 
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {

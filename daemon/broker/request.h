@@ -30,7 +30,6 @@ enum {
         REQUEST_E_LATER,        /* the client, or its user, must read first: ask again in a while */
         REQUEST_E_AT,           /* ask again at request->again */
         REQUEST_E_PENDING,      /* taken; the answer comes when it comes */
-        REQUEST_E_ANEW,         /* from request_again(): nothing is left of the first time, do it */
         REQUEST_E_HELD,         /* from the dispatcher: kept by the peer, to be asked again */
         REQUEST_E_CLOSED,       /* from the dispatcher: the peer is over */
 };
@@ -143,11 +142,14 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
 const Node *request_name_of(const Peer *peer, const Region *region);
 
 /* Gives the answer that a request had the first time.
- * Return: 0, REQUEST_E_ANEW, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER, negative errno. */
+ * Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER, negative errno. */
 int request_again(Request *request);
 
 /* The same for those that hand out memory: what became of their items was this (SAVED_ITEM_...). */
 int request_grant_again(Request *request, const uint64_t *items, size_t n);
+
+/* The same for a ticket, of that number. */
+int request_ticket_again(Request *request, uint64_t id);
 
 /* Grants a region for a use of a ticket, and answers. Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON,
  * REQUEST_E_LATER, negative errno: then nothing was granted. */

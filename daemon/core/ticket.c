@@ -57,8 +57,7 @@ static char *encode(char *to, const uint8_t *bytes, size_t n) {
         return to;
 }
 
-/* Draws a ticket's text. Return: 0, negative errno. */
-static int draw(char text[TICKET_TEXT_BYTES]) {
+int ticket_draw(char text[TICKET_TEXT_BYTES]) {
         uint8_t random[TICKET_RANDOM_BYTES];
         const char *end;
         int r;
@@ -118,7 +117,7 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
         ASSERT(spec->uses >= 1 && spec->uses <= TICKET_USES_MAX);
         if (region->tickets.n >= TICKETS_OF_REGION_MAX)
                 return TICKET_E_TOO_MANY;
-        r = draw(ret_text);
+        r = ticket_draw(ret_text);
         if (r)
                 return r;
         secret_digest(ret_text, TICKET_TEXT_BYTES, drawn);
@@ -153,6 +152,19 @@ int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer
         (*ret)->left = saved->left;
         account_charge_anyway(issuer, &ticket_cost, &(*ret)->charge);
         deadline_arm(&(*ret)->end, tickets->deadlines, spec.until, ticket_expired, *ret);
+        return 0;
+}
+
+int ticket_renew(Ticket *ticket, char ret_text[TICKET_TEXT_BYTES]) {
+        int r;
+
+        r = ticket_draw(ret_text);
+        if (r)
+                return r;
+        (void)RB_REMOVE(TicketDigestTree, &ticket->tickets->by_digest, ticket);
+        secret_digest(ret_text, TICKET_TEXT_BYTES, ticket->digest);
+        ASSERT(!RB_INSERT(TicketDigestTree, &ticket->tickets->by_digest, ticket));
+        state_touch(&ticket->record);
         return 0;
 }
 

@@ -104,6 +104,11 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
  * TICKET_E_TOO_MANY, also when there is one of that number or that string; -ENOMEM. */
 int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer, const SavedTicket *saved);
 
+/* Gives it another text: the one before it is good for nothing from now on. Return: 0, or a negative errno. */
+int ticket_renew(Ticket *ticket, char ret_text[TICKET_TEXT_BYTES]);
+/* Makes the text of no ticket at all. */
+int ticket_draw(char ret_text[TICKET_TEXT_BYTES]);
+
 /* It is over. Return: NULL. */
 Ticket *ticket_free(Ticket *ticket);
 

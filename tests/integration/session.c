@@ -284,11 +284,12 @@ TEST(session, a_create_without_a_grant_is_done_once) {
         scene_end(&scene);
 }
 
-TEST(session, what_somebody_took_away_is_not_made_again) {
+TEST(session, what_somebody_took_away_is_had_without_its_name) {
         Scene scene = scene_begin();
         const ProtobufCMessage *create = REQUEST(Create, create, .path = BYTES("/x"), .size = SIZE, .mode = 0600,
                                                  .rights = READ_WRITE);
         uint64_t serial;
+        Grant grant;
 
         client_expect_done(scene.alice, call_create_with(scene.alice, create, NULL));
         serial = scene.alice->serial;
@@ -296,8 +297,35 @@ TEST(session, what_somebody_took_away_is_not_made_again) {
         client_expect_done(scene.root, call_unlink(scene.root, "/x"));
         come_back(&scene);
         client_expect_used(scene.alice, SHMD__SLOT__SLOT_BYTES, 0);
-        client_expect_error(scene.alice, NOT_FOUND, MISSING, call_again(scene.alice, serial, MESSAGE_CREATE, create));
+        client_expect_done(scene.alice, call_again(scene.alice, serial, MESSAGE_CREATE, create));
+        grant = granted(scene.alice);
+        REQUIRE(grant.outcome == SHMD__OUTCOME__OUTCOME_CREATED && pwrite(grant.fd, "x", 1, SIZE - 1) == 1);
         REQUIRE(!exists(scene.root, "/x"));
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_BYTES, SIZE);
+        grant_deinit(&grant);
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_BYTES, 0);
+        scene_end(&scene);
+}
+
+TEST(session, what_somebody_took_away_and_nobody_wanted_is_told_again) {
+        Scene scene = scene_begin();
+        const ProtobufCMessage *create = REQUEST(Create, create, .path = BYTES("/x"), .size = SIZE, .mode = 0600,
+                                                 .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE);
+        const Shmd__Granted *reply;
+        uint64_t serial, region;
+
+        client_expect_done(scene.alice, call_create_with(scene.alice, create, NULL));
+        region = ((const Shmd__Granted *)scene.alice->reply)->region;
+        serial = scene.alice->serial;
+        die(&scene);
+        client_expect_done(scene.root, call_unlink(scene.root, "/x"));
+        come_back(&scene);
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_BYTES, 0);
+        client_expect_done(scene.alice, call_again(scene.alice, serial, MESSAGE_CREATE, create));
+        reply = (const Shmd__Granted *)scene.alice->reply;
+        REQUIRE(reply->region == region && reply->size == SIZE && reply->freezable && !reply->granted);
+        REQUIRE(reply->outcome == SHMD__OUTCOME__OUTCOME_CREATED && !exists(scene.root, "/x"));
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_REGIONS, 0);
         scene_end(&scene);
 }
 
@@ -450,7 +478,7 @@ static void take_text(const Client *client, char text[TEXT_BYTES + 1]) {
         text[TEXT_BYTES] = '\0';
 }
 
-TEST(session, a_ticket_that_nobody_got_is_over_and_another_is_issued) {
+TEST(session, a_ticket_that_nobody_got_has_another_text) {
         char first[TEXT_BYTES + 1], second[TEXT_BYTES + 1];
         Scene scene = scene_begin();
         const ProtobufCMessage *ticket = REQUEST(Ticket, ticket, .path = BYTES("/x"), .rights = READ_ONLY, .uses = 3);
@@ -468,6 +496,28 @@ TEST(session, a_ticket_that_nobody_got_is_over_and_another_is_issued) {
                             client_call(scene.bob, MESSAGE_REDEEM, REQUEST(Redeem, redeem, .ticket = BYTES(first))));
         client_expect_done(scene.bob,
                            client_call(scene.bob, MESSAGE_REDEEM, REQUEST(Redeem, redeem, .ticket = BYTES(second))));
+        scene_end(&scene);
+}
+
+TEST(session, a_ticket_that_is_over_is_told_of_and_good_for_nothing) {
+        char text[TEXT_BYTES + 1];
+        Scene scene = scene_begin();
+        const ProtobufCMessage *ticket = REQUEST(Ticket, ticket, .path = BYTES("/x"), .rights = READ_ONLY, .uses = 3);
+        uint64_t serial, id;
+
+        client_expect_done(scene.alice, call_create(scene.alice, "/x", SIZE, NULL));
+        client_expect_done(scene.alice, client_call(scene.alice, MESSAGE_TICKET, ticket));
+        id = ((const Shmd__TicketReply *)scene.alice->reply)->id;
+        serial = scene.alice->serial;
+        die(&scene);
+        client_expect_done(scene.root, call_unlink(scene.root, "/x"));
+        come_back(&scene);
+        client_expect_done(scene.alice, call_again(scene.alice, serial, MESSAGE_TICKET, ticket));
+        take_text(scene.alice, text);
+        REQUIRE(((const Shmd__TicketReply *)scene.alice->reply)->id == id);
+        client_expect_used(scene.alice, SHMD__SLOT__SLOT_PENDING, 0);
+        client_expect_error(scene.alice, DENIED, TICKET,
+                            client_call(scene.alice, MESSAGE_REDEEM, REQUEST(Redeem, redeem, .ticket = BYTES(text))));
         scene_end(&scene);
 }
 
@@ -801,7 +851,8 @@ static void add_all(Sent *sent, Client *client) {
                 (void)snprintf(z, sizeof(z), "/%d/z", i);
                 add(sent, client, &n, MESSAGE_MKDIR, REQUEST(Mkdir, mkdir, .path = BYTES(d), .mode = 0700));
                 add(sent, client, &n, MESSAGE_CREATE,
-                    REQUEST(Create, create, .path = BYTES(x), .size = SIZE, .mode = 0600));
+                    REQUEST(Create, create, .path = BYTES(x), .size = SIZE, .mode = 0600,
+                            .rights = i % 2 ? READ_WRITE : NO_RIGHTS));
                 add(sent, client, &n, MESSAGE_LINK, REQUEST(Link, link, .path = BYTES(x), .to = BYTES(y)));
                 add(sent, client, &n, MESSAGE_RENAME, REQUEST(Rename, rename, .path = BYTES(x), .to = BYTES(z)));
                 add(sent, client, &n, MESSAGE_UNLINK, REQUEST(Remove, remove, .path = BYTES(y)));
@@ -871,4 +922,119 @@ TEST(session, sixty_four_in_flight_are_done_once_wherever_the_broker_dies) {
         }
         printf("%lu deaths, %lu requests asked again\n", n_deaths, n_lost);
         scene_end(&scene);
+}
+
+/* -- with descriptors, tickets and seals -------------------------------------------------- */
+
+typedef struct Storm {
+        Scene scene;
+        uint64_t random;
+        uint64_t n_deaths;
+        uint64_t n_again;
+        bool killed;            /* the broker that alice is connected to */
+} Storm;
+
+/* The answer is not lost by this: what is in it has been taken, or there was none. */
+static void settle_down(Storm *storm) {
+        Scene *scene = &storm->scene;
+
+        if (!storm->killed)
+                return;
+        storm->killed = false;
+        broker_await_restart(scene->broker);
+        come_back(scene);
+}
+
+/* Sends a request again and again, under the same serial, while brokers die, until it is answered. */
+static void call_stubbornly(Storm *storm, MessageKind kind, const ProtobufCMessage *request) {
+        Scene *scene = &storm->scene;
+        uint64_t deaths = test_random(&storm->random, 3);
+        Sent sent = { .serial = ++scene->alice->serial };
+        uint8_t packet[1024];
+        size_t n = client_pack(packet, sizeof(packet), (uint16_t)kind, sent.serial, request);
+
+        for (;; ++storm->n_again) {
+                int r;
+
+                REQUIRE(client_send_raw(scene->alice, packet, n) == 0);
+                if (deaths > 0) {
+                        --deaths;
+                        ++storm->n_deaths;
+                        (void)usleep((useconds_t)test_random(&storm->random, 120));
+                        broker_signal(scene->broker, SIGKILL);
+                        storm->killed = true;
+                }
+                r = client_receive(scene->alice, TEST_PATIENCE_MS);
+                if (r == CLIENT_REPLY)
+                        break;
+                REQUIRE(r == CLIENT_CLOSED && storm->killed, "%s: %d: %s", message_name(kind), r,
+                        client_describe(scene->alice));
+                settle_down(storm);
+        }
+        REQUIRE(scene->alice->header.serial == sent.serial);
+}
+
+/* The same for what comes with descriptors. */
+static Grant grant_stubbornly(Storm *storm, MessageKind kind, const ProtobufCMessage *request) {
+        Grant grant;
+
+        call_stubbornly(storm, kind, request);
+        grant = granted(storm->scene.alice);
+        REQUIRE(grant.fd >= 0);
+        return grant;
+}
+
+static void storm_round(Storm *storm) {
+        char text[TEXT_BYTES + 1];
+        Grant frozen, published, redeemed, nameless;
+        Items items;
+
+        frozen = grant_stubbornly(storm, MESSAGE_CREATE,
+                                  REQUEST(Create, create, .path = BYTES("/x"), .size = SIZE, .mode = 0600,
+                                          .rights = READ_WRITE, .flags = SHMD__CREATE_FLAGS__CREATE_FREEZABLE));
+        settle_down(storm);
+        published = grant_stubbornly(storm, MESSAGE_CREATE,
+                                     REQUEST(Create, create, .size = SIZE, .mode = 0600, .rights = READ_WRITE));
+        settle_down(storm);
+        call_stubbornly(storm, MESSAGE_PUBLISH,
+                        REQUEST(Publish, publish, .region = published.region, .path = BYTES("/bobs")));
+        settle_down(storm);
+        call_stubbornly(storm, MESSAGE_TICKET,
+                        REQUEST(Ticket, ticket, .path = BYTES("/bobs"), .rights = READ_ONLY, .uses = 1));
+        take_text(storm->scene.alice, text);
+        settle_down(storm);
+        redeemed = grant_stubbornly(storm, MESSAGE_REDEEM, REQUEST(Redeem, redeem, .ticket = BYTES(text)));
+        REQUIRE(redeemed.region == published.region && redeemed.rights == READ_ONLY);
+        settle_down(storm);
+        client_expect_used(storm->scene.alice, SHMD__SLOT__SLOT_PENDING, 0);
+        fill_items(&items);
+        call_stubbornly(storm, MESSAGE_BATCH, &items.batch.base);
+        REQUIRE(batch_reply(storm->scene.alice)->items[1]->region == published.region);
+        client_take_grant(storm->scene.alice, batch_reply(storm->scene.alice)->items[0], &nameless);
+        grant_deinit(&nameless);
+        settle_down(storm);
+        REQUIRE(fcntl(frozen.fd, F_ADD_SEALS, F_SEAL_WRITE) == 0);
+        call_stubbornly(storm, MESSAGE_FREEZE, REQUEST(Freeze, freeze, .path = BYTES("/x")));
+        REQUIRE(((const Shmd__FreezeReply *)storm->scene.alice->reply)->seals & F_SEAL_SEAL);
+        settle_down(storm);
+        for (size_t i = 0; i < 4; ++i) {
+                call_stubbornly(storm, MESSAGE_UNLINK,
+                                REQUEST(Remove, remove, .path = BYTES(((const char *[]){ "/x", "/bobs", "/a", "/b" })[i])));
+                settle_down(storm);
+        }
+        grant_deinit(&frozen);
+        grant_deinit(&published);
+        grant_deinit(&redeemed);
+        client_expect_used(storm->scene.alice, SHMD__SLOT__SLOT_BYTES, 0);
+        client_expect_used(storm->scene.alice, SHMD__SLOT__SLOT_REGIONS, 0);
+        client_expect_used(storm->scene.alice, SHMD__SLOT__SLOT_GRANTS, 0);
+}
+
+TEST(session, what_hands_out_memory_is_done_once_wherever_the_broker_dies) {
+        Storm storm = { .random = test_seed(), .scene = scene_begin() };
+
+        for (uint64_t round = test_rounds(15); round > 0; --round)
+                storm_round(&storm);
+        printf("%lu deaths, %lu requests asked again\n", storm.n_deaths, storm.n_again);
+        scene_end(&storm.scene);
 }

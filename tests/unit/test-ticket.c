@@ -114,6 +114,24 @@ TEST(ticket, it_is_found_by_its_very_text_alone) {
         end();
 }
 
+TEST(ticket, with_another_text_it_is_the_same_ticket_and_the_old_one_is_none) {
+        char first[TICKET_TEXT_BYTES], second[TICKET_TEXT_BYTES], none[TICKET_TEXT_BYTES];
+        Ticket *ticket;
+        uint64_t id;
+
+        begin();
+        ticket = issue(first, 2);
+        id = ticket->id;
+        ticket_spend(ticket);
+        cr_assert_eq(ticket_renew(ticket, second), 0);
+        cr_assert_eq(ticket_draw(none), 0);
+        cr_assert_null(tickets_find(&tickets, first, TICKET_TEXT_BYTES));
+        cr_assert_null(tickets_find(&tickets, none, TICKET_TEXT_BYTES));
+        cr_assert_eq(tickets_find(&tickets, second, TICKET_TEXT_BYTES), ticket);
+        cr_assert(ticket->id == id && ticket->left == 1 && tickets.n == 1);
+        end();
+}
+
 TEST(ticket, it_is_good_for_exactly_its_uses) {
         char text[TICKET_TEXT_BYTES];
 
