@@ -17,7 +17,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "backoff.h"
 #include "base/cleanup.h"
+#include "child.h"
 #include "refuge.h"
 #include "sandbox.h"
 #include "service.h"
@@ -33,15 +35,10 @@
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 20)
 
-/* A broker that ends before it was ready is waited after: doubled from the first to the last. */
-#define DELAY_FIRST (10 * NSEC_PER_MSEC)
-#define DELAY_LAST NSEC_PER_SEC
-/* A broker that ends sooner than this after it was ready was not healthy either. */
-#define HEALTHY NSEC_PER_SEC
+/* When to try again if the kernel starts no process. */
+#define FORK_DELAY NSEC_PER_SEC
 /* What the check of a new program may take. */
 #define CHECK_TIME (60 * NSEC_PER_SEC)
-
-#define ARGUMENTS_MAX 128
 
 /* What the keeper wants of the broker that there is. */
 typedef enum Wish {
@@ -71,9 +68,9 @@ typedef struct Keeper {
         /* The next broker. */
         Deadline next;
         bool was_ready;         /* some broker was */
-        unsigned int n_unready; /* brokers in succession that never were */
-        uint64_t n_failures;    /* in the window that began at: */
-        uint64_t first_failure;
+        Backoff backoff;
+        ChildNews news;         /* for it */
+        char last_end[32];
 
         /* The process that checks a new program; pid 0: there is none. */
         pid_t checker;
@@ -101,14 +98,13 @@ static void log_trouble(const char *event, int error) {
         log_end(&line);
 }
 
-/* "signal KILL" or "status 1", valid until the next call. */
-static const char *describe(const siginfo_t *info) {
-        static char text[32];
+/* "signal KILL" or "status 1"; text has room for it. */
+static const char *describe(const siginfo_t *info, char text[static 32]) {
 
         if (info->si_code == CLD_EXITED)
-                (void)snprintf(text, sizeof(text), "status %d", info->si_status);
+                (void)snprintf(text, 32, "status %d", info->si_status);
         else
-                (void)snprintf(text, sizeof(text), "signal %s", sigabbrev_np(info->si_status));
+                (void)snprintf(text, 32, "signal %s", sigabbrev_np(info->si_status));
         return text;
 }
 
@@ -179,7 +175,7 @@ static void become_ready(Keeper *keeper) {
                 return;
         keeper->ready = keeper->was_ready = true;
         keeper->since = time_now();
-        keeper->n_unready = 0;
+        backoff_ready(&keeper->backoff);
         log_broker(keeper, LOG_NOTE, "broker-ready", NULL, NULL);
         service_notify("READY=1");
 }
@@ -243,52 +239,9 @@ static void read_left(void *userdata, int socket) {
 
 /* -- processes ------------------------------------------------------------------------------ */
 
-/* In a child: becomes the program that is there now, with one argument before the others, and ends with
- * the keeper. */
-__attribute__((noreturn))
-static void become(const Keeper *keeper, pid_t parent, const char *argument) {
-        char *argv[ARGUMENTS_MAX + 2];
-        sigset_t none;
-        size_t n = 0;
-
-        argv[n++] = keeper->options->argv[0];
-        argv[n++] = (char *)argument;
-        for (char **rest = keeper->options->argv + 1; *rest && n < ARGUMENTS_MAX; ++rest)
-                argv[n++] = *rest;
-        argv[n] = NULL;
-
-        (void)sigemptyset(&none);
-        if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && getppid() == parent &&
-            sigprocmask(SIG_SETMASK, &none, NULL) == 0)
-                (void)execv(keeper->options->program, argv);
-        log_trouble("program-missing", -errno);
-        _exit(127);
-}
-
-static void leave(const Keeper *keeper, int link) {
-        service_leave(&(ServiceKeeper){ .link = link, .listen_fd = keeper->options->listen_fd,
-                                        .names_fd = names_fd(keeper->names), .n = names_end(keeper->names) });
-}
-
-/* What the service manager said is for the keeper; the broker has its words from the keeper. */
-static void set_environment(const Keeper *keeper, int link) {
-        static const char *const names[] = { "NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES",
-                                             "WATCHDOG_PID", "WATCHDOG_USEC", "FDSTORE" };
-        uint64_t watchdog = keeper->options->config->keeper.watchdog;
-        char text[32];
-
-        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i)
-                (void)unsetenv(names[i]);
-        leave(keeper, link);
-        (void)snprintf(text, sizeof(text), "%" PRIu64, watchdog / NSEC_PER_USEC);
-        if (watchdog)
-                (void)setenv("WATCHDOG_USEC", text, 1);
-}
-
 static int fork_broker(Keeper *keeper) {
         CLEANUP(close_fdp) int ours = -1, theirs = -1;
-        pid_t self = getpid();
-        int pair[2];
+        int pair[2], r;
 
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return error_origin(-errno);
@@ -296,18 +249,10 @@ static int fork_broker(Keeper *keeper) {
         theirs = pair[1];
         (void)setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &(int){ LINK_BYTES }, sizeof(int));
         refuge_link(keeper->refuge, ours);
-        keeper->pid = fork();
-        if (keeper->pid < 0) {
-                int r = -errno;
-
-                keeper->pid = 0;
+        r = child_start_broker(keeper->options, keeper->names, theirs, &keeper->news, &keeper->pid);
+        if (r) {
                 refuge_unlink(keeper->refuge);
-                return error_origin(r);
-        }
-        if (keeper->pid == 0) {
-                (void)fcntl(theirs, F_SETFD, 0);
-                set_environment(keeper, theirs);
-                become(keeper, self, "--broker");
+                return error_fold(r);
         }
         keeper->link = steal_fd(&ours);
         return 0;
@@ -325,7 +270,7 @@ static void start_broker(Deadline *deadline, void *userdata) {
         r = fork_broker(keeper);
         if (r) {
                 log_trouble("broker-not-started", r);
-                deadline_arm(&keeper->next, &keeper->deadlines, time_now() + DELAY_LAST, start_broker, keeper);
+                deadline_arm(&keeper->next, &keeper->deadlines, time_now() + FORK_DELAY, start_broker, keeper);
                 return;
         }
         log_broker(keeper, LOG_NOTE, "broker-started", NULL, NULL);
@@ -352,36 +297,9 @@ static void stop_broker(Keeper *keeper, Wish wish) {
 
 /* -- the next broker ---------------------------------------------------------------------------- */
 
-/* Return: how long to wait before the next start, after a broker that ended by itself. */
-static uint64_t next_delay(Keeper *keeper) {
-        uint64_t delay = DELAY_FIRST;
-
-        /* One that was ready is followed at once: somebody is waiting. */
-        if (keeper->ready || ++keeper->n_unready == 1)
-                return 0;
-        for (unsigned int i = 2; i < keeper->n_unready && delay < DELAY_LAST; ++i)
-                delay *= 2;
-        return delay < DELAY_LAST ? delay : DELAY_LAST;
-}
-
-/* Return: whether there were too many failures in too short a time, this one included. */
-static bool is_too_much(Keeper *keeper) {
-        const Config *config = keeper->options->config;
-        uint64_t now = time_now();
-
-        if (keeper->ready && now - keeper->since >= HEALTHY)
-                return false;
-        if (keeper->n_failures == 0 || now - keeper->first_failure > config->keeper.window) {
-                keeper->first_failure = now;
-                keeper->n_failures = 0;
-        }
-        return ++keeper->n_failures > config->keeper.restarts && config->keeper.restarts > 0;
-}
-
 static void give_up(Keeper *keeper) {
         LogLine line;
 
-        keeper->n_failures = keeper->n_unready = 0;
         deadline_arm(&keeper->next, &keeper->deadlines, time_now() + keeper->options->config->keeper.retry,
                      start_broker, keeper);
         log_begin(&line, LOG_ERROR, "given-up");
@@ -391,10 +309,25 @@ static void give_up(Keeper *keeper) {
         tell_manager("", "failed: the broker cannot be started; what it had is kept, and SIGHUP tries again");
 }
 
+/* After one that ended by itself. */
+static void follow(Keeper *keeper, bool hopeless) {
+        uint64_t now = time_now(), delay;
+
+        ++keeper->news.restarts;
+        delay = backoff_next(&keeper->backoff, &keeper->options->config->keeper, keeper->ready, keeper->since, now);
+        if (hopeless || delay == BACKOFF_GIVE_UP) {
+                give_up(keeper);
+                return;
+        }
+        tell_manager("", "the broker ended, and is started again");
+        deadline_arm(&keeper->next, &keeper->deadlines, now + delay, start_broker, keeper);
+}
+
 static void upgrade_now(Keeper *keeper);
 
 /* The broker is gone. What it sent last is read before its number is given back. */
 static void broker_ended(Keeper *keeper, const siginfo_t *info) {
+        int status = info->si_code == CLD_EXITED ? info->si_status : EXIT_FAILURE;
         bool asked = keeper->wish != WISH_SERVE;
 
         while (keeper->link >= 0 && read_packets(keeper))
@@ -403,20 +336,18 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
         refuge_unlink(keeper->refuge);
         (void)waitpid(keeper->pid, NULL, 0);
         deadline_disarm(&keeper->overdue);
-        log_broker(keeper, asked ? LOG_NOTE : LOG_ERROR, "broker-ended", "by", describe(info));
+        keeper->news.last_end = describe(info, keeper->last_end);
+        log_broker(keeper, asked ? LOG_NOTE : LOG_ERROR, "broker-ended", "by", keeper->last_end);
         keeper->pid = 0;
 
         if (keeper->wish == WISH_STOP || (!keeper->was_ready && names_count(keeper->names) == 0)) {
                 /* A first start that fails is no start. */
-                keeper->status = info->si_code == CLD_EXITED ? info->si_status : EXIT_FAILURE;
+                keeper->status = status;
                 keeper->done = true;
         } else if (keeper->wish == WISH_UPGRADE) {
                 upgrade_now(keeper);
-        } else if (is_too_much(keeper) || (info->si_code == CLD_EXITED && info->si_status == KEEPER_STATUS_HOPELESS)) {
-                give_up(keeper);
         } else {
-                tell_manager("", "the broker ended, and is started again");
-                deadline_arm(&keeper->next, &keeper->deadlines, time_now() + next_delay(keeper), start_broker, keeper);
+                follow(keeper, status == KEEPER_STATUS_HOPELESS);
         }
 }
 
@@ -426,7 +357,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
  * started from here. */
 static void upgrade_now(Keeper *keeper) {
         refuge_leave(keeper->refuge);
-        leave(keeper, -1);
+        child_leave(keeper->options, keeper->names, -1);
         (void)execv(keeper->options->program, keeper->options->argv);
         log_trouble("upgrade-failed", -errno);
         (void)unsetenv(SERVICE_KEEPER);
@@ -444,18 +375,13 @@ static void check_overdue(Deadline *deadline, void *userdata) {
 /* An upgrade begins with the new program saying that it understands the configuration. */
 static void begin_upgrade(Keeper *keeper) {
         char text[96];
-        pid_t self = getpid();
+        int r;
 
         if (keeper->checker || keeper->wish != WISH_SERVE)
                 return;
-        keeper->checker = fork();
-        if (keeper->checker == 0) {
-                (void)dup2(open("/dev/null", O_WRONLY | O_CLOEXEC), STDOUT_FILENO);
-                become(keeper, self, "--check-config");
-        }
-        if (keeper->checker < 0) {
-                log_trouble("upgrade-failed", -errno);
-                keeper->checker = 0;
+        r = child_start_check(keeper->options, &keeper->checker);
+        if (r) {
+                log_trouble("upgrade-failed", r);
                 return;
         }
         deadline_arm(&keeper->check_overdue, &keeper->deadlines, time_now() + CHECK_TIME, check_overdue, keeper);
@@ -466,6 +392,7 @@ static void begin_upgrade(Keeper *keeper) {
 static void check_ended(Keeper *keeper, const siginfo_t *info) {
         bool good = info->si_code == CLD_EXITED && info->si_status == 0;
         LogLine line;
+        char text[32];
 
         (void)waitpid(keeper->checker, NULL, 0);
         keeper->checker = 0;
@@ -474,7 +401,7 @@ static void check_ended(Keeper *keeper, const siginfo_t *info) {
                 return;
         log_begin(&line, good ? LOG_NOTE : LOG_ERROR, good ? "upgrade" : "upgrade-refused");
         log_text(&line, "program", keeper->options->program);
-        log_text(&line, "check", describe(info));
+        log_text(&line, "check", describe(info, text));
         log_end(&line);
         if (!good) {
                 tell_manager("READY=1", "the program that was to take over is not good");
@@ -606,7 +533,7 @@ static void leave_refuge(Keeper *keeper, const KeeperOptions *options) {
 }
 
 int keeper_run(const KeeperOptions *options) {
-        Keeper keeper = { .options = options, .signal_fd = -1, .link = -1 };
+        Keeper keeper = { .options = options, .signal_fd = -1, .link = -1, .news.last_end = "" };
         int landlock, r;
 
         (void)prctl(PR_SET_NAME, "shmd-keeper", 0, 0, 0);

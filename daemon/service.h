@@ -18,6 +18,9 @@
 
 /* The variable in which a keeper leaves what goes on: to a broker, or to the keeper after itself. */
 #define SERVICE_KEEPER "SHMD_KEEPER"
+/* And what it says of the brokers before: how many ended by themselves, and how the last one did. */
+#define SERVICE_RESTARTS "SHMD_RESTARTS"
+#define SERVICE_LAST_END "SHMD_LAST_END"
 
 typedef struct ServiceKeeper {
         int link;               /* the socket to the keeper; -1: this is to be the keeper */

@@ -286,7 +286,7 @@ stop_broker() {
 
 # -- without a broker --------------------------------------------------------------------------
 
-commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state ping stats metrics top doctor version help'
+commands='create put publish cat ticket redeem tickets revoke bell ls stat holders map rm mv ln freeze expire mkdir rmdir chmod chown acl why wait watch df reload state upgrade ping stats metrics top doctor version help'
 
 test_usage() {
         local command pattern
