@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/inspect.h"
 #include "lib/test.h"
 
 /* An object that has to have a record. */
@@ -318,12 +319,22 @@ static State *adopt_copy(const State *state) {
         return copy;
 }
 
+static void mistake(void *userdata, const char *text) {
+        (void)userdata;
+        test_fail(__FILE__, __LINE__, "inspect_state()", "%s", text);
+}
+
 size_t saved_check(const SavedHouse *house) {
         static const StateKind kinds[] = { STATE_COUNTERS, STATE_POLICY, STATE_DIRECTORY, STATE_REGION, STATE_NAME,
                                            STATE_TICKET, STATE_GRANT };
         Check check = { .house = house };
         State *copy = adopt_copy(house->state);
 
+        if (house->whole) {
+                Inspection inspection;
+
+                REQUIRE(inspect_state(copy, mistake, NULL, &inspection) == 0 && inspection.n_mistakes == 0);
+        }
         collect(&check);
         for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); ++i)
                 REQUIRE(state_walk(copy, kinds[i], look_at, &check) == 0);

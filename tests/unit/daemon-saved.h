@@ -2,7 +2,7 @@
  * with its record.
  *
  * It knows for itself what has to survive, and shares with the code under test only how bytes are
- * decoded. Outcomes and sessions are no business of the core and not looked at.
+ * decoded. Outcomes and sessions are no business of the core and not compared.
  */
 #ifndef TESTS_UNIT_DAEMON_SAVED_H
 #define TESTS_UNIT_DAEMON_SAVED_H
@@ -26,6 +26,7 @@ typedef struct SavedHouse {
         const Counters *counters;
         const Events *events;           /* NULL: there are none */
         const PersistPolicy *policy;    /* NULL: none is saved */
+        bool whole;                     /* there are sessions, too: what is saved must fit together (core/inspect) */
 } SavedHouse;
 
 /* Fails the test if the state, as a process after this one would find it, is another one. Everything must

@@ -73,7 +73,7 @@ void table_check_saved(void) {
         (void)saved_check(&(SavedHouse){ .state = table->state, .tree = &table->tree, .regions = &table->regions,
                                          .grants = &table->grants, .tickets = &table->tickets,
                                          .counters = &table->counters, .events = &table->events,
-                                         .policy = &table->policy_record });
+                                         .policy = &table->policy_record, .whole = true });
 }
 
 void table_close(void) {
