@@ -13,9 +13,10 @@
 #define SPARE_MAX 64
 #define SPARE_ROOM 512
 
-/* A request with which as the first in flight so many sockets were lost in a row may be what ends
+/* A request with which as the first in flight so many sockets were lost, and for so long, may be what ends
  * brokers. It is not sent to another one. */
 #define LOSSES_MAX 16
+#define LOSSES_NS (5 * CLIENT_NS_PER_S)
 
 static int compare_serials(const shmd_call *a, const shmd_call *b) {
         return a->serial < b->serial ? -1 : a->serial > b->serial;
@@ -288,6 +289,10 @@ void call_expire(shmd *client) {
 
 /* -- when the socket is lost ---------------------------------------------------------- */
 
+static bool is_suspect(shmd_call *call) {
+        return ++call->n_losses >= LOSSES_MAX && client_now() - call->started_ns >= LOSSES_NS;
+}
+
 /* Return: whether a call is to be sent once more. */
 static bool may_go_again(shmd_call *call, bool *judge) {
         if (!call->sent)
@@ -295,7 +300,8 @@ static bool may_go_again(shmd_call *call, bool *judge) {
         /* Waits are in flight for long, and only because nothing happens. */
         if (*judge && !call->answered && !call->op->grace_ns) {
                 *judge = false;
-                return ++call->n_losses < LOSSES_MAX && !call->op->once;
+                if (is_suspect(call))
+                        return false;
         }
         return !call->op->once;
 }

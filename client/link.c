@@ -24,6 +24,9 @@
 #define RETRY_MIN_NS UINT64_C(1000000)
 #define RETRY_MAX_NS UINT64_C(250000000)
 
+/* A socket that lasted so long was no vain attempt. */
+#define STABLE_NS UINT64_C(1000000000)
+
 /* -- hello --------------------------------------------------------------------------- */
 
 static int hello_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {
@@ -130,6 +133,7 @@ void link_lose(shmd *client, int error) {
         struct shmd_event event = { .event = SHMD_EVENT_DISCONNECTED, .path = "", .error = error };
         List doomed = LIST_INIT(doomed);
         bool was_up = client->link == LINK_UP;
+        bool lasted = was_up && client_now() - client->up_ns >= STABLE_NS;
 
         if (client->lost)
                 return;
@@ -137,6 +141,8 @@ void link_lose(shmd *client, int error) {
                 client_lose(client, error, NULL);
                 return;
         }
+        if (lasted)
+                client->n_tries = 0;
         hang_up(client);
         call_requeue_all(client, was_up, &doomed);
         watches_detach(client);
@@ -158,6 +164,7 @@ static void settle(shmd *client) {
         List doomed = LIST_INIT(doomed), later = LIST_INIT(later);
 
         client->link = LINK_UP;
+        client->up_ns = client_now();
         client->known = true;
         if (!client->resumed)
                 call_forsake(client, &doomed);
