@@ -1375,6 +1375,10 @@ test_upgrade() {
         complains 'and the broker says so' 'the broker has no keeper'
         json_error 'in JSON too' 1 'd["reason"] == "keeper"' upgrade
         expect 'it takes no names' 2 upgrade /name
+        expect 'nothing is done if the program was not replaced' 0 upgrade --if-replaced="$broker"
+        expect 'a process that there is not has no program' 1 upgrade --if-replaced=2147483647
+        expect 'nor is a number beyond all of them one' 2 upgrade --if-replaced=2147483648
+        expect 'or a word' 2 upgrade --if-replaced=keeper
 }
 
 test_tickets() {

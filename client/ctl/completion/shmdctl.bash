@@ -28,6 +28,7 @@ _shmdctl_options() {
         df)      echo "--directory= --user= --accounts --total --rules $global" ;;
         top)     echo "--delay= --iterations= --once --sort= --reverse $global" ;;
         doctor)  echo "--strict $global" ;;
+        upgrade) echo "--if-replaced= $global" ;;
         ping)    echo "--count= --interval= $global" ;;
         *)       echo "$global" ;;
         esac

@@ -136,6 +136,7 @@ complete -c shmdctl -n '__fish_seen_subcommand_from df' -s u -l user -x -a '(__f
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l accounts -d 'Every account'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l total -d 'All accounts together'
 complete -c shmdctl -n '__fish_seen_subcommand_from df' -l rules -d 'Which rule gives each limit'
+complete -c shmdctl -n '__fish_seen_subcommand_from upgrade' -l if-replaced -x -a '(__fish_complete_pids)' -d 'Only if the program of that process was replaced'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s c -l count -x -d 'How many times'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s i -l interval -x -a '100ms 1s 10s' -d 'Pause between two'
 complete -c shmdctl -n '__fish_seen_subcommand_from doctor' -s s -l strict -d 'Let warnings fail as well'
