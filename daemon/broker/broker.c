@@ -83,9 +83,10 @@ static void turn_over(void *userdata) {
 void broker_leave(Broker *broker) {
         if (broker->state)
                 broker_commit(broker);
+        if (broker->regions.deadlines)
+                regions_forget_store(&broker->regions);
         broker->store = fdstore_free(broker->store);
         broker->state = state_free(broker->state);
-        broker->regions.store = NULL;
         broker->regions.state = broker->grants.state = broker->tickets.state = broker->tree.state = NULL;
         broker->sessions.state = NULL;
         counters_deinit(&broker->counters);

@@ -388,8 +388,8 @@ static int begin_anew(Recovery *recovery) {
 /* What is kept stays as it is. */
 static void abandon(Broker *broker) {
         broker->state = state_free(broker->state);
+        regions_forget_store(&broker->regions);
         broker->store = fdstore_free(broker->store);
-        broker->regions.store = NULL;
 }
 
 static int run(Recovery *recovery) {

@@ -115,16 +115,20 @@ static int region_save(Region *region) {
         return 0;
 }
 
-/* Its descriptor leaves the store after the commit that says it is gone. */
-static void region_unsave(Region *region) {
+/* Its descriptor leaves the store after the next commit. */
+static void leave_store(Region *region) {
         char name[FDSTORE_NAME_MAX];
 
-        state_drop(&region->record);
         if (!region->stored)
                 return;
         region_store_name(region->id, name);
         fdstore_remove(region->regions->store, name);
         region->stored = false;
+}
+
+static void region_unsave(Region *region) {
+        state_drop(&region->record);
+        leave_store(region);
 }
 
 static int region_make(Region **ret, Regions *regions, uint64_t id, const RegionSpec *spec) {
@@ -378,12 +382,49 @@ static bool punch_step(Region *region) {
         return step == left;
 }
 
-/* Has it closed elsewhere if that would take longer than a turn may. Return: whether it will be. */
+/* Whether to close it would take longer than a turn may. */
+static bool is_heavy(const Region *region) {
+        return region->regions->bury && !region->buried && region_charged(region) > PUNCH_STEP &&
+               memfd_allocated(region->fd) > PUNCH_STEP;
+}
+
+/* Has it closed elsewhere if need be. Return: whether it will be. */
 static bool bury(Region *region) {
         Regions *regions = region->regions;
 
-        return regions->bury && !region->buried && region_charged(region) > PUNCH_STEP &&
-               memfd_allocated(region->fd) > PUNCH_STEP && regions->bury(region, regions->bury_userdata);
+        return is_heavy(region) && regions->bury(region, regions->bury_userdata);
+}
+
+/* Whoever closes the last descriptor frees the memory, and that must not be the store: its time is
+ * everybody's. Return: whether the region has to wait for it. */
+static bool depart(Region *region) {
+        Regions *regions = region->regions;
+
+        if (!region->stored || !is_heavy(region))
+                return false;
+        leave_store(region);
+        list_move(&regions->leaving, &region->link);
+        ++regions->n_leaving;
+        return true;
+}
+
+static void departed(FdBarrier *barrier, void *userdata) {
+        Regions *regions = userdata;
+
+        (void)barrier;
+        while (!list_is_empty(&regions->departing)) {
+                list_move(&regions->condemned, regions->departing.next);
+                --regions->n_leaving;
+        }
+        work_arm(regions);
+}
+
+/* In another turn than the one in which they left: only then has the store been told. */
+static void begin_departure(Regions *regions) {
+        if (list_is_empty(&regions->leaving) || !list_is_empty(&regions->departing))
+                return;
+        list_splice(&regions->departing, &regions->leaving);
+        fdstore_barrier(regions->store, &regions->departure, departed, regions);
 }
 
 /* What cannot be emptied is watched, from before it is closed, to hear when the file is gone. */
@@ -406,6 +447,7 @@ static void region_close(Region *region) {
                 region_release(region);
                 return;
         }
+        leave_store(region);
         region->fd = close_fd(region->fd);
         list_move(&region->regions->kept, &region->link);
         ++region->regions->n_kept;
@@ -432,7 +474,7 @@ static void punch_turn(Regions *regions) {
                         return;
                 if (punch_step(region)) {
                         watch_file(region);
-                        if (!bury(region))
+                        if (!depart(region) && !bury(region))
                                 region_close(region);
                 }
                 if (time_now() >= until)
@@ -537,8 +579,10 @@ static void work_turn(Deadline *deadline, void *userdata) {
 
         (void)deadline;
         sweep_turn(regions);
+        begin_departure(regions);
         punch_turn(regions);
-        if (regions->sweep > 0 || !list_is_empty(&regions->condemned))
+        if (regions->sweep > 0 || !list_is_empty(&regions->condemned) ||
+            (!list_is_empty(&regions->leaving) && list_is_empty(&regions->departing)))
                 work_arm(regions);
 }
 
@@ -610,9 +654,9 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
                 regions_dispatch(regions);
         if (regions->sweep == 0 && regions->n_asked > 0 && time_now() - regions->swept_at >= SWEEP_NS)
                 sweep_begin(NULL, regions);
-        if (regions->sweep > 0 || regions->n_condemned > regions->n_buried + regions->n_kept)
+        if (regions->sweep > 0 || regions->n_condemned > regions->n_buried + regions->n_kept + regions->n_leaving)
                 return REGIONS_SOON;
-        if (regions->n_buried > 0 && waited < BURYING_NS)
+        if (regions->n_buried + regions->n_leaving > 0 && waited < BURYING_NS)
                 return REGIONS_LATER;
         return regions->n_asking > 0 && waited < ASKING_NS ? REGIONS_LATER : REGIONS_SPENT;
 }
@@ -989,6 +1033,9 @@ int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         list_init(&regions->asked);
         list_init(&regions->condemned);
         list_init(&regions->kept);
+        list_init(&regions->leaving);
+        list_init(&regions->departing);
+        regions->departure = (FdBarrier)FDBARRIER_NULL(regions->departure);
         if (!probe_have(PROBE_INOTIFY))
                 return 0;
 
@@ -998,13 +1045,22 @@ int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         return 0;               /* out of instances (this uid has others): the timer does it */
 }
 
+void regions_forget_store(Regions *regions) {
+        fdbarrier_cancel(&regions->departure);
+        list_splice(&regions->leaving, &regions->departing);
+        regions->store = NULL;
+}
+
 void regions_deinit(Regions *regions) {
         Region *region, *next;
 
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
         deadline_disarm(&regions->collect);
+        fdbarrier_cancel(&regions->departure);
         list_splice(&regions->condemned, &regions->kept);
+        list_splice(&regions->condemned, &regions->leaving);
+        list_splice(&regions->condemned, &regions->departing);
         while ((region = list_first(&regions->condemned, Region, link)))
                 (void)region_free(region);
         for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {

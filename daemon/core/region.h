@@ -17,8 +17,9 @@
  * a peer has left. A condemned region is emptied in steps,
  * so that no turn of the loop is long, and then closed: the hole detaches what pipes and O_PATH
  * descriptors may still refer to. A frozen one cannot be emptied; if it is large, another process
- * closes it (RegionsBury), and what O_PATH descriptors keep of it, which no lease tells of, stays
- * charged until inotify says that the file is gone. Memory of one owner is never handed to another.
+ * closes it (RegionsBury), once the store of descriptors has let go of it. What O_PATH descriptors keep
+ * of it, which no lease tells of, stays charged until inotify says that the file is gone.
+ * Memory of one owner is never handed to another.
  *
  * Somebody may take an interest in a region that has a name, and be told when the kernel was asked
  * who holds it: then it is watched and asked in the same way as an orphan, for as long as the
@@ -185,6 +186,10 @@ struct Regions {
         uint64_t n_asked;
         List condemned;
         List kept;
+        List leaving;           /* of the condemned: the store is to let go of them before they are buried ... */
+        List departing;         /* ... and is asked whether it has */
+        uint64_t n_leaving;     /* on both lists */
+        FdBarrier departure;
         int inotify;            /* -1 where there is none */
         Deadline work;
         Deadline sweep_due;
@@ -202,6 +207,9 @@ struct Regions {
 int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants);
 /* All regions must have lost their names; what is left is closed without waiting for holders. */
 void regions_deinit(Regions *regions);
+
+/* The store goes, and what is in it stays there. */
+void regions_forget_store(Regions *regions);
 
 /* Descriptor to be polled for reading, -1 for none; then call regions_dispatch(). */
 static inline int regions_fd(const Regions *regions) {

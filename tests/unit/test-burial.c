@@ -235,3 +235,119 @@ TEST(burial, the_end_of_the_broker_waits_for_none) {
         end();
         close_fd(pair[1]);
 }
+
+/* -- with a store of descriptors ------------------------------------------------------------------ */
+
+/* A store that keeps what it is told to; and does what it is told when the test says so. */
+typedef struct Store {
+        int sockets[2];
+        FdStore *store;
+        int kept;
+} Store;
+
+static int receive_word(Store *store, const char *word) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int))];
+        } control;
+        char text[128];
+        struct iovec part = { .iov_base = text, .iov_len = sizeof(text) - 1 };
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+                                  .msg_controllen = sizeof(control) };
+        ssize_t n = recvmsg(store->sockets[1], &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        int fd = -1;
+
+        if (n < 0)
+                return -1;
+        text[n] = '\0';
+        REQUIRE(!strncmp(text, word, strlen(word)), "%s", text);
+        if (CMSG_FIRSTHDR(&message))
+                memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+        return fd >= 0 ? fd : 0;
+}
+
+static void flush(void *store) {
+        fdstore_flush(store);
+}
+
+static void open_store(Store *store) {
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, store->sockets) == 0);
+        REQUIRE(fdstore_new(&store->store, store->sockets[0], &house.deadlines, 0) == 0);
+        house.regions.store = store->store;
+        loop_after_turn(broker.loop, flush, store->store);
+}
+
+static void close_store(Store *store) {
+        loop_after_turn(broker.loop, NULL, NULL);
+        regions_forget_store(&house.regions);
+        store->store = fdstore_free(store->store);
+        close_fd(store->sockets[0]);
+        close_fd(store->sockets[1]);
+}
+
+/* The store's copy goes first, or the store would be the one that frees the memory. */
+TEST(burial, what_a_store_has_as_well_is_buried_when_that_has_let_it_go) {
+        HelperPacket job;
+        int pair[2], worker, grave, barrier, kept;
+        Store store;
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        begin(pair[0], 60 * NSEC_PER_SEC);
+        open_store(&store);
+        make_unheld(LARGE, true);
+        kept = receive_word(&store, "FDSTORE=1");
+        turn_until(house.regions.n_leaving == 1);
+        cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_LATER);
+        turn();
+        turn();
+        cr_assert_eq(receive_word(&store, "FDSTOREREMOVE=1"), 0);
+        barrier = receive_word(&store, "BARRIER=1");
+        cr_assert_gt(barrier, 0);
+        turn();
+        cr_assert(house.regions.n_buried == 0 && alice->used[ACCOUNT_BYTES] == LARGE);
+        close_fd(kept);
+        close_fd(barrier);
+        turn_until(house.regions.n_buried == 1);
+        cr_assert_eq(house.regions.n_leaving, 0);
+        worker = take_job(pair[1], &job, &grave);
+        close_fd(grave);
+        close_store(&store);
+        end();
+        close_fd(worker);
+        close_fd(pair[1]);
+}
+
+/* Else its file would never be gone. */
+TEST(burial, what_is_closed_and_kept_by_somebody_leaves_the_store_although_it_is_charged) {
+        Store store;
+        int kept, path;
+
+        begin(-1, 60 * NSEC_PER_SEC);
+        open_store(&store);
+        path = make_kept(UINT64_C(1) << 20, true);
+        kept = receive_word(&store, "FDSTORE=1");
+        turn_until(house.regions.n_kept == 1);
+        cr_assert_eq(receive_word(&store, "FDSTOREREMOVE=1"), 0);
+        close_fd(kept);
+        turn();
+        cr_assert_eq(house.regions.n_kept, 1, "somebody has it still");
+        close_fd(path);
+        turn_until(house.regions.n == 0);
+        close_store(&store);
+        end();
+}
+
+TEST(burial, a_store_that_goes_leaves_nobody_waiting) {
+        Store store;
+        int kept;
+
+        begin(-1, 60 * NSEC_PER_SEC);
+        open_store(&store);
+        make_unheld(LARGE, true);
+        kept = receive_word(&store, "FDSTORE=1");
+        turn_until(house.regions.n_leaving == 1);
+        turn();
+        close_store(&store);
+        end();
+        close_fd(kept);
+}

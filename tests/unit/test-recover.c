@@ -26,6 +26,13 @@
 #define KEPT_MAX 2048
 #define OWN_UID geteuid()
 
+/* A turn of the loop ends with a commit, as the broker's does. */
+#define house_turn(house)                                                               \
+        do {                                                                            \
+                (house_turn)(house);                                                    \
+                state_commit(scene.state);                                              \
+        } while (0)
+
 /* What outlives a broker. */
 typedef struct Left {
         int state_fd;
