@@ -384,19 +384,19 @@ static void work_settle(Request *request, const Work *work, const Item *items) {
                         region_count(region);
                 if (region->n_names == 0)
                         region_orphan(region);
+                else
+                        tree_announce(region_name(region));
         }
 }
 
-/* Tells whoever waits for a name, or watches, and lets go of what is on its way. */
+/* Tells whoever waits for a name, and lets go of what is on its way. */
 static void work_announce(Request *request, Work *work, const Item *items) {
         for (size_t i = 0; i < work->n; ++i) {
                 Made *made = &work->made[i];
                 const Shmd__Create *create = items[i].create;
 
-                if (made->created && made->region->n_names > 0) {
-                        tree_announce(region_name(made->region));
+                if (made->created && made->region->n_names > 0)
                         waiters_notify(&request->broker->waiters, create->path.data, create->path.len);
-                }
                 made->fd = close_fd(made->fd);
         }
         work->n = 0;
