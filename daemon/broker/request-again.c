@@ -14,23 +14,23 @@
 
 #include "broker/request.h"
 
-static int again_done(Request *request, const SavedOutcome *first) {
+int again_done(Request *request, const SavedOutcome *first) {
         (void)first;
         return request_done(request);
 }
 
-static int again_create(Request *request, const SavedOutcome *first) {
+int again_create(Request *request, const SavedOutcome *first) {
         return request_grant_again(request, &first->region, 1);
 }
 
-static int again_redeem(Request *request, const SavedOutcome *first) {
+int again_redeem(Request *request, const SavedOutcome *first) {
         if (regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION))
                 return request_grant_again(request, &first->region, 1);
         /* The ticket went with its region: what is said of it then is said in the same way as always. */
         return request_redeem(request);
 }
 
-static int again_batch(Request *request, const SavedOutcome *first) {
+int again_batch(Request *request, const SavedOutcome *first) {
         const uint64_t *items;
         size_t n;
 
@@ -39,11 +39,11 @@ static int again_batch(Request *request, const SavedOutcome *first) {
         return request_grant_again(request, items, n);
 }
 
-static int again_ticket(Request *request, const SavedOutcome *first) {
+int again_ticket(Request *request, const SavedOutcome *first) {
         return request_ticket_again(request, first->extra);
 }
 
-static int again_revoke(Request *request, const SavedOutcome *first) {
+int again_revoke(Request *request, const SavedOutcome *first) {
         Shmd__RevokeReply reply = SHMD__REVOKE_REPLY__INIT;
 
         request->outcome.extra = first->extra;
@@ -51,7 +51,7 @@ static int again_revoke(Request *request, const SavedOutcome *first) {
         return request_reply(request, &reply.base, NULL, 0);
 }
 
-static int again_freeze(Request *request, const SavedOutcome *first) {
+int again_freeze(Request *request, const SavedOutcome *first) {
         Shmd__FreezeReply reply = SHMD__FREEZE_REPLY__INIT;
 
         request->outcome.extra = first->extra;
@@ -59,7 +59,7 @@ static int again_freeze(Request *request, const SavedOutcome *first) {
         return request_reply(request, &reply.base, NULL, 0);
 }
 
-static int again_reload(Request *request, const SavedOutcome *first) {
+int again_reload(Request *request, const SavedOutcome *first) {
         Shmd__ReloadReply reply = SHMD__RELOAD_REPLY__INIT;
 
         /* The parts before it may have been sent again as well. */
@@ -70,28 +70,4 @@ static int again_reload(Request *request, const SavedOutcome *first) {
         reply.directories = (uint32_t)first->extra;
         reply.accounts = (uint32_t)(first->extra >> 32);
         return request_reply(request, &reply.base, NULL, 0);
-}
-
-static int (*const again[_MESSAGE_N])(Request *request, const SavedOutcome *first) = {
-        [MESSAGE_CREATE]  = again_create,
-        [MESSAGE_BATCH]   = again_batch,
-        [MESSAGE_PUBLISH] = again_done,
-        [MESSAGE_MKDIR]   = again_done,
-        [MESSAGE_RMDIR]   = again_done,
-        [MESSAGE_UNLINK]  = again_done,
-        [MESSAGE_CHMOD]   = again_done,
-        [MESSAGE_CHOWN]   = again_done,
-        [MESSAGE_LINK]    = again_done,
-        [MESSAGE_RENAME]  = again_done,
-        [MESSAGE_TTL]     = again_done,
-        [MESSAGE_SET_ACL] = again_done,
-        [MESSAGE_RELOAD]  = again_reload,
-        [MESSAGE_FREEZE]  = again_freeze,
-        [MESSAGE_TICKET]  = again_ticket,
-        [MESSAGE_REDEEM]  = again_redeem,
-        [MESSAGE_REVOKE]  = again_revoke,
-};
-
-int request_again(Request *request) {
-        return again[request->kind](request, session_outcome(request->peer->session, request->first));
 }

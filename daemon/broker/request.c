@@ -32,43 +32,43 @@ static const struct {
         RequestRight right;     /* checked here, before fn */
         bool grants;            /* its reply can carry descriptors: fn asks for room itself */
         bool secret;            /* it, or its reply, has a ticket or a session in it: no copy is left behind */
-        bool mutates;           /* what became of it is noted: broker/request-again.c */
+        AgainFn again;          /* what became of it is noted, and told again by that; NULL: it changes nothing */
         uint32_t room;          /* cells of the state that it may need: checked here, before fn */
 } requests[_MESSAGE_N] = {
-        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true,  false, ROOM_LITTLE },
-        [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true,  false, true,  STATE_ROOM },
-        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true,  false, false, STATE_ROOM },
-        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true,  false, true,  STATE_ROOM },
-        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false, false, true,  ROOM_LITTLE },
-        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false, false, true,  ROOM_LITTLE },
-        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false, false, true,  STATE_ROOM },
-        [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false, false, true,  STATE_ROOM },
-        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false, false, true,  STATE_ROOM },
-        [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true,  true,  STATE_ROOM },
-        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true,  true,  STATE_ROOM },
-        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true,  true,  ROOM_LITTLE },
-        [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true,  false, false, STATE_ROOM },
-        [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false, false, false, 0 },
-        [MESSAGE_UPGRADE] = { request_upgrade, PEER_READY, RIGHT_ADMIN,   false, false, false, 0 },
-        [MESSAGE_STATE]   = { request_state,   PEER_READY, RIGHT_ADMIN,   true,  false, false, 0 },
+        [MESSAGE_HELLO]   = { request_hello,   PEER_NEW,   RIGHT_ANYBODY, false, true,  NULL,         ROOM_LITTLE },
+        [MESSAGE_PING]    = { request_ping,    PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_CREATE]  = { request_create,  PEER_READY, RIGHT_ANYBODY, true,  false, again_create, STATE_ROOM },
+        [MESSAGE_OPEN]    = { request_open,    PEER_READY, RIGHT_ANYBODY, true,  false, NULL,         STATE_ROOM },
+        [MESSAGE_BATCH]   = { request_batch,   PEER_READY, RIGHT_ANYBODY, true,  false, again_batch,  STATE_ROOM },
+        [MESSAGE_PUBLISH] = { request_publish, PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_STAT]    = { request_stat,    PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_LIST]    = { request_list,    PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_MKDIR]   = { request_mkdir,   PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_RMDIR]   = { request_rmdir,   PEER_READY, RIGHT_ANYBODY, false, false, again_done,   ROOM_LITTLE },
+        [MESSAGE_UNLINK]  = { request_unlink,  PEER_READY, RIGHT_ANYBODY, false, false, again_done,   ROOM_LITTLE },
+        [MESSAGE_CHMOD]   = { request_chmod,   PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_CHOWN]   = { request_chown,   PEER_READY, RIGHT_ADMIN,   false, false, again_done,   STATE_ROOM },
+        [MESSAGE_WAIT]    = { request_wait,    PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_DF]      = { request_df,      PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_STATS]   = { request_stats,   PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_LINK]    = { request_link,    PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_RENAME]  = { request_rename,  PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_TTL]     = { request_ttl,     PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_GET_ACL] = { request_get_acl, PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_SET_ACL] = { request_set_acl, PEER_READY, RIGHT_ANYBODY, false, false, again_done,   STATE_ROOM },
+        [MESSAGE_WHY]     = { request_why,     PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_RELOAD]  = { request_reload,  PEER_READY, RIGHT_ADMIN,   false, false, again_reload, STATE_ROOM },
+        [MESSAGE_FREEZE]  = { request_freeze,  PEER_READY, RIGHT_ANYBODY, false, false, again_freeze, STATE_ROOM },
+        [MESSAGE_WATCH]   = { request_watch,   PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_UNWATCH] = { request_unwatch, PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_TICKET]  = { request_ticket,  PEER_READY, RIGHT_ANYBODY, false, true,  again_ticket, STATE_ROOM },
+        [MESSAGE_REDEEM]  = { request_redeem,  PEER_READY, RIGHT_ANYBODY, true,  true,  again_redeem, STATE_ROOM },
+        [MESSAGE_REVOKE]  = { request_revoke,  PEER_READY, RIGHT_ANYBODY, false, true,  again_revoke, ROOM_LITTLE },
+        [MESSAGE_TICKETS] = { request_tickets, PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_BELL]    = { request_bell,    PEER_READY, RIGHT_ANYBODY, true,  false, NULL,         STATE_ROOM },
+        [MESSAGE_DOCTOR]  = { request_doctor,  PEER_READY, RIGHT_ANYBODY, false, false, NULL,         0 },
+        [MESSAGE_UPGRADE] = { request_upgrade, PEER_READY, RIGHT_ADMIN,   false, false, NULL,         0 },
+        [MESSAGE_STATE]   = { request_state,   PEER_READY, RIGHT_ADMIN,   true,  false, NULL,         0 },
 };
 
 /* -- answering ------------------------------------------------------------------------ */
@@ -153,7 +153,7 @@ static void send_message(Peer *peer, unsigned int kind, uint64_t serial, const P
 static void settle(Request *request) {
         SavedOutcome *outcome = &request->outcome;
 
-        if (!requests[request->kind].mutates || request->is_idle)
+        if (!requests[request->kind].again || request->is_idle)
                 return;
         outcome->serial = request->serial;
         outcome->kind = (uint8_t)request->kind;
@@ -239,7 +239,7 @@ static int call_once(Request *request, const uint8_t *payload, size_t n) {
         first = session_outcome(session, request->first);
         if (first->kind != request->kind || first->hash != request->hash)
                 return request_refuse_serial(request);
-        return request_again(request);
+        return requests[request->kind].again(request, first);
 }
 
 static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
@@ -269,7 +269,7 @@ static int check_and_call(Request *request, const uint8_t *payload, size_t n) {
         if (r)
                 return r;
         request->message = message;
-        return requests[kind].mutates ? call_once(request, payload, n) : requests[kind].fn(request);
+        return requests[kind].again ? call_once(request, payload, n) : requests[kind].fn(request);
 }
 
 /* Something failed that no client should be able to make fail. Whoever asked is refused, the log

@@ -141,11 +141,19 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
  * is, or not, as somebody may have moved the directory it is in. */
 const Node *request_name_of(const Peer *peer, const Region *region);
 
-/* Gives the answer that a request had the first time.
- * Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER, negative errno. */
-int request_again(Request *request);
+/* Give the answer that a request had the first time: request-again.c.
+ * Return: 0, REQUEST_E_REFUSED, REQUEST_E_SOON, REQUEST_E_LATER, REQUEST_E_AT, negative errno. */
+typedef int (*AgainFn)(Request *request, const SavedOutcome *first);
+int again_done(Request *request, const SavedOutcome *first);
+int again_create(Request *request, const SavedOutcome *first);
+int again_batch(Request *request, const SavedOutcome *first);
+int again_reload(Request *request, const SavedOutcome *first);
+int again_freeze(Request *request, const SavedOutcome *first);
+int again_ticket(Request *request, const SavedOutcome *first);
+int again_redeem(Request *request, const SavedOutcome *first);
+int again_revoke(Request *request, const SavedOutcome *first);
 
-/* The same for those that hand out memory: what became of their items was this (SAVED_ITEM_...). */
+/* For those that hand out memory: what became of their items was this (SAVED_ITEM_...). */
 int request_grant_again(Request *request, const uint64_t *items, size_t n);
 
 /* The same for a ticket, of that number. */

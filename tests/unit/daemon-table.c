@@ -45,23 +45,52 @@ void table_defaults(void) {
         }
 }
 
-void table_open(void) {
+static void open_broker(void) {
         const BrokerDirectory *bad;
         int listening, signals;
         sigset_t none;
 
-        test_needs_root();
-        if (!table_options.version)
-                table_defaults();
-        log_fd = memfd_create("log", MFD_CLOEXEC);
-        REQUIRE(log_fd >= 0 && log_open(log_fd) == 0);
-        REQUIRE(probe_run() == 0);
         listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         REQUIRE(bind(listening, &(struct sockaddr){ .sa_family = AF_UNIX }, sizeof(sa_family_t)) == 0);
         REQUIRE(listen(listening, 1) == 0);
         (void)sigemptyset(&none);
         signals = signalfd(-1, &none, SFD_CLOEXEC | SFD_NONBLOCK);
         REQUIRE(broker_new_consume_fds(&table, &table_options, listening, signals, &bad) == 0);
+}
+
+void table_open(void) {
+        test_needs_root();
+        if (!table_options.version)
+                table_defaults();
+        log_fd = memfd_create("log", MFD_CLOEXEC);
+        REQUIRE(log_fd >= 0 && log_open(log_fd) == 0);
+        REQUIRE(probe_run() == 0);
+        open_broker();
+}
+
+static void keep(Kept *kept, int fd) {
+        kept->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        REQUIRE(kept->fd >= 0);
+}
+
+void table_restart(void) {
+        Kept *kept = calloc(table->regions.n + 1, sizeof(*kept));
+        BrokerStart start = { .kept = kept, .n_kept = 1 };
+
+        REQUIRE(kept);
+        broker_commit(table);
+        (void)snprintf(kept[0].name, sizeof(kept[0].name), "state");
+        keep(&kept[0], state_fd(table->state));
+        for (Region *region = regions_after(&table->regions, 0); region;
+             region = regions_after(&table->regions, region->id)) {
+                region_store_name(region->id, kept[start.n_kept].name);
+                keep(&kept[start.n_kept++], region->fd);
+        }
+        REQUIRE(broker_free(table), "the books are not balanced");
+        table_options.start = &start;
+        open_broker();
+        table_options.start = NULL;
+        free(kept);
 }
 
 void table_check_saved(void) {
@@ -136,10 +165,26 @@ Guest *guest_connect(uid_t uid, gid_t gid, const gid_t *groups, size_t n_groups)
 
         REQUIRE(guest && arena_new(&guest->arena, 1 << 20) == 0);
         connect_as(uid, gid, groups, n_groups, ends);
+        guest->uid = uid;
         guest->fd = ends[1];
         peer_accept_consume_fd(table, ends[0]);
         guest->id = table->last_peer > before ? table->last_peer : 0;
         return guest;
+}
+
+bool guest_come_back(Guest *guest) {
+        int ends[2];
+
+        fdlist_deinit(&guest->fds);
+        close_fd(guest->fd);
+        connect_as(guest->uid, guest->uid, NULL, 0, ends);
+        guest->fd = ends[1];
+        peer_accept_consume_fd(table, ends[0]);
+        guest->id = table->last_peer;
+        guest_expect_done(guest, guest_ask(guest, MESSAGE_HELLO,
+                          REQUEST(Hello, hello, .version = MESSAGE_VERSION,
+                                  .session = { .len = sizeof(guest->session), .data = guest->session })));
+        return ((const Shmd__HelloReply *)guest->reply)->resumed;
 }
 
 Guest *guest_new(uid_t uid) {
@@ -247,7 +292,12 @@ const char *guest_describe(const Guest *guest, uint32_t result) {
 }
 
 uint32_t ask_hello(Guest *guest) {
-        return guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = MESSAGE_VERSION));
+        uint32_t answer = guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = MESSAGE_VERSION));
+        const Shmd__HelloReply *reply = (const Shmd__HelloReply *)guest->reply;
+
+        if (answer == ANSWERED && reply->session.len == sizeof(guest->session))
+                memcpy(guest->session, reply->session.data, sizeof(guest->session));
+        return answer;
 }
 
 uint32_t ask_create(Guest *guest, const char *path, uint64_t size, uint32_t mode) {

@@ -34,6 +34,8 @@ typedef struct Guest {
         int fd;
         uint64_t id;            /* of its peer */
         uint64_t serial;
+        uid_t uid;
+        uint8_t session[MESSAGE_SESSION_BYTES];
         Arena *arena;
         WireHeader header;
         ProtobufCMessage *reply;
@@ -49,6 +51,9 @@ void table_open(void);
 /* Commits, and requires that the state has what there is; done after each request and each turn, and with
  * many of them after some. */
 void table_check_saved(void);
+/* The broker is gone, and another one goes on with what it left, but for a policy. Guests that are not made to
+ * come back, or freed before, must not be used any more. */
+void table_restart(void);
 /* Ends it; requires balanced books. */
 void table_close(void);
 /* Gives every user the time of a new turn: the loop, which counts them, does not run here. */
@@ -63,6 +68,8 @@ size_t table_log_count(const char *what);
 Guest *guest_connect(uid_t uid, gid_t gid, const gid_t *groups, size_t n_groups);
 /* Connects and says hello, with uid as its group. */
 Guest *guest_new(uid_t uid);
+/* Connects again after table_restart(), with what it was told. Return: whether it has its session again. */
+bool guest_come_back(Guest *guest);
 /* Closes its end; the peer is freed as the loop would. */
 Guest *guest_free(Guest *guest);
 Peer *guest_peer(const Guest *guest);
