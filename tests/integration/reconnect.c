@@ -134,9 +134,9 @@ static void life_of_a_region(shmd *client, const char *dir, uint64_t n) {
 
 static void life_of_a_ticket(shmd *client, const char *dir, uint64_t n) {
         struct shmd_ticket_result *ticket;
+        struct shmd_tickets_result *left;
         shmd_region *region, *redeemed;
         char path[64];
-        int r;
 
         (void)snprintf(path, sizeof(path), "%s/t", dir);
         region = create(client, NULL, 0);
@@ -146,8 +146,9 @@ static void life_of_a_ticket(shmd *client, const char *dir, uint64_t n) {
         EXPECT(client, shmd_redeem(client, ticket->ticket, &redeemed, PATIENCE));
         expect_number(redeemed, n);
         shmd_region_free(redeemed);
-        r = shmd_redeem(client, ticket->ticket, &redeemed, PATIENCE);
-        REQUIRE(r == -EACCES, "%d: it was good for one: %s", r, shmd_refusal(client)->sentence);
+        EXPECT(client, shmd_tickets(client, path, 0, 0, &left, PATIENCE));
+        REQUIRE(left->n == 0, "it was good for one");
+        shmd_tickets_free(left);
         shmd_ticket_free(ticket);
         EXPECT(client, shmd_unlink(client, path, PATIENCE));
         shmd_region_free(region);
