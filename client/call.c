@@ -196,7 +196,8 @@ void call_sent(shmd_call *call) {
 
         call->sent = call->tried = true;
         if (call->op->changes) {
-                call->nth_change = client->n_changes++;
+                call->nth_change = client->n_changes;
+                client->n_changes += call->op->changes;
                 list_append(&client->changes, &call->change);
         }
         if (call->op->grace_ns)
@@ -303,7 +304,7 @@ static bool may_go_again(shmd_call *call, bool *judge) {
                 if (is_suspect(call))
                         return false;
         }
-        return !call->op->once;
+        return !call->op->once || !call->tried;
 }
 
 void call_requeue_all(shmd *client, bool judge, List *doomed) {

@@ -62,9 +62,11 @@ static inline void errno_restore(int *kept) {
 
 typedef struct ClientWatch ClientWatch;
 
-/* The broker keeps the outcomes of so many requests of a session that changed something: no more may
- * be in flight, or one that is sent again could be done twice. */
+/* The broker keeps the outcomes of so many requests of a session that changed something, with 1,024 items of batches
+ * among them: no more may be in flight, or one that is sent again could be done twice. So a batch, of 128
+ * at most, counts for eight. */
 #define CLIENT_CHANGES_MAX 64
+#define CLIENT_BATCH_CHANGES 8
 
 typedef struct Op {
         MessageKind kind;
@@ -72,7 +74,7 @@ typedef struct Op {
          * broker's answer that it has passed is better than our guess. */
         uint64_t grace_ns;
         bool secret;            /* its request has a ticket in it, of which no copy is left behind */
-        bool changes;           /* it changes something, and the broker keeps its outcome for a session */
+        unsigned int changes;   /* how much it counts for: 0 if it changes nothing, else 1, or more for many */
         bool once;              /* it is not sent again */
         bool own;               /* the library's, not its user's: it ends in silence with its socket */
         bool opens;             /* the hello: it is sent before anything else may be */
@@ -119,7 +121,7 @@ struct shmd_call {
         unsigned int n_losses;  /* sockets lost with this as the first request in flight */
         uint64_t socket;        /* the number of the socket there was when it was started */
         List change;            /* in the connection's list of changes, while it is in flight */
-        uint64_t nth_change;
+        uint64_t nth_change;    /* what had been counted when it was sent */
         uint64_t first_part;    /* the serial of the first of those that are parts of this; 0: none */
 
         /* What the grants of this call are to become: see op-grant.c. */

@@ -38,7 +38,8 @@ static bool has_leave(const shmd_call *call) {
 
         if (client->link != LINK_UP)
                 return call->op->opens;
-        return !call->op->changes || !first || client->n_changes - first->nth_change < CLIENT_CHANGES_MAX;
+        return !call->op->changes || !first ||
+               client->n_changes - first->nth_change + call->op->changes <= CLIENT_CHANGES_MAX;
 }
 
 /* What failed without having left is sent again with the rest when the loss is noticed. */

@@ -67,7 +67,7 @@ struct shmd_acl_result *shmd_acl_free(struct shmd_acl_result *result) {
 
 /* -- set ------------------------------------------------------------------------------ */
 
-static const Op op_set = { .kind = MESSAGE_SET_ACL, .changes = true };
+static const Op op_set = { .kind = MESSAGE_SET_ACL, .changes = 1 };
 
 /* A list on its way out. */
 typedef struct Entries {

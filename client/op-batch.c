@@ -59,7 +59,7 @@ static int batch_decode(shmd_call *call, const ProtobufCMessage *reply, void *p_
         return r;
 }
 
-static const Op op_batch = { .kind = MESSAGE_BATCH, .changes = true, .n_fds = batch_n_fds,
+static const Op op_batch = { .kind = MESSAGE_BATCH, .changes = CLIENT_BATCH_CHANGES, .n_fds = batch_n_fds,
                              .decode = batch_decode };
 
 static int encode_item(shmd *client, const struct shmd_batch_item *item, BatchRequest *request, uint32_t index) {

@@ -4,8 +4,8 @@
 
 #include "client/client.h"
 
-static const Op op_chmod = { .kind = MESSAGE_CHMOD, .changes = true };
-static const Op op_chown = { .kind = MESSAGE_CHOWN, .changes = true };
+static const Op op_chmod = { .kind = MESSAGE_CHMOD, .changes = 1 };
+static const Op op_chown = { .kind = MESSAGE_CHOWN, .changes = 1 };
 
 int shmd_chmod_start(shmd *client, const char *path, mode_t mode,
                      uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

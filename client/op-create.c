@@ -4,7 +4,7 @@
 
 #include "client/op-grant.h"
 
-static const Op op_create = { .kind = MESSAGE_CREATE, .changes = true, .n_fds = granted_n_fds,
+static const Op op_create = { .kind = MESSAGE_CREATE, .changes = 1, .n_fds = granted_n_fds,
                               .decode = single_decode };
 
 int shmd_create_start(shmd *client, const char *path, const struct shmd_create_options *options,

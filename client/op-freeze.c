@@ -15,7 +15,7 @@
 #define F_SEAL_FUTURE_WRITE 0x0010      /* Linux 5.1 */
 #endif
 
-static const Op op_freeze = { .kind = MESSAGE_FREEZE, .changes = true };
+static const Op op_freeze = { .kind = MESSAGE_FREEZE, .changes = 1 };
 
 static int refuse(shmd *client, int error, const char *sentence) {
         return refusal_local(client, error, SHMD__REASON__REASON_SEALS, 0, "", sentence);

@@ -4,7 +4,7 @@
 
 #include "client/client.h"
 
-static const Op op_mkdir = { .kind = MESSAGE_MKDIR, .changes = true };
+static const Op op_mkdir = { .kind = MESSAGE_MKDIR, .changes = 1 };
 
 int shmd_mkdir_start(shmd *client, const char *path, mode_t mode,
                      uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

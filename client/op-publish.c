@@ -5,7 +5,7 @@
 #include "client/client.h"
 #include "client/options.h"
 
-static const Op op_publish = { .kind = MESSAGE_PUBLISH, .changes = true };
+static const Op op_publish = { .kind = MESSAGE_PUBLISH, .changes = 1 };
 
 int shmd_publish_start(shmd *client, uint64_t region, const char *path, const struct shmd_publish_options *options,
                        uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

@@ -27,7 +27,7 @@ static int reload_decode(shmd_call *call, const ProtobufCMessage *message, void 
         return 0;
 }
 
-static const Op op_reload = { .kind = MESSAGE_RELOAD, .changes = true, .decode = reload_decode };
+static const Op op_reload = { .kind = MESSAGE_RELOAD, .changes = 1, .decode = reload_decode };
 
 static const Op op_part = { .kind = MESSAGE_RELOAD, .stays = true };
 

@@ -4,8 +4,8 @@
 
 #include "client/client.h"
 
-static const Op op_rmdir = { .kind = MESSAGE_RMDIR, .changes = true };
-static const Op op_unlink = { .kind = MESSAGE_UNLINK, .changes = true };
+static const Op op_rmdir = { .kind = MESSAGE_RMDIR, .changes = 1 };
+static const Op op_unlink = { .kind = MESSAGE_UNLINK, .changes = 1 };
 
 static int remove_start(shmd *client, const Op *op, const char *path,
                         uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

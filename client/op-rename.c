@@ -4,8 +4,8 @@
 
 #include "client/client.h"
 
-static const Op op_link = { .kind = MESSAGE_LINK, .changes = true };
-static const Op op_rename = { .kind = MESSAGE_RENAME, .changes = true };
+static const Op op_link = { .kind = MESSAGE_LINK, .changes = 1 };
+static const Op op_rename = { .kind = MESSAGE_RENAME, .changes = 1 };
 
 int shmd_link_start(shmd *client, const char *path, const char *to,
                     uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

@@ -46,7 +46,7 @@ static int ticket_decode(shmd_call *call, const ProtobufCMessage *reply, void *o
         return 0;
 }
 
-static const Op op_ticket = { .kind = MESSAGE_TICKET, .changes = true, .decode = ticket_decode };
+static const Op op_ticket = { .kind = MESSAGE_TICKET, .changes = 1, .decode = ticket_decode };
 
 int shmd_ticket_start(shmd *client, const char *path, uint64_t region, const struct shmd_ticket_options *options,
                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {
@@ -99,7 +99,7 @@ static size_t redeem_n_fds(const ProtobufCMessage *reply) {
         return n == 1 ? n : SIZE_MAX;
 }
 
-static const Op op_redeem = { .kind = MESSAGE_REDEEM, .changes = true, .secret = true, .n_fds = redeem_n_fds,
+static const Op op_redeem = { .kind = MESSAGE_REDEEM, .changes = 1, .secret = true, .n_fds = redeem_n_fds,
                               .decode = single_decode };
 
 int shmd_redeem_start(shmd *client, const char *ticket,
@@ -133,7 +133,7 @@ static int revoke_decode(shmd_call *call, const ProtobufCMessage *reply, void *o
         return 0;
 }
 
-static const Op op_revoke = { .kind = MESSAGE_REVOKE, .changes = true, .secret = true, .decode = revoke_decode };
+static const Op op_revoke = { .kind = MESSAGE_REVOKE, .changes = 1, .secret = true, .decode = revoke_decode };
 
 int shmd_revoke_start(shmd *client, uint32_t what, const char *text, uint64_t number,
                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

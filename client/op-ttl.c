@@ -4,7 +4,7 @@
 
 #include "client/client.h"
 
-static const Op op_ttl = { .kind = MESSAGE_TTL, .changes = true };
+static const Op op_ttl = { .kind = MESSAGE_TTL, .changes = 1 };
 
 int shmd_expire_start(shmd *client, const char *path, uint64_t ttl_ns,
                       uint64_t timeout_ns, shmd_callback callback, void *userdata, shmd_call **ret) {

@@ -190,6 +190,62 @@ static void life_of_a_directory(shmd *client, const char *dir) {
         REQUIRE(shmd_rmdir(client, path, PATIENCE) == -ENOENT);
 }
 
+/* What is said twice here is refused, or changes what it must not. */
+static void life_of_two(shmd *client, const char *dir, uint64_t n) {
+        struct shmd_publish_options replace = SHMD_PUBLISH_OPTIONS_INIT;
+        shmd_region *first, *second, *third, *found;
+        struct shmd_stat_result *stat;
+        char a[64], b[64];
+
+        (void)snprintf(a, sizeof(a), "%s/x", dir);
+        (void)snprintf(b, sizeof(b), "%s/y", dir);
+        first = create(client, a, 0);
+        second = create(client, b, 0);
+        EXPECT(client, shmd_rename(client, a, b, SHMD_RENAME_EXCHANGE, PATIENCE));
+        EXPECT(client, shmd_open(client, a, SHMD_RIGHTS_READ_WRITE, &found, PATIENCE));
+        REQUIRE(shmd_region_id(found) == shmd_region_id(second), "exchanged twice");
+        shmd_region_free(found);
+        third = create(client, NULL, 0);
+        write_number(third, n);
+        replace.flags = SHMD_PUBLISH_REPLACE;
+        replace.ttl_ns = 3600 * SECOND;
+        EXPECT(client, shmd_publish(client, shmd_region_id(third), a, &replace, PATIENCE));
+        EXPECT(client, shmd_chmod(client, a, 0640, PATIENCE));
+        EXPECT(client, shmd_stat(client, a, 0, 0, &stat, PATIENCE));
+        REQUIRE(stat->node.region == shmd_region_id(third) && stat->node.mode == 0640 && stat->node.ttl_ns > 0);
+        shmd_stat_free(stat);
+        EXPECT(client, shmd_expire(client, a, 0, PATIENCE));
+        EXPECT(client, shmd_rename(client, b, a, SHMD_RENAME_REPLACE, PATIENCE));
+        EXPECT(client, shmd_stat(client, a, 0, 0, &stat, PATIENCE));
+        REQUIRE(stat->node.region == shmd_region_id(first) && stat->node.ttl_ns == 0);
+        shmd_stat_free(stat);
+        expect_number(third, n);
+        EXPECT(client, shmd_unlink(client, a, PATIENCE));
+        shmd_region_free(first);
+        shmd_region_free(second);
+        shmd_region_free(third);
+}
+
+static void life_of_what_is_frozen(shmd *client, const char *dir) {
+        struct shmd_ticket_result *ticket;
+        shmd_region *region, *found;
+        uint32_t revoked;
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "%s/f", dir);
+        region = create(client, path, SHMD_CREATE_FREEZABLE);
+        write_number(region, 5);
+        EXPECT(client, shmd_freeze(client, region, SHMD_FREEZE_IMMUTABLE, PATIENCE));
+        REQUIRE(shmd_open(client, path, SHMD_RIGHTS_READ_WRITE, &found, PATIENCE) == -EACCES);
+        EXPECT(client, shmd_ticket(client, path, 0, NULL, &ticket, PATIENCE));
+        EXPECT(client, shmd_revoke(client, SHMD_REVOKE_NUMBER, NULL, ticket->id, &revoked, PATIENCE));
+        REQUIRE(revoked == 1);
+        shmd_ticket_free(ticket);
+        expect_number(region, 5);
+        EXPECT(client, shmd_unlink(client, path, PATIENCE));
+        shmd_region_free(region);
+}
+
 static int live(void *userdata) {
         const Part *part = userdata;
         shmd *client = connect_and_listen(part->broker->socket);
@@ -203,8 +259,10 @@ static int live(void *userdata) {
                 life_of_a_region(client, dir, n);
                 life_of_a_directory(client, dir);
                 life_of_a_batch(client, dir, n);
+                life_of_two(client, dir, n);
+                life_of_a_ticket(client, dir, n);
                 if (n % 8 == part->nth)
-                        life_of_a_ticket(client, dir, n);
+                        life_of_what_is_frozen(client, dir);
                 REQUIRE(resumed || n_back == 0, "a session was lost");
                 REQUIRE(test_count_fds() == n_fds, "descriptors: %zu instead of %zu", test_count_fds(), n_fds);
         }

@@ -481,6 +481,36 @@ TEST(client_link, as_many_changes_are_in_flight_as_the_broker_remembers_and_they
         peer_join(client);
 }
 
+static void script_batches(Peer *peer) {
+        struct pollfd pollfd = { .fd = peer->fd, .events = POLLIN };
+        uint64_t first = 0;
+        unsigned int n;
+
+        for (n = 0; poll(&pollfd, 1, 100) == 1; ++n) {
+                (void)peer_expect(peer, MESSAGE_BATCH);
+                first = first ? first : peer->header.serial;
+        }
+        REQUIRE(n == 8, "%u", n);
+        for (n = 0; n < 10; ++n) {
+                peer_send(peer, MESSAGE_REFUSAL, first + n, MESSAGE(Refusal, refusal, .error = SHMD_ERROR_DENIED),
+                          NULL, 0);
+                if (n < 2)
+                        (void)peer_expect(peer, MESSAGE_BATCH);
+        }
+        peer_expect_end(peer);
+}
+
+/* Of their items the broker remembers no more. */
+TEST(client_link, a_batch_counts_for_many) {
+        const struct shmd_batch_item item = { .path = "/a", .rights = SHMD_RIGHTS_READ_ONLY };
+        shmd *client = begin(script_batches);
+
+        for (unsigned int i = 0; i < 10; ++i)
+                cr_assert_eq(shmd_batch_start(client, &item, 1, SHMD_TIMEOUT_NONE, see, (void *)"b", NULL), 0);
+        process_until(client, "b:-13 b:-13 b:-13 b:-13 b:-13 b:-13 b:-13 b:-13 b:-13 b:-13 ");
+        peer_join(client);
+}
+
 static void script_unread(Peer *peer) {
         unsigned int n = 0;
 
