@@ -381,6 +381,8 @@ static int recover_session(void *userdata, StateKind kind, uint64_t id, uint32_t
         int r;
 
         r = saved_decode_session(&saved, data, n);
+        if (!r && saved.id != id)
+                r = SAVED_E_INVALID;
         if (!r)
                 r = make(&session, recovery->sessions, saved.id, saved.session, saved.uid);
         if (r)
@@ -423,7 +425,7 @@ static int recover_block(void *userdata, StateKind kind, uint64_t id, uint32_t c
         r = saved_decode_outcomes(&saved, data, n);
         if (!r)
                 session = sessions_find(recovery->sessions, saved.session);
-        if (!r && (!session || session->blocks[saved.block] || !is_in_place(&saved)))
+        if (!r && (!session || saved.session != id || session->blocks[saved.block] || !is_in_place(&saved)))
                 r = SAVED_E_INVALID;
         if (!r)
                 r = block_new(&block, saved.session, saved.block);
@@ -448,7 +450,7 @@ static int recover_batch(void *userdata, StateKind kind, uint64_t id, uint32_t c
                 session = sessions_find(recovery->sessions, saved.session);
         if (session)
                 block = block_of(session, saved.slot);
-        if (!r && (!block || block->batches[saved.slot % SAVED_OUTCOMES]))
+        if (!r && (!block || saved.session != id || block->batches[saved.slot % SAVED_OUTCOMES]))
                 r = SAVED_E_INVALID;
         if (!r)
                 r = batch_new(&batch, saved.n);

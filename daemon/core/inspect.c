@@ -27,6 +27,7 @@ typedef struct Item {
         uint8_t depth;          /* of a directory; 0: not known yet */
         uint16_t length;        /* of its path, in bytes */
         bool is_bell;
+        bool is_huge;
         uint8_t n;
         char *name;             /* owned */
 } Item;
@@ -164,6 +165,7 @@ static int read_region(Inspector *inspector, Item *item, const uint8_t *data, si
         item->key = region.inode;
         item->state = region.state;
         item->is_bell = region.is_bell;
+        item->is_huge = region.huge_shift;
         inspector->result->bytes += region.size;
         return add(&inspector->kinds[STATE_REGION], item);
 }
@@ -214,18 +216,22 @@ static int read_outcomes(Inspector *inspector, Item *item, const uint8_t *data, 
         SavedOutcomes outcomes;
         int r = saved_decode_outcomes(&outcomes, data, n);
 
+        if (r || outcomes.session != item->id)
+                return SAVED_E_INVALID;
         item->of = outcomes.session;
         item->other = outcomes.block;
-        return r ? r : add(&inspector->kinds[STATE_OUTCOMES], item);
+        return add(&inspector->kinds[STATE_OUTCOMES], item);
 }
 
 static int read_batch(Inspector *inspector, Item *item, const uint8_t *data, size_t n) {
         SavedBatch batch;
         int r = saved_decode_batch(&batch, data, n);
 
+        if (r || batch.session != item->id)
+                return SAVED_E_INVALID;
         item->of = batch.session;
         item->other = batch.slot;
-        return r ? r : add(&inspector->kinds[STATE_BATCH], item);
+        return add(&inspector->kinds[STATE_BATCH], item);
 }
 
 static const ReadFn readers[_STATE_KIND_N] = {
@@ -286,8 +292,12 @@ static int compare_place(const void *a, const void *b) {
         return order ? order : memcmp(one->name, two->name, one->n);
 }
 
+/* Memory of small pages and of huge ones is numbered on its own. */
 static int compare_key(const void *a, const void *b) {
-        return compare_numbers((*(const Item *const *)a)->key, (*(const Item *const *)b)->key);
+        const Item *one = *(const Item *const *)a, *two = *(const Item *const *)b;
+        int order = compare_numbers(one->key, two->key);
+
+        return order ? order : one->is_huge - two->is_huge;
 }
 
 static int compare_part(const void *a, const void *b) {

@@ -53,6 +53,7 @@ typedef struct NewRegion {
         uint64_t inode;
         uint64_t rings_for;
         uint64_t session;
+        uint8_t state;
 } NewRegion;
 
 typedef struct Array {
@@ -199,6 +200,16 @@ static Memory *first_memory(const Recovery *recovery, uint64_t id) {
                         high = middle;
         }
         return &recovery->memories[low];
+}
+
+/* Whether a region of that number is made already, or condemned again: every one has memory. */
+static bool is_made(const Recovery *recovery, uint64_t id) {
+        const Memory *end = recovery->memories + recovery->n_memories;
+
+        for (const Memory *memory = first_memory(recovery, id); memory < end && memory->id == id; ++memory)
+                if (memory->taken)
+                        return true;
+        return false;
 }
 
 /* The memory that is a region's own; NULL and why there is none. */
@@ -441,7 +452,7 @@ static int make_region(Recovery *recovery, const SavedRegion *saved, Memory *mem
         }
         memory->taken = true;
         *made = (NewRegion){ .region = *ret, .inode = saved->inode, .rings_for = saved->rings_for,
-                              .session = saved->session };
+                              .session = saved->session, .state = saved->state };
         return 0;
 }
 
@@ -458,7 +469,7 @@ static int visit_region(void *userdata, StateKind kind, uint64_t id, uint32_t ce
                 return drop(recovery, RECOVER_REGION, id, cell, damaged);
         saw(recovery, COUNTER_REGION, id);
         saw(recovery, COUNTER_SESSION, saved.session);
-        if (regions_find(recovery->out->regions, id))
+        if (is_made(recovery, id))
                 return drop(recovery, RECOVER_REGION, id, cell, "there are two of that number");
         memory = find_memory(recovery, &saved, &why);
         if (!memory && saved.state == REGION_STATE_CONDEMNED) {
@@ -712,21 +723,33 @@ static int recover_grants(Recovery *recovery) {
 
 /* -- the rest ------------------------------------------------------------------------------ */
 
+/* It has all that it will have, which may be less than its record says. */
+static void settle_region(const NewRegion *made) {
+        Region *region = made->region;
+
+        if (region->state == REGION_STATE_CONDEMNED)
+                return;
+        region_adopted(region);
+        if (region->state != made->state || (made->rings_for && !region->rings_for))
+                state_touch(&region->record);
+}
+
 /* Everything that belongs to a region is there. */
 static void settle(Recovery *recovery) {
         NewRegion *regions = recovery->regions.items;
         Recover *out = recovery->out;
 
         for (size_t i = 0; i < recovery->regions.n; ++i)
-                if (regions[i].region->state != REGION_STATE_CONDEMNED)
-                        region_adopted(regions[i].region);
+                settle_region(&regions[i]);
         for (size_t i = 0; i < recovery->regions.n; ++i) {
                 Region *region = regions[i].region;
 
                 if (!regions[i].session || region->state == REGION_STATE_CONDEMNED)
                         continue;
-                if (!out->session || !out->session(region, regions[i].session, out->userdata))
-                        region_unlink(region);
+                if (out->session && out->session(region, regions[i].session, out->userdata))
+                        continue;
+                state_touch(&region->record);
+                region_unlink(region);
         }
 }
 

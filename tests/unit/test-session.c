@@ -557,11 +557,11 @@ static size_t encode_bytes(const StateRecord *record, uint8_t data[STATE_RECORD_
 }
 
 /* Puts records into the state that no broker would have. */
-static void put(StateKind kind, Bytes *bytes) {
+static void put(StateKind kind, uint64_t id, Bytes *bytes) {
         bytes->record = (StateRecord)STATE_RECORD_NULL;
         state_set_encoder(state, kind, encode_bytes);
         REQUIRE(state_make_room(state, STATE_ROOM) == 0);
-        state_add(state, &bytes->record, kind, 1);
+        state_add(state, &bytes->record, kind, id);
         state_commit(state);
 }
 
@@ -576,7 +576,11 @@ TEST(session, records_that_contradict_each_other_are_dropped) {
         SavedBatch batch = { .session = 5, .slot = 4, .n = 1, .items = { 3 } };
         SavedBatch blockless = { .session = 5, .slot = 40, .n = 1, .items = { 3 } };
         SavedBatch homeless = { .session = 78, .slot = 4, .n = 1, .items = { 3 } };
-        Bytes bytes[11];
+        static const uint64_t numbers[] = { 5, 6, 5, 5, 5, 5, 77, 5, 5, 5, 78, 8, 5, 5 };
+        SavedSession misnumbered = { .id = 7, .uid = BOB, .session = { 3 } };
+        SavedOutcomes other = { .session = 6, .block = 3, .count = 10, .outcomes[1] = { .serial = 5, .kind = 9 } };
+        SavedBatch another = { .session = 6, .slot = 4, .n = 1, .items = { 3 } };
+        Bytes bytes[14];
         Session *session;
 
         begin();
@@ -591,10 +595,14 @@ TEST(session, records_that_contradict_each_other_are_dropped) {
         bytes[8].n = saved_encode_batch(&batch, bytes[8].data);
         bytes[9].n = saved_encode_batch(&blockless, bytes[9].data);
         bytes[10].n = saved_encode_batch(&homeless, bytes[10].data);
-        for (size_t i = 0; i < 11; ++i)
-                put(i < 3 ? STATE_SESSION : i < 7 ? STATE_OUTCOMES : STATE_BATCH, &bytes[i]);
+        bytes[11].n = saved_encode_session(&misnumbered, bytes[11].data);
+        bytes[12].n = saved_encode_outcomes(&other, bytes[12].data);
+        bytes[13].n = saved_encode_batch(&another, bytes[13].data);
+        for (size_t i = 0; i < 14; ++i)
+                put(i < 3 || i == 11 ? STATE_SESSION : i < 7 || i == 12 ? STATE_OUTCOMES : STATE_BATCH, numbers[i],
+                    &bytes[i]);
         restart();
-        for (size_t i = 0; i < 11; ++i)
+        for (size_t i = 0; i < 14; ++i)
                 state_drop(&bytes[i].record);
         cr_assert_eq(sessions.n, 1);
         cr_assert_eq(sessions.last, 5);
