@@ -6,7 +6,8 @@
 #include "client/client.h"
 
 static size_t strings_size(const Shmd__DoctorReply *doctor) {
-        size_t n = block_string_size(&doctor->broker);
+        size_t n = block_string_size(&doctor->broker) + block_string_size(&doctor->kept_by) +
+                   block_string_size(&doctor->last_end);
 
         for (size_t i = 0; i < doctor->n_features; ++i)
                 n += block_string_size(&doctor->features[i]->name) +
@@ -42,6 +43,9 @@ static int doctor_decode(shmd_call *call, const ProtobufCMessage *reply, void *o
         result->uid = doctor->uid;
         result->landlock = doctor->landlock;
         result->broker = block_string(&block, &doctor->broker);
+        result->kept_by = block_string(&block, &doctor->kept_by);
+        result->restarts = doctor->restarts;
+        result->last_end = block_string(&block, &doctor->last_end);
 
         *ret = result;
         return 0;

@@ -47,6 +47,7 @@ static void figures_decode(const Shmd__StatsReply *stats, struct shmd_stats_resu
         ret->violations = stats->violations;
         ret->accepts_paused = stats->accepts_paused;
         ret->log_dropped = stats->log_dropped;
+        ret->restarts = stats->restarts;
 }
 
 static int stats_decode(shmd_call *call, const ProtobufCMessage *reply, void *out) {

@@ -492,6 +492,8 @@ static int serve(const Options *options) {
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);
+        broker_options.kept_by = service_store_owner();
+        broker_options.restarts = service_restarts(&broker_options.last_end);
         if (service_has_keeper())
                 broker_options.upgrade = ask_for_upgrade;
         peercred_setup();
@@ -563,13 +565,16 @@ static int keep(const Options *options, char **argv) {
         if (r)
                 return fail("descriptors", r);
         keeper.room = capacity_objects(keeper.descriptors);
+        keeper.parked = capacity_parked(config, keeper.descriptors, options->user);
+        /* What no broker can do is said before there is a socket. */
+        if (!keeper.left && capacity_resolve(config, keeper.descriptors, capacity_memory()))
+                return fail_message("capacity", config->message);
         if (keeper.left)
                 keeper.listen_fd = left.listen_fd;
         else if (take_kept(&kept, &keeper.n_stored, &keeper.listen_fd) ||
                  take_socket(options, config, &keeper.listen_fd, &path))
                 return EXIT_FAILURE;
         keeper.stored = kept;
-        keeper.parked = capacity_parked(config, keeper.descriptors, options->user);
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);

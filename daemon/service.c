@@ -144,6 +144,18 @@ size_t service_store_room(void) {
         return n < STORE_MAX ? (size_t)n : STORE_MAX;
 }
 
+const char *service_store_owner(void) {
+        return notifies_keeper ? "keeper" : service_store_room() < SIZE_MAX ? "service-manager" : "";
+}
+
+uint64_t service_restarts(const char **ret_last_end) {
+        const char *last_end = getenv(SERVICE_LAST_END);
+        uint64_t n = 0;
+
+        *ret_last_end = notifies_keeper && last_end ? last_end : "";
+        return notifies_keeper && environment_number(SERVICE_RESTARTS, &n) ? n : 0;
+}
+
 int service_store(FdStore **ret, Deadlines *deadlines, size_t n_kept) {
         *ret = NULL;
         if (!notifies_keeper && service_store_room() == SIZE_MAX)

@@ -57,6 +57,11 @@ void service_close_others(void);
  * negative errno. */
 int service_take(Kept **ret, size_t *ret_n, int *ret_listen_fd);
 
+/* Who has the store: "keeper", "service-manager", "" (there is none). */
+const char *service_store_owner(void);
+/* What the keeper says of the brokers before; last_end is the environment's. */
+uint64_t service_restarts(const char **ret_last_end);
+
 /* The store of the keeper or, if $FDSTORE says how many descriptors it takes, of the service manager;
  * NULL if there is neither. To be freed before service_disconnect(). n_kept: what is in it. Return: 0,
  * -ENOMEM. */

@@ -1003,6 +1003,7 @@ struct shmd_reason_stat {
 struct shmd_stats_result {
         uint64_t uptime_ns, regions, named, orphans, bytes, grants, peers, waiters, directories;
         uint64_t released, violations, accepts_paused, log_dropped;
+        uint64_t restarts;              /* brokers before this one that ended by themselves: see shmd_doctor() */
         size_t n_requests;
         struct shmd_request_stat *requests;
         size_t n_refusals;
@@ -1065,6 +1066,10 @@ struct shmd_doctor_result {
         uid_t uid;                      /* the broker's */
         bool landlock;                  /* the broker is kept from every file system */
         const char *broker;             /* version */
+        const char *kept_by;            /* who would give what it has to the next broker: "keeper",
+                                         * "service-manager", "" (nobody) */
+        uint64_t restarts;              /* brokers that ended by themselves since the keeper's start or upgrade */
+        const char *last_end;           /* how the one before this did: "signal KILL", "status 1"; "" */
 };
 
 /* What the broker found out about its kernel, and what it must do without. Anybody may ask. One

@@ -107,6 +107,8 @@ static void add_figures(json_t *families, const struct shmd_stats_result *stats)
         counter(families, "shmd_violations", "Connections closed for breaking the protocol.", stats->violations);
         counter(families, "shmd_accept_pauses", "Times the broker stopped accepting connections for want of "
                 "descriptors.", stats->accepts_paused);
+        counter(families, "shmd_restarts", "Brokers that ended by themselves since the keeper's start or upgrade.",
+                stats->restarts);
         counter(families, "shmd_lost_log_lines", "Log lines that could not be written.", stats->log_dropped);
 }
 

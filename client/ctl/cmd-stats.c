@@ -54,6 +54,7 @@ static void print_figures(const Ctl *ctl, const struct shmd_stats_result *stats)
         table_add(&table, stats->broker);
         table_add(&table, "uptime");
         table_add(&table, output_duration(text, stats->uptime_ns));
+        row(&table, "restarts", stats->restarts);
         row(&table, "regions", stats->regions);
         row(&table, "with a name", stats->named);
         row(&table, "without", stats->orphans);
@@ -142,6 +143,7 @@ static json_t *stats_json(const struct shmd_stats_result *stats) {
 
         output_set(o, "broker", output_string(stats->broker));
         output_set(o, "uptime_ns", output_number(stats->uptime_ns));
+        output_set(o, "restarts", output_number(stats->restarts));
         output_set(o, "regions", output_number(stats->regions));
         output_set(o, "named", output_number(stats->named));
         output_set(o, "orphans", output_number(stats->orphans));

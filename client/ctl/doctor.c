@@ -105,6 +105,23 @@ static void judge_features(Judging *judging) {
                      "missing: the list of system calls alone keeps the broker from the file system");
 }
 
+static void judge_restarts(Judging *judging) {
+        const struct shmd_doctor_result *broker = judging->facts->broker;
+
+        if (!strcmp(broker->kept_by, "keeper"))
+                find(judging, DOCTOR_OK, "keeper", NULL, "what there is outlives the broker");
+        else if (*broker->kept_by)
+                find(judging, DOCTOR_OK, "keeper", NULL, "what there is outlives the broker, in the service manager's store");
+        else
+                find(judging, DOCTOR_WARNING, "keeper", "start shmd without --no-keeper",
+                     "the broker runs alone: everything ends with it");
+        if (broker->restarts)
+                find(judging, DOCTOR_WARNING, "restarts", "the log says what was before each, event=broker-ended",
+                     "%" PRIu64 " times a broker ended by itself, the last one by %s", broker->restarts, broker->last_end);
+        else
+                find(judging, DOCTOR_OK, "restarts", NULL, "no broker ended by itself");
+}
+
 static void judge_figures(Judging *judging) {
         const struct shmd_doctor_result *broker = judging->facts->broker;
 
@@ -202,6 +219,7 @@ void doctor_judge(const DoctorFacts *facts, DoctorFn fn, void *userdata) {
         judge_socket(&judging);
         if (facts->broker) {
                 judge_features(&judging);
+                judge_restarts(&judging);
                 judge_figures(&judging);
         }
         judge_sysctls(&judging);

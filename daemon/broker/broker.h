@@ -75,6 +75,9 @@ struct BrokerOptions {
         uint64_t stall_ns;
         uint64_t helper_ns;
         uint64_t session_grace_ns;
+        const char *kept_by;    /* who keeps its descriptors: as DoctorReply has it */
+        uint64_t restarts;
+        const char *last_end;
         void (*upgrade)(void);  /* asks the keeper for it; NULL: there is no keeper */
         const char *version;
         uint64_t descriptors;   /* how many it may have open */

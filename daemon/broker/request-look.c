@@ -537,6 +537,7 @@ int request_stats(Request *request) {
         reply.violations = broker->stats.violations;
         reply.accepts_paused = listener_n_pauses(broker->listener);
         reply.log_dropped = log_dropped();
+        reply.restarts = broker->options->restarts;
         reply.broker = text(broker->options->version);
         describe_requests(&broker->stats, &figures, &reply);
         describe_refusals(&broker->stats, &figures, &reply);
@@ -563,11 +564,13 @@ int request_doctor(Request *request) {
         reply.descriptors = options->descriptors;
         reply.regions = request->broker->accounts.pool.max[ACCOUNT_REGIONS];
         reply.broker = text(options->version);
+        reply.kept_by = text(options->kept_by);
+        reply.restarts = options->restarts;
+        reply.last_end = text(options->last_end);
         reply.policy_generation = request->broker->generation;
         reply.uid = options->uid;
         reply.landlock = options->landlock;
         reply.inotify_overflows = request->broker->regions.n_overflows;
         reply.helper_replacements = request->broker->helpers.n_replaced;
-        reply.policy_generation = request->broker->generation;
         return request_reply(request, &reply.base, NULL, 0);
 }

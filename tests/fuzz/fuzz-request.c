@@ -55,6 +55,8 @@ static const BrokerOptions options = {
         .stall_ns = UINT64_C(30000000000),
         .session_grace_ns = UINT64_C(10000000000),
         .version = "fuzz",
+        .kept_by = "",
+        .last_end = "",
 };
 
 /* What a turn of the event loop does after the descriptors. */

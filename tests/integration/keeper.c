@@ -131,6 +131,32 @@ TEST(keeper, a_broker_that_was_killed_is_followed_by_another) {
         broker = broker_stop(broker);
 }
 
+TEST(keeper, who_asks_is_told_how_often_that_was) {
+        const Shmd__DoctorReply *reply;
+        Client *client;
+        Broker *broker;
+        char *text;
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
+        for (int i = 0; i < 3; ++i)
+                broker_kill_and_wait_restart(broker);
+        client = client_connect_as(broker, ALICE, ALICE);
+        client_expect_done(client, client_call(client, MESSAGE_DOCTOR, REQUEST(Doctor, doctor)));
+        reply = (const Shmd__DoctorReply *)client->reply;
+        cr_assert_eq(reply->restarts, 3);
+        cr_assert(reply->kept_by.len == 6 && !memcmp(reply->kept_by.data, "keeper", 6));
+        cr_assert(reply->last_end.len == 11 && !memcmp(reply->last_end.data, "signal KILL", 11));
+        client = client_free(client);
+        (void)shmdctl_run(&text, "--socket", broker->socket, "doctor", NULL);
+        cr_assert(strstr(text, "3 times a broker ended by itself, the last one by signal KILL"), "%s", text);
+        free(text);
+        cr_assert_eq(shmdctl_run(&text, "--socket", broker->socket, "stats", "--json", NULL), 0);
+        cr_assert(strstr(text, "\"restarts\": 3"), "%s", text);
+        free(text);
+        broker = broker_stop(broker);
+}
+
 TEST(keeper, a_broker_without_a_sign_of_life_is_replaced) {
         Broker *broker;
         pid_t before;
@@ -246,18 +272,20 @@ static void write_script(Program *program, const char *text) {
 }
 
 TEST(keeper, a_first_start_that_fails_is_no_start) {
-        char path[64] = "/tmp/shmd-test-XXXXXX", *text;
-        int fd;
+        char socket[128], config[128], *text;
+        Broker *broker;
 
-        fd = mkostemp(path, O_CLOEXEC);
-        REQUIRE(fd >= 0 && write(fd, "[global]\npeers = 99999999\n", 26) == 26 && fchmod(fd, 0644) == 0);
-        cr_assert_eq(shmd_run(&text, "--config", path, "--socket", "/tmp/shmd-test-never", NULL), 1, "%s", text);
-        cr_assert(strstr(text, "event=failed step=capacity"), "%s", text);
+        broker = broker_spawn("");
+        broker_write_policy(broker, "bad.conf", "[account]\nregions = many\n");
+        (void)snprintf(config, sizeof(config), "%s", broker_write_file(broker, "other.conf", ""));
+        (void)snprintf(socket, sizeof(socket), "%s/other", broker->dir);
+        cr_assert_eq(shmd_run(&text, "--config", config, "--policy-root", broker->dir, "--socket", socket, NULL), 1, "%s",
+                     text);
+        cr_assert(strstr(text, "event=failed step=policy"), "%s", text);
         cr_assert(strstr(text, "event=broker-ended") && strstr(text, "by=\"status 1\""), "%s", text);
+        cr_assert(!strstr(text, "event=given-up"), "%s", text);
         free(text);
-        (void)unlink("/tmp/shmd-test-never");
-        REQUIRE(unlink(path) == 0);
-        close_fd(fd);
+        broker = broker_stop(broker);
 }
 
 TEST(keeper, too_many_failures_are_a_state_in_which_everything_is_kept) {
@@ -467,6 +495,16 @@ static ino_t program_of(pid_t pid) {
         return inode_of(path);
 }
 
+/* Whether its files in /proc are its user's. */
+static bool is_dumpable(pid_t pid) {
+        struct stat st;
+        char path[64];
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+        REQUIRE(stat(path, &st) == 0, "%s", strerror(errno));
+        return st.st_uid != 0;
+}
+
 TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
         size_t n_fds = 0;
         Program program;
@@ -486,6 +524,7 @@ TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
                 broker_await_restart(broker);
                 cr_assert_eq(program_of(keeper), inode_of(program.path));
                 cr_assert_eq(program_of(broker->pid), inode_of(program.path));
+                cr_assert(!is_dumpable(keeper) && !is_dumpable(broker->pid), "nobody of its uid looks at its descriptors");
                 if (i == 0)
                         n_fds = broker_keeper_fds(broker);
                 cr_assert_eq(broker_keeper_fds(broker), n_fds, "%zu descriptors, not %zu", broker_keeper_fds(broker),

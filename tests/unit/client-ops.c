@@ -1172,6 +1172,7 @@ static void script_stats(Peer *peer) {
                                          .orphans = 4, .bytes = 5, .grants = 6, .peers = 7, .waiters = 8,
                                          .directories = 9,
                                          .released = 10, .violations = 11, .accepts_paused = 12, .log_dropped = 13,
+                                         .restarts = 14,
                                          .n_requests = 2, .requests = requests, .n_refusals = 1, .refusals = reasons,
                                          .broker = BYTES("1.2.3")), NULL, 0);
         }
@@ -1186,7 +1187,7 @@ static void check_stats(void) {
         const uint64_t figures[] = {
                 stats_got->uptime_ns, stats_got->regions, stats_got->named, stats_got->orphans, stats_got->bytes,
                 stats_got->grants, stats_got->peers, stats_got->waiters, stats_got->directories, stats_got->released,
-                stats_got->violations, stats_got->accepts_paused, stats_got->log_dropped,
+                stats_got->violations, stats_got->accepts_paused, stats_got->log_dropped, stats_got->restarts,
         };
 
         for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); ++i)
@@ -1229,7 +1230,8 @@ static void script_doctor(Peer *peer) {
                 peer_reply(peer, MESSAGE(DoctorReply, doctor_reply, .n_features = 2, .features = features,
                                          .descriptors = 1, .regions = 2, .helper_replacements = 3,
                                          .policy_generation = 4, .inotify_overflows = 5, .uid = 6, .landlock = true,
-                                         .broker = BYTES("1.2.3")), NULL, 0);
+                                         .broker = BYTES("1.2.3"), .kept_by = BYTES("keeper"), .restarts = 7,
+                                         .last_end = BYTES("signal KILL")), NULL, 0);
         }
         peer_expect_end(peer);
 }
@@ -1249,6 +1251,9 @@ static void check_doctor(void) {
         cr_assert(doctor_got->policy_generation == 4 && doctor_got->inotify_overflows == 5 && doctor_got->uid == 6);
         cr_assert(doctor_got->landlock);
         cr_assert_str_eq(doctor_got->broker, "1.2.3");
+        cr_assert_str_eq(doctor_got->kept_by, "keeper");
+        cr_assert_eq(doctor_got->restarts, 7);
+        cr_assert_str_eq(doctor_got->last_end, "signal KILL");
         doctor_got = shmd_doctor_free(doctor_got);
 }
 

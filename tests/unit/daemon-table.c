@@ -37,6 +37,8 @@ void table_defaults(void) {
                 .stall_ns = 30 * NSEC_PER_SEC,
                 .session_grace_ns = 10 * NSEC_PER_SEC,
                 .version = "test",
+                .kept_by = "",
+                .last_end = "",
         };
         table_options.rules.global.slots = table_options.rules.everybody.slots = LIMITS_ALL;
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {

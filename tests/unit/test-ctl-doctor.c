@@ -19,7 +19,7 @@ static void begin(void) {
         features[1] = (struct shmd_feature){ .name = "inotify", .have = true, .consequence = "it is slow" };
         broker = (struct shmd_doctor_result){
                 .n_features = 2, .features = features, .descriptors = 2000, .regions = 1000, .uid = 900,
-                .landlock = true, .broker = "1.0",
+                .landlock = true, .broker = "1.0", .kept_by = "keeper", .last_end = "",
         };
         facts = (DoctorFacts){
                 .broker = &broker, .library = "1.0", .path = "/run/shmd/socket",
@@ -150,6 +150,13 @@ TEST(ctl_doctor, limits_that_the_machine_cannot_keep_are_warnings) {
 
 TEST(ctl_doctor, what_happened_since_the_start_is_told) {
         begin();
+        broker.kept_by = "";
+        expect_one(DOCTOR_WARNING, "keeper", "everything ends with it");
+        broker.kept_by = "service-manager";
+        broker.restarts = 2;
+        broker.last_end = "signal SEGV";
+        expect_one(DOCTOR_WARNING, "restarts", "2 times a broker ended by itself, the last one by signal SEGV");
+        broker.restarts = 0;
         broker.inotify_overflows = 3;
         expect_one(DOCTOR_WARNING, "events", "3 times");
         broker.helper_replacements = 4;

@@ -1051,6 +1051,9 @@ TEST(request, the_doctor_tells_anybody_what_is_missing_and_what_follows) {
         table_defaults();
         table_options.landlock = true;
         table_options.descriptors = 1234;
+        table_options.kept_by = "keeper";
+        table_options.restarts = 5;
+        table_options.last_end = "signal SEGV";
         begin();
         probe_force(PROBE_MARKER, false);
         guest_expect_done(bob, guest_ask(bob, MESSAGE_DOCTOR, REQUEST(Doctor, doctor)));
@@ -1065,6 +1068,8 @@ TEST(request, the_doctor_tells_anybody_what_is_missing_and_what_follows) {
         cr_assert(reply->landlock && reply->descriptors == 1234 && is(reply->broker, "test"));
         cr_assert_eq(reply->regions, QUOTA_UNLIMITED);
         cr_assert_eq(reply->inotify_overflows, 0);
+        cr_assert(is(reply->kept_by, "keeper") && is(reply->last_end, "signal SEGV"));
+        cr_assert_eq(reply->restarts, 5);
         end();
 }
 

@@ -338,6 +338,7 @@ TEST(service, what_a_manager_stored_comes_with_its_names) {
 static int take_kept(void *userdata) {
         CLEANUP(freep) Kept *kept = NULL;
         int pair[2], listen_fd, got = -1;
+        const char *last_end;
         Names *names;
         size_t n_kept;
         char text[64];
@@ -353,7 +354,11 @@ static int take_kept(void *userdata) {
         REQUIRE(service_take(&kept, &n_kept, &got) == 0 && got == listen_fd && n_kept == 2);
         REQUIRE(!strcmp(kept[0].name, "r1") && kept[0].fd == 20);
         REQUIRE(!strcmp(kept[1].name, "policy-3") && kept[1].fd == 22);
+        REQUIRE(service_restarts(&last_end) == 0 && !*last_end && !*service_store_owner());
+        REQUIRE(setenv(SERVICE_RESTARTS, "3", 1) == 0 && setenv(SERVICE_LAST_END, "signal KILL", 1) == 0);
         REQUIRE(service_connect() == 0 && service_has_keeper());
+        REQUIRE(service_restarts(&last_end) == 3 && !strcmp(last_end, "signal KILL"));
+        REQUIRE(!strcmp(service_store_owner(), "keeper"));
         service_notify("READY=1");
         REQUIRE(recv(pair[1], text, sizeof(text), MSG_DONTWAIT) == 7);
         service_disconnect();
@@ -380,7 +385,7 @@ static int find_stores(void *userdata) {
         REQUIRE(service_store(&store, &deadlines, 0) == 0 && !store && service_store_room() == SIZE_MAX,
                 "nobody to give it to");
         REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0 && service_connect() == 0);
-        REQUIRE(service_store_room() == 100);
+        REQUIRE(service_store_room() == 100 && !strcmp(service_store_owner(), "service-manager"));
         REQUIRE(service_store(&store, &deadlines, 0) == 0 && store);
         REQUIRE(fdstore_push(store, "r1", manager) == 0);
         REQUIRE(!strcmp(manager_read(manager), "FDSTORE=1\nFDNAME=r1\nFDPOLL=0"));
