@@ -45,6 +45,7 @@ typedef struct Guest {
 
 extern Broker *table;
 extern BrokerOptions table_options;     /* to be changed before table_open() */
+extern bool table_checks;               /* whether table_check_saved() does anything */
 
 void table_defaults(void);
 void table_open(void);
