@@ -329,6 +329,16 @@ static bool is_gone(void *userdata) {
         return !broker_keeps(scene->broker, name);
 }
 
+/* What is kept is what there is: the state, the policy in force, and each region, with its doorbell. */
+static void expect_kept(Scene *scene, size_t regions) {
+        char (*names)[32];
+        size_t n = broker_kept_names(scene->broker, &names);
+
+        free(names);
+        REQUIRE(n == regions + 2, "%zu are kept", n);
+        REQUIRE(broker_keeps(scene->broker, "policy-2") && !broker_keeps(scene->broker, "policy-1"));
+}
+
 static bool counted_is_gone(void *userdata) {
         Scene *scene = userdata;
 
@@ -375,6 +385,7 @@ TEST(recovery, everything_is_as_it_was_after_kill_and_kill_again) {
                 expect_same(&after, &before);
         }
         REQUIRE(!broker_log_has(scene.broker, "event=dropped", NULL));
+        expect_kept(&scene, 11);
         expect_life(&scene);
         scene_end(&scene);
 }
