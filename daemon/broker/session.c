@@ -54,7 +54,7 @@ static void key_of(const uint8_t id[MESSAGE_SESSION_BYTES], uint8_t ret[SAVED_SE
 
 static size_t encode_session(const StateRecord *record, uint8_t data[STATE_RECORD_MAX]) {
         const Session *session = list_entry(record, Session, record);
-        SavedSession saved = { .id = session->number, .uid = session->uid, .until = session->until };
+        SavedSession saved = { .id = session->number, .uid = session->uid, .starts = session->starts };
 
         memcpy(saved.session, session->key, sizeof(saved.session));
         return saved_encode_session(&saved, data);
@@ -144,7 +144,7 @@ Session *session_resume(Sessions *sessions, const uint8_t id[MESSAGE_SESSION_BYT
         if (!session || session->uid != uid || session->peer || session->until <= time_now())
                 return NULL;
         session->peer = peer;
-        session->until = 0;
+        session->starts = 0;
         deadline_disarm(&session->end);
         --sessions->n_waiting;
         state_touch(&session->record);
@@ -387,7 +387,7 @@ static int recover_session(void *userdata, StateKind kind, uint64_t id, uint32_t
                 r = make(&session, recovery->sessions, saved.id, saved.session, saved.uid);
         if (r)
                 return forget_unless_made(recovery, cell, r);
-        session->until = saved.until;
+        session->starts = saved.starts;
         ++recovery->sessions->n_waiting;
         if (recovery->sessions->last < saved.id)
                 recovery->sessions->last = saved.id;
@@ -496,18 +496,18 @@ static void session_over(Deadline *deadline, void *userdata) {
                 deadline_arm(deadline, session->sessions->deadlines, 0, session_over, session);
 }
 
-/* By user, and those first that have most time left. */
+/* By user, and those first whose client was there last. */
 static int compare_waiting(const void *a, const void *b) {
         const Session *one = *(Session *const *)a, *other = *(Session *const *)b;
 
         if (one->uid != other->uid)
                 return one->uid < other->uid ? -1 : 1;
-        if (one->until != other->until)
-                return one->until > other->until ? -1 : 1;
+        if (one->starts != other->starts)
+                return one->starts < other->starts ? -1 : 1;
         return one->number < other->number ? 1 : -1;
 }
 
-static void await_all(Session **waiting, size_t n, Accounts *accounts, uint64_t now) {
+static void await_all(Session **waiting, size_t n, Accounts *accounts, uint64_t now, uint64_t grace_ns) {
         uint64_t n_of_user = 0, most = 0;
 
         for (size_t i = 0; i < n; ++i) {
@@ -517,15 +517,14 @@ static void await_all(Session **waiting, size_t n, Accounts *accounts, uint64_t 
                         most = accounts_limit_at_most(accounts, session->uid, ACCOUNT_PEERS);
                         n_of_user = 0;
                 }
-                if (++n_of_user > most && session->until > now)
-                        session->until = now;
+                session->until = ++n_of_user > most || session->starts >= SESSION_STARTS ? now : now + grace_ns;
+                ++session->starts;
                 state_touch(&session->record);
                 deadline_arm(&session->end, session->sessions->deadlines, session->until, session_over, session);
         }
 }
 
 int sessions_await(Sessions *sessions, Accounts *accounts, uint64_t grace_ns) {
-        uint64_t now = time_now();
         Session *session, **waiting;
         size_t n = 0;
 
@@ -534,15 +533,10 @@ int sessions_await(Sessions *sessions, Accounts *accounts, uint64_t grace_ns) {
         waiting = calloc(sessions->n, sizeof(*waiting));
         if (!waiting)
                 return error_origin(-ENOMEM);
-        RB_FOREACH(session, SessionNumberTree, &sessions->by_number) {
-                /* Who did not come back in time does not get another chance with each start; and no time is
-                 * longer than ours. */
-                if (session->until == 0 || session->until > now + grace_ns)
-                        session->until = now + grace_ns;
+        RB_FOREACH(session, SessionNumberTree, &sessions->by_number)
                 waiting[n++] = session;
-        }
         qsort(waiting, n, sizeof(*waiting), compare_waiting);
-        await_all(waiting, n, accounts, now);
+        await_all(waiting, n, accounts, time_now(), grace_ns);
         free(waiting);
         return 0;
 }

@@ -19,9 +19,10 @@
  * have been told (broker/request-again.c). That goes for what was done before, and for each once:
  * nobody can have an answer as often as they like.
  *
- * A session that waits costs its user no connection: that is wanted for coming back. So nobody can have
- * more of them, those that waited when the broker was gone once more keep their time, and a user never
- * has more waiting than it may have connections.
+ * A session that waits costs its user no connection: that is wanted for coming back. So that nobody can
+ * have any number of them, a user never has more waiting than it may have connections. A broker that ends
+ * soon, too, takes nobody's time to come back to the next one; but a session waits for SESSION_STARTS
+ * brokers at most.
  *
  * The outcomes are a ring in blocks of three, a record each, so that a request touches one of them; a
  * block is allocated when it is first used. Without a state there are none.
@@ -48,6 +49,7 @@
 #define SESSION_OUTCOMES SAVED_OUTCOME_SLOTS
 /* Regions of batches that are among them. */
 #define SESSION_ITEMS 1024U
+#define SESSION_STARTS 16U
 #define SESSION_NOTHING (-1)
 
 typedef struct OutcomeBatch OutcomeBatch;
@@ -67,7 +69,8 @@ struct Session {
         uid_t uid;
         Peer *peer;             /* NULL: it waits */
         List regions;           /* Region.session: they end with it */
-        uint64_t until;         /* it waits so long; CLOCK_MONOTONIC. 0: it does not wait */
+        uint64_t starts;        /* of brokers since its client was there last */
+        uint64_t until;         /* it waits so long; CLOCK_MONOTONIC */
         Deadline end;
         uint32_t count;         /* of outcomes there were, modulo 2^32 */
         uint32_t n_earlier;     /* of those there are: from before its client came back */

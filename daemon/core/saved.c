@@ -142,7 +142,7 @@ static const Field session_fields[] = {
         FIELD(SavedSession, id, 1, SAVED_ID_MAX),
         BYTES(SavedSession, session),
         FIELD(SavedSession, uid, 0, NO_ID_MAX),
-        FIELD(SavedSession, until, 0, UINT64_MAX),
+        FIELD(SavedSession, starts, 0, UINT64_MAX),
 };
 static const Form session_form = FORM(SavedSession, session_fields);
 

@@ -162,7 +162,7 @@ typedef struct SavedSession {
         uint64_t id;
         uint8_t session[SAVED_SESSION_BYTES];
         uint32_t uid;
-        uint64_t until;                 /* CLOCK_MONOTONIC: it waits for its client so long; 0: that is there */
+        uint64_t starts;                /* of brokers since its client was there last */
 } SavedSession;
 
 /* What became of a request; what `region` and `extra` are, its kind says (broker/request-again.c). */

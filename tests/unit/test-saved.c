@@ -170,7 +170,7 @@ static void fill_session(void *saved, uint64_t *random) {
         to->id = some_id(random);
         some_bytes(to->session, sizeof(to->session), random);
         to->uid = some_uid(random);
-        to->until = some_id(random);
+        to->starts = some_id(random);
 }
 
 static void fill_outcomes(void *saved, uint64_t *random) {

@@ -307,35 +307,42 @@ TEST(session, regions_find_their_session_or_are_told_that_it_is_gone) {
 
 /* -- time and number of those that wait --------------------------------------------------- */
 
-TEST(session, starting_anew_again_gives_nobody_more_time) {
-        uint64_t until;
+TEST(session, each_broker_gives_it_the_whole_time_but_not_for_ever) {
         Known known;
 
         begin();
         known = make(0, ALICE);
-        restart_and_await();
-        until = sessions_find(&sessions, 1)->until;
-        cr_assert(until > time_now() && until <= time_now() + GRACE);
-        test_sleep_ms(5);
-        restart_and_await();
-        cr_assert_eq(sessions_find(&sessions, 1)->until, until);
+        for (uint64_t starts = 1; starts <= SESSION_STARTS; ++starts) {
+                uint64_t now = time_now();
 
+                restart_and_await();
+                cr_assert_eq(sessions_find(&sessions, 1)->starts, starts);
+                cr_assert_geq(sessions_find(&sessions, 1)->until, now + GRACE);
+        }
+        restart();
+        cr_assert_eq(sessions_find(&sessions, 1)->starts, SESSION_STARTS);
         known.session = session_resume(&sessions, known.id, peer(0), ALICE);
-        state_commit(state);
-        test_sleep_ms(5);
-        restart_and_await();
-        cr_assert_gt(sessions_find(&sessions, 1)->until, until, "its client had come back");
+        cr_assert_null(known.session, "nobody was told yet that it waits");
+        REQUIRE(sessions_await(&sessions, &house.accounts, GRACE) == 0);
+        REQUIRE(state_walk(state, STATE_COUNTERS, forget_counters, NULL) == 0);
+        cr_assert_null(session_resume(&sessions, known.id, peer(0), ALICE), "that was the last one");
+        deadlines_run(&house.deadlines, time_now());
+        cr_assert_eq(sessions.n, 0);
         end();
 }
 
-TEST(session, a_time_that_is_too_long_is_cut) {
+TEST(session, whose_client_was_there_has_all_its_chances_again) {
+        Known known;
+
         begin();
-        (void)make(0, ALICE);
-        restart();
-        sessions_find(&sessions, 1)->until = UINT64_MAX;
-        REQUIRE(sessions_await(&sessions, &house.accounts, GRACE) == 0);
-        cr_assert_leq(sessions_find(&sessions, 1)->until, time_now() + GRACE);
-        REQUIRE(state_walk(state, STATE_COUNTERS, forget_counters, NULL) == 0);
+        known = make(0, ALICE);
+        for (unsigned int round = 0; round < 3; ++round) {
+                for (unsigned int i = 0; i < SESSION_STARTS; ++i)
+                        restart_and_await();
+                known.session = session_resume(&sessions, known.id, peer(0), ALICE);
+                cr_assert_not_null(known.session);
+                state_commit(state);
+        }
         end();
 }
 
