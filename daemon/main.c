@@ -38,6 +38,10 @@
 #define DEFAULT_CONFIG SHMD_SYSCONFDIR "/shmd/shmd.conf"
 #define SYSTEM_DIRECTORY "/run/shmd"
 
+/* What is in a service manager's store beside regions: the state, policies that are and were in force, and what
+ * is on its way out. */
+#define STORE_OWN 16
+
 /* Directories of policy files on the command line. */
 #define POLICIES_MAX 64
 
@@ -396,6 +400,20 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
         return 0;
 }
 
+/* What a service manager's store has no room for it would drop without a word: there cannot be more regions. */
+static void fit_store(BrokerOptions *options) {
+        uint64_t *max = options->rules.global.max, room = service_store_room(), others;
+
+        if (room == SIZE_MAX)
+                return;
+        room = room > STORE_OWN ? room - STORE_OWN : 0;
+        if (max[ACCOUNT_REGIONS] > room)
+                max[ACCOUNT_REGIONS] = room;
+        others = max[ACCOUNT_PEERS] + max[ACCOUNT_INFLIGHT];
+        if (options->objects > room + others)
+                options->objects = room + others;
+}
+
 static void ask_for_upgrade(void) {
         service_notify("X_SHMD_UPGRADE=1");
 }
@@ -492,6 +510,7 @@ static int serve(const Options *options) {
         r = service_connect();
         if (r)
                 return fail("notify-socket", r);
+        fit_store(&broker_options);
         broker_options.kept_by = service_store_owner();
         broker_options.restarts = service_restarts(&broker_options.last_end);
         if (service_has_keeper())
