@@ -201,17 +201,22 @@ static void list_all(Client *admin, uint32_t flags, NodeFn fn, void *userdata, F
 typedef struct Camera {
         Client *admin;
         Album *album;
-        FILE *names, *rest;
+        FILE *names, *rest, *holders;
         uint64_t *regions;      /* all that there are, each once */
         size_t n_regions;
 } Camera;
 
-static void camera_note(Camera *camera, uint64_t region) {
-        if (region == 0)
-                return;
+static bool camera_has(const Camera *camera, uint64_t region) {
         for (size_t i = 0; i < camera->n_regions; ++i)
                 if (camera->regions[i] == region)
-                        return;
+                        return true;
+        return false;
+}
+
+static void camera_note(Camera *camera, uint64_t region) {
+        if (region == 0 || camera_has(camera, region))
+                return;
+        (void)album_call(camera->album, region);
         camera->regions = realloc(camera->regions, (camera->n_regions + 1) * sizeof(*camera->regions));
         REQUIRE(camera->regions);
         camera->regions[camera->n_regions++] = region;
@@ -236,8 +241,11 @@ static void write_reply(Camera *camera, FILE *out, const char *title) {
 /* A directory's own line, its permissions and limits; or a name's permissions. */
 static void write_details(Camera *camera, const char *path, bool directory) {
         Client *admin = camera->admin;
+        uint32_t error = client_call(admin, MESSAGE_GET_ACL, REQUEST(GetAcl, get_acl, .path = BYTES(path)));
 
-        client_expect_done(admin, client_call(admin, MESSAGE_GET_ACL, REQUEST(GetAcl, get_acl, .path = BYTES(path))));
+        if (error == SHMD__ERROR__ERROR_NOT_FOUND)
+                return;         /* gone since */
+        client_expect_done(admin, error);
         write_reply(camera, camera->names, path);
         if (!directory)
                 return;
@@ -274,7 +282,7 @@ static void write_holders(Camera *camera, const Shmd__StatReply *stat) {
                 lines[i] = picture_answer(camera->album, &stat->holders[i]->base);
         qsort(lines, stat->n_holders, sizeof(*lines), compare_lines);
         for (size_t i = 0; i < stat->n_holders; ++i) {
-                fprintf(camera->rest, "#%zu%s\n", album_call(camera->album, stat->node->region), lines[i]);
+                fprintf(camera->holders, "#%zu%s\n", album_call(camera->album, stat->node->region), lines[i]);
                 free(lines[i]);
         }
         free(lines);
@@ -292,8 +300,10 @@ static void write_region(Camera *camera, uint64_t region) {
                 return;         /* gone since, or a doorbell's page */
         client_expect_done(admin, error);
         stat = (const Shmd__StatReply *)admin->reply;
-        fprintf(camera->rest, "#%zu size=%" PRIu64 " uid=%u%s", album_call(camera->album, region), stat->node->size,
-                stat->node->uid, stat->held ? " held" : "");
+        if (stat->held)
+                fprintf(camera->holders, "#%zu held\n", album_call(camera->album, region));
+        fprintf(camera->rest, "#%zu size=%" PRIu64 " uid=%u", album_call(camera->album, region), stat->node->size,
+                stat->node->uid);
         for (size_t i = 0; i < stat->n_names; ++i)
                 fprintf(camera->rest, " %.*s", (int)stat->names[i].len, (const char *)stat->names[i].data);
         fputc('\n', camera->rest);
@@ -349,12 +359,13 @@ static void write_policy(Camera *camera) {
 
 void picture_take(Picture *picture, Album *album, Client *admin) {
         Camera camera = { .admin = admin, .album = album };
-        size_t n_names, n_rest;
+        size_t n_names, n_rest, n_holders;
 
         picture_deinit(picture);
         camera.names = open_memstream(&picture->names, &n_names);
         camera.rest = open_memstream(&picture->rest, &n_rest);
-        REQUIRE(camera.names && camera.rest);
+        camera.holders = open_memstream(&picture->holders, &n_holders);
+        REQUIRE(camera.names && camera.rest && camera.holders);
 
         list_all(admin, SHMD__LIST_FLAGS__LIST_RECURSIVE, list_node, &camera, camera.names);
         REQUIRE(fflush(camera.names) == 0);
@@ -366,46 +377,54 @@ void picture_take(Picture *picture, Album *album, Client *admin) {
         }
         write_policy(&camera);
         list_all(admin, SHMD__LIST_FLAGS__LIST_ORPHANS, list_node, &camera, camera.rest);
-        for (size_t i = 0; i < camera.n_regions; ++i)
-                write_region(&camera, camera.regions[i]);
+        /* In an order that does not depend on their names. */
+        for (size_t i = 0; i < album->n; ++i)
+                if (camera_has(&camera, album->regions[i].id))
+                        write_region(&camera, album->regions[i].id);
         write_accounts(&camera);
-        REQUIRE(fclose(camera.names) == 0 && fclose(camera.rest) == 0);
+        REQUIRE(fclose(camera.names) == 0 && fclose(camera.rest) == 0 && fclose(camera.holders) == 0);
         free(camera.regions);
 }
 
 void picture_deinit(Picture *picture) {
         free(picture->names);
         free(picture->rest);
+        free(picture->holders);
         *picture = (Picture)PICTURE_NULL;
 }
 
 void picture_copy(Picture *picture, const Picture *of) {
         picture_deinit(picture);
-        *picture = (Picture){ .names = strdup(of->names), .rest = strdup(of->rest) };
-        REQUIRE(picture->names && picture->rest);
+        *picture = (Picture){ .names = strdup(of->names), .rest = strdup(of->rest), .holders = strdup(of->holders) };
+        REQUIRE(picture->names && picture->rest && picture->holders);
 }
 
 bool picture_equals(const Picture *a, const Picture *b) {
-        return strcmp(a->names, b->names) == 0 && strcmp(a->rest, b->rest) == 0;
+        return strcmp(a->names, b->names) == 0 && strcmp(a->rest, b->rest) == 0 && strcmp(a->holders, b->holders) == 0;
 }
 
 /* -- what differs ------------------------------------------------------------------------------- */
 
-static bool has_line(const char *text, const char *line, size_t n) {
-        for (; *text; text += strcspn(text, "\n"), text += *text == '\n')
-                if (strcspn(text, "\n") == n && memcmp(text, line, n) == 0)
-                        return true;
-        return false;
+/* How often a text has a line, up to its end. */
+static size_t count_line(const char *text, const char *end, const char *line, size_t n) {
+        size_t count = 0;
+
+        for (; *text && text < end; text += strcspn(text, "\n"), text += *text == '\n')
+                count += strcspn(text, "\n") == n && memcmp(text, line, n) == 0;
+        return count;
 }
 
 static void write_missing(FILE *out, char sign, const char *in, const char *from) {
-        unsigned int n = 0;
+        const char *begin = in;
+        unsigned int shown = 0;
 
-        for (; *in && n < 6; in += strcspn(in, "\n"), in += *in == '\n') {
-                if (has_line(from, in, strcspn(in, "\n")))
+        for (; *in && shown < 6; in += strcspn(in, "\n"), in += *in == '\n') {
+                size_t n = strcspn(in, "\n");
+
+                if (count_line(begin, in + 1, in, n) <= count_line(from, from + strlen(from), in, n))
                         continue;
-                fprintf(out, "%c%.*s\n", sign, (int)strcspn(in, "\n"), in);
-                ++n;
+                fprintf(out, "%c%.*s\n", sign, (int)n, in);
+                ++shown;
         }
 }
 
@@ -429,30 +448,31 @@ typedef struct Books {
         uint64_t ids[32768];
         uint64_t sizes[32768];
         size_t n;
-        size_t n_directories;           /* which are charged as regions are */
+        size_t n_more;                  /* directories, and names beyond a region's first: charged as regions are */
         uint64_t charged;
         char why[256];
 } Books;
 
-static void books_note(Books *books, uint64_t id, uint64_t size, uint64_t charge) {
+/* Return: whether it was not noted yet. */
+static bool books_note(Books *books, uint64_t id, uint64_t size, uint64_t charge) {
         for (size_t i = 0; i < books->n; ++i)
                 if (books->ids[i] == id)
-                        return;
+                        return false;
         REQUIRE(books->n < sizeof(books->ids) / sizeof(*books->ids));
         books->ids[books->n] = id;
         books->sizes[books->n++] = size;
         books->charged += charge;
+        return true;
 }
 
 static void books_node(void *userdata, const Shmd__Node *node, FILE *out) {
         Books *books = userdata;
 
         (void)out;
-        books->n_directories += node->kind == SHMD__NODE_KIND__NODE_DIRECTORY;
-        if (node->region)
-                books_note(books, node->region, node->size, node->charge);
+        if (node->kind == SHMD__NODE_KIND__NODE_DIRECTORY || !books_note(books, node->region, node->size, node->charge))
+                ++books->n_more;
         if (node->bell)
-                books_note(books, node->bell, PAGE, PAGE);
+                (void)books_note(books, node->bell, PAGE, PAGE);
 }
 
 static bool books_say(Books *books, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -493,22 +513,23 @@ static bool books_balance(void *userdata) {
         Books *books = userdata;
         uint64_t bytes, regions;
 
-        books->n = books->n_directories = 0;
+        books->n = books->n_more = 0;
         books->charged = 0;
         list_all(books->admin, SHMD__LIST_FLAGS__LIST_RECURSIVE, books_node, books, NULL);
         list_all(books->admin, SHMD__LIST_FLAGS__LIST_ORPHANS, books_node, books, NULL);
         bytes = client_total_used(books->admin, SHMD__SLOT__SLOT_BYTES);
         regions = client_total_used(books->admin, SHMD__SLOT__SLOT_REGIONS);
-        if (bytes != books->charged || regions != books->n + books->n_directories)
-                return books_say(books, "%" PRIu64 " bytes in %" PRIu64 " regions and directories are charged, %" PRIu64
-                                 " in %zu and %zu listed", bytes, regions, books->charged, books->n,
-                                 books->n_directories);
+        if (bytes != books->charged || regions != books->n + books->n_more)
+                return books_say(books, "%" PRIu64 " bytes and %" PRIu64 " regions are charged, %" PRIu64
+                                 " and %zu with %zu directories and further names are listed", bytes, regions,
+                                 books->charged, books->n, books->n_more);
         return has_all(books, "the broker", books->broker) &&
                (books->keeper == 0 || has_all(books, "the keeper", books->keeper));
 }
 
-void books_expect(Client *admin, pid_t broker, pid_t keeper) {
+size_t books_expect(Client *admin, pid_t broker, pid_t keeper) {
         Books *books = calloc(1, sizeof(*books));
+        size_t n;
 
         REQUIRE(books);
         books->admin = admin;
@@ -516,5 +537,7 @@ void books_expect(Client *admin, pid_t broker, pid_t keeper) {
         books->keeper = keeper;
         if (!test_eventually(books_balance, books))
                 test_fail(__FILE__, __LINE__, "the books say what the kernel says", " %s", books->why);
+        n = books->n;
         free(books);
+        return n;
 }

@@ -6,7 +6,8 @@
  * the start), and a region is called by the order in which pictures first had it: so two pictures of
  * brokers that have the same are the same text, also if the one broker took over from the other, or if
  * the same was done again with new regions. `names` is what may change in one step only, at a request's
- * commit; `rest` may lag behind, as when a region that nobody holds any more is on its way out.
+ * commit; `rest` may lag behind, as when a region that nobody holds any more is on its way out; and
+ * `holders` is what the processes have that got something.
  */
 #ifndef TESTS_LIB_PICTURE_H
 #define TESTS_LIB_PICTURE_H
@@ -31,6 +32,7 @@ typedef struct Album {
 typedef struct Picture {
         char *names;
         char *rest;
+        char *holders;
 } Picture;
 
 #define PICTURE_NULL { .names = NULL }
@@ -45,7 +47,8 @@ void picture_deinit(Picture *picture);
 /* Takes a copy, in the place of the one there is. */
 void picture_copy(Picture *picture, const Picture *of);
 bool picture_equals(const Picture *a, const Picture *b);
-/* Writes the lines that only one of two texts has, at most a dozen. Return: a static string. */
+/* The lines that only one of two texts has, or that it has more often, at most a dozen. Return: a static
+ * string. */
 const char *picture_differs(const char *expected, const char *got);
 
 /* An answer as text, by the same rules. To be freed. */
@@ -53,7 +56,7 @@ char *picture_answer(Album *album, const ProtobufCMessage *answer);
 
 /* Requires that the broker's books say what the kernel says, waiting until what is on its way out is
  * gone: the sum of what is listed is what is charged, and each region that is listed, and no other, is
- * open once in the broker, and once in its keeper (0: it has none), with its size and the broker's uid. */
-void books_expect(Client *admin, pid_t broker, pid_t keeper);
+ * open once in the broker, and once in its keeper (0: it has none), with its size. Return: how many. */
+size_t books_expect(Client *admin, pid_t broker, pid_t keeper);
 
 #endif
