@@ -5,20 +5,22 @@
  *
  *   same        whether the mapping still has what was written to it, and takes more: "same" or "changed"
  *   stat PATH   "found", or what the library says: a call that waits out a restart
- *   resumed     how often the library came back to its session, and how often to a new one: "2 0"
+ *   storm PATH MS   makes regions and takes them away again for so long, and then compares what there is with
+ *               what it was told: "as promised", or the first difference
  */
 
-#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <shmd.h>
 
 #define WORDS 65536
-
-static unsigned int n_resumed, n_new;
+#define STORM_NAMES 1000
 
 static void fail(const char *what, int r) {
         fprintf(stderr, "witness: %s: %s\n", what, strerror(-r));
@@ -68,13 +70,6 @@ static bool is_filled(const uint64_t *words, uint64_t round) {
         return true;
 }
 
-static void listen_to(shmd *client, const struct shmd_event *event, void *userdata) {
-        (void)client;
-        (void)userdata;
-        if (event->event == SHMD_EVENT_RECONNECTED)
-                ++*(event->resumed ? &n_resumed : &n_new);
-}
-
 static const char *answer_stat(shmd *client, const char *path) {
         struct shmd_stat_result *result;
         int r = shmd_stat(client, path, 0, 0, &result, SHMD_TIMEOUT_DEFAULT);
@@ -85,9 +80,74 @@ static const char *answer_stat(shmd *client, const char *path) {
         return "found";
 }
 
+/* Which of the storm's names there should be. */
+static bool promised[STORM_NAMES];
+
+static const char *storm_name(const char *path, size_t i) {
+        static char name[300];
+
+        (void)snprintf(name, sizeof(name), "%s-%zu", path, i);
+        return name;
+}
+
+static int64_t now_ms(void) {
+        struct timespec t;
+
+        (void)clock_gettime(CLOCK_MONOTONIC, &t);
+        return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* One name comes or goes. */
+static int change(shmd *client, const char *path, size_t i) {
+        struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
+        shmd_region *region;
+        int r;
+
+        options.size = 4096;
+        options.rights = SHMD_RIGHTS_NONE;
+        if (promised[i])
+                r = shmd_unlink(client, storm_name(path, i), SHMD_TIMEOUT_DEFAULT);
+        else
+                r = shmd_create(client, storm_name(path, i), &options, &region, SHMD_TIMEOUT_DEFAULT);
+        if (r < 0)
+                return r;
+        if (!promised[i])
+                shmd_region_free(region);
+        promised[i] = !promised[i];
+        return 0;
+}
+
+static const char *answer_storm(shmd *client, const char *path, int64_t ms) {
+        static char answer[512];
+        int64_t end = now_ms() + ms;
+        size_t n = 0;
+        int r;
+
+        for (; now_ms() < end; ++n) {
+                size_t i = (size_t)random() % STORM_NAMES;
+
+                r = change(client, path, i);
+                if (r < 0) {
+                        (void)snprintf(answer, sizeof(answer), "%s: %s", storm_name(path, i), strerror(-r));
+                        return answer;
+                }
+        }
+        fprintf(stderr, "witness: %zu regions came or went\n", n);
+        for (size_t i = 0; i < STORM_NAMES; ++i) {
+                const char *found = answer_stat(client, storm_name(path, i));
+
+                if (!strcmp(found, "found") != promised[i]) {
+                        (void)snprintf(answer, sizeof(answer), "%s: %s", storm_name(path, i), found);
+                        return answer;
+                }
+        }
+        return "as promised";
+}
+
 int main(int argc, char **argv) {
-        char line[256];
+        char line[256], path[256];
         uint64_t *words, round = 1;
+        int64_t ms;
         shmd *client;
         int r;
 
@@ -96,7 +156,6 @@ int main(int argc, char **argv) {
         r = shmd_connect(&client, argv[1], SHMD_TIMEOUT_DEFAULT);
         if (r < 0)
                 fail("connect", r);
-        (void)shmd_set_listener(client, listen_to, NULL);
         words = map_something(client);
         make_session_region(client, argv[2]);
         fill(words, round);
@@ -112,8 +171,10 @@ int main(int argc, char **argv) {
                         fill(words, ++round);
                 } else if (!strncmp(line, "stat ", 5)) {
                         puts(answer_stat(client, line + 5));
+                } else if (sscanf(line, "storm %255s %" SCNd64, path, &ms) == 2) {
+                        puts(answer_storm(client, path, ms));
                 } else {
-                        printf("%u %u\n", n_resumed, n_new);
+                        puts("what?");
                 }
         }
         shmd_close(client);
