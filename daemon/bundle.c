@@ -747,7 +747,8 @@ static int to_kept(Bundle *bundle, TakenList *taken, Kept **ret, size_t *ret_n) 
 
         if (!kept)
                 return error_origin(-ENOMEM);
-        qsort(taken->list, taken->n, sizeof(*taken->list), compare_taken);
+        if (taken->n > 0)
+                qsort(taken->list, taken->n, sizeof(*taken->list), compare_taken);
         for (size_t i = 0; i < taken->n; ++i) {
                 Taken *one = &taken->list[i];
 
