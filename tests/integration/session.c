@@ -40,7 +40,15 @@ static Scene scene_begin(void) {
         return scene_begin_with(KEEPER);
 }
 
+/* Ends it, when the state has been looked through for anything that cannot be. */
 static void scene_end(Scene *scene) {
+        char dump[128], *said = NULL;
+
+        (void)snprintf(dump, sizeof(dump), "%s/dump", scene->broker->dir);
+        REQUIRE(shmdctl_run(&said, "--socket", scene->broker->socket, "state", "--dump", dump, NULL) == 0, "%s", said);
+        free(said);
+        REQUIRE(shmd_run(&said, "--check-state", dump, NULL) == 0, "%s", said);
+        free(said);
         scene->alice = client_free(scene->alice);
         scene->bob = client_free(scene->bob);
         scene->root = client_free(scene->root);
