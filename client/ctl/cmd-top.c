@@ -18,6 +18,8 @@
 
 #define DELAY_NS UINT64_C(2000000000)
 #define DELAY_MIN_NS UINT64_C(100000000)
+/* For one call of a look: keys must not wait longer while the broker is gone. */
+#define PATIENCE_NS UINT64_C(500000000)
 
 enum {
         OPTION_ONCE = 512,
@@ -245,6 +247,17 @@ static bool take_key(ScreenKey key, TopView *view, uint64_t *due) {
         }
 }
 
+/* While the broker is gone, the latest look stays. */
+static int look_or_stay(Ctl *ctl, TopLook *look, TopView *view) {
+        bool patient = ctl->timeout_ns != SHMD_TIMEOUT_DEFAULT;
+        int r = look_again(ctl, look);
+
+        view->gone = r == -ETIMEDOUT && !patient && look->at_ns;
+        if (view->gone)
+                return 0;
+        return r < 0 || patient ? r : shmd_set_timeout(ctl->client, PATIENCE_NS);
+}
+
 static int run_screen(Ctl *ctl, const TopArgs *args, TopLook *look, TopView *view) {
         uint64_t due = 0, looks = 0;
         bool go_on = true;
@@ -257,7 +270,7 @@ static int run_screen(Ctl *ctl, const TopArgs *args, TopLook *look, TopView *vie
                 if (now >= due) {
                         if (args->n && looks++ == args->n)
                                 break;
-                        r = look_again(ctl, look);
+                        r = look_or_stay(ctl, look, view);
                         if (r < 0)
                                 break;
                         due = now + args->delay_ns;

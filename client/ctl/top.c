@@ -278,7 +278,7 @@ static void print_head(Page *page, const TopLook *look) {
                   limit_text(page->view->ctl, b, limit[SHMD_SLOT_BYTES]), used[SHMD_SLOT_GRANTS],
                   rate_text(c, look->total.rate), top_key_name(page->view->key),
                   page->view->reverse ? ", reversed" : "");
-        print_row(page, false, "%s", "");
+        print_row(page, false, "%s", page->view->gone ? "The broker is gone; waiting for it to come back." : "");
 }
 
 static int width(const Page *page) {

@@ -67,6 +67,7 @@ typedef struct TopView {
         size_t columns;         /* 0: as wide as it gets */
         size_t rows;            /* 0: all of it */
         bool screen;            /* for a terminal: every line clears its rest, and titles stand out */
+        bool gone;              /* this is how it was when there still was a broker */
 } TopView;
 
 /* Prints a look, sorted. */

@@ -237,8 +237,24 @@ def ends(t):
     t.ends_with(0)
 
 
+def returns(t):
+    """With the numbers of a keeper and its broker: it stays while there is none, and goes on after."""
+    keeper, broker = int(os.environ['KEEPER']), int(os.environ['BROKER'])
+    t.shows(r'; by allocated$')
+    os.kill(keeper, signal.SIGSTOP)
+    os.kill(broker, signal.SIGKILL)
+    t.shows(r'^The broker is gone; waiting for it to come back\.$')
+    t.type(b's')
+    t.shows(r'; by size$')
+    os.kill(keeper, signal.SIGCONT)
+    t.until(lambda t: 'is gone' not in t.text(), 'the broker')
+    t.shows(r'; by size$')
+    t.type(b'q')
+    t.ends_with(0)
+
+
 def main():
-    scenario = {f.__name__: f for f in (shows, sorts, resizes, stops, ends)}[sys.argv[1]]
+    scenario = {f.__name__: f for f in (shows, sorts, resizes, stops, ends, returns)}[sys.argv[1]]
     terminal = Terminal(sys.argv[2:])
     try:
         scenario(terminal)

@@ -204,6 +204,10 @@ uses_bytes() {
         [ "$(used_bytes "$1")" = "$2" ]
 }
 
+kept_broker() {
+        sed -n 's/.*event=broker-ready pid=\([0-9]*\).*/\1/p' "$dir/kept.log" | tail -n 1
+}
+
 # Beside the broker of all the others, one with a keeper.
 test_restart() {
         local keeper holder watcher json n_made=0 kept=$dir/kept
@@ -220,7 +224,7 @@ test_restart() {
         json=$!
         check 'two watch' eventually eval 'shmdctl --socket="$kept" mkdir --quiet /d$((n_made += 1))
                 grep -q /d "$dir/watched" && grep -q /d "$dir/watched.json"'
-        kill -KILL "$(sed -n 's/.*event=broker-ready pid=\([0-9]*\).*/\1/p' "$dir/kept.log" | tail -n 1)"
+        kill -KILL "$(kept_broker)"
         check 'a command goes through a restart' as "$me" shmdctl --socket="$kept" mkdir /after
         check 'what is held in a session is there after it' as "$me" shmdctl --socket="$kept" stat /s
         check 'watch says that the broker is back' eventually grep -qx 'shmdctl: the broker is back' "$dir/watch.err"
@@ -234,6 +238,8 @@ test_restart() {
         check 'each of its lines is JSON' "$python3" -I -c 'import json, sys
 for line in open(sys.argv[1]):
         json.loads(line)' "$dir/watched.json"
+        check 'top on a terminal goes on when the broker is back' env LC_ALL=C KEEPER="$keeper" BROKER="$(kept_broker)" \
+                "$python3" -I "$here/ctl-screen.py" returns "$dir/bin/shmdctl" --socket="$kept" top --delay=100ms
         kill "$watcher" "$json" "$holder"
         wait "$watcher" "$json" "$holder"
         kill -TERM "$keeper"
