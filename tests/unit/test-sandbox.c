@@ -318,6 +318,71 @@ TEST(sandbox, a_helpers_worker_can_do_nothing_but_its_jobs) {
         }
 }
 
+/* -- the keeper --------------------------------------------------------------------------------- */
+
+static long do_mount(void) { return syscall(SYS_mount, "none", "/nonexistent", "tmpfs", 0, NULL); }
+static long do_module(void) { return syscall(SYS_init_module, NULL, 0, ""); }
+static long do_setns(void) { return syscall(SYS_setns, -1, 0); }
+static long do_userfaultfd(void) { return syscall(SYS_userfaultfd, 0); }
+static long do_keyctl(void) { return syscall(SYS_keyctl, 0, 0, 0); }
+static long do_bpf(void) { return syscall(SYS_bpf, 0, NULL, 0); }
+
+static int forbid_to_keeper(void *userdata) {
+        static const struct {
+                const char *name;
+                long (*call)(void);
+        } calls[] = {
+                { "ptrace", do_ptrace }, { "process_vm_readv", do_process_vm }, { "io_uring_setup", do_io_uring },
+                { "unshare", do_unshare }, { "mount", do_mount }, { "init_module", do_module }, { "setns", do_setns },
+                { "userfaultfd", do_userfaultfd }, { "clone CLONE_NEWUSER", do_namespace }, { "keyctl", do_keyctl },
+                { "bpf", do_bpf },
+        };
+        int landlock;
+
+        REQUIRE(sandbox_enter(SANDBOX_KEEPER, &landlock) == 0);
+        for (size_t i = 0; i < sizeof(calls) / sizeof(*calls); ++i) {
+                errno = 0;
+                REQUIRE(calls[i].call() == -1 && errno == EPERM, "%s: %s", calls[i].name, strerror(errno));
+        }
+        REQUIRE(syscall(SYS_clone3, NULL, 0) == -1 && errno == ENOSYS, "libc then uses clone()");
+        return 0;
+}
+
+TEST(sandbox, what_no_broker_needs_fails_in_the_keeper) {
+        house_expect_child(forbid_to_keeper, NULL);
+}
+
+/* Files, programs, and another filter on top of this one. */
+static int be_keeper(void *userdata) {
+        int landlock, status;
+        pid_t pid;
+
+        REQUIRE(sandbox_enter(SANDBOX_KEEPER, &landlock) == 0);
+        REQUIRE(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 && prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0);
+        REQUIRE(access("/", R_OK) == 0);
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+                (void)execl("/bin/true", "true", NULL);
+                _exit(1);
+        }
+        REQUIRE(waitpid(pid, &status, 0) == pid && status == 0, "%#x", status);
+        pid = fork();
+        REQUIRE(pid >= 0);
+        if (pid == 0) {
+                enter();
+                (void)do_ptrace();
+                _exit(0);
+        }
+        REQUIRE(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS,
+                "what a broker must not do kills it, the keeper's filter or not: %#x", status);
+        return 0;
+}
+
+TEST(sandbox, a_keeper_can_start_what_it_has_to_start) {
+        house_expect_child(be_keeper, NULL);
+}
+
 static int abort_as_worker(void *userdata) {
         int landlock;
 
