@@ -225,7 +225,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         list_init(&broker->kept_back);
         list_init(&broker->connections.owing);
         deadlines_init(&broker->deadlines);
-        sessions_init(&broker->sessions, &broker->deadlines);
+        sessions_init(&broker->sessions, &broker->deadlines, &broker->regions);
         accounts_init(&broker->accounts, &options->rules);
         grants_init(&broker->grants, &broker->deadlines, broker_is_connected, broker);
         tickets_init(&broker->tickets, &broker->deadlines);

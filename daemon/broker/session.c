@@ -80,8 +80,8 @@ void sessions_register(State *state) {
 
 /* -- life ------------------------------------------------------------------------------- */
 
-void sessions_init(Sessions *sessions, Deadlines *deadlines) {
-        *sessions = (Sessions){ .deadlines = deadlines };
+void sessions_init(Sessions *sessions, Deadlines *deadlines, Regions *regions) {
+        *sessions = (Sessions){ .deadlines = deadlines, .regions = regions };
         RB_INIT(&sessions->by_key);
         RB_INIT(&sessions->by_number);
 }
@@ -489,11 +489,15 @@ bool sessions_adopt(Region *region, uint64_t number, void *userdata) {
 
 static void session_over(Deadline *deadline, void *userdata) {
         Session *session = userdata;
+        Regions *regions = session->sessions->regions;
 
-        if (session_wind_up(session))
-                (void)session_free(session);
-        else
+        if (!session_wind_up(session)) {
                 deadline_arm(deadline, session->sessions->deadlines, 0, session_over, session);
+                return;
+        }
+        (void)session_free(session);
+        /* Grants without a mark were its client's as long as it could come back. */
+        regions_sweep(regions);
 }
 
 /* By user, and those first whose client was there last. */

@@ -56,6 +56,7 @@ typedef struct OutcomeBatch OutcomeBatch;
 typedef struct OutcomeBlock OutcomeBlock;
 typedef struct Peer Peer;
 typedef struct Region Region;
+typedef struct Regions Regions;
 typedef struct Session Session;
 typedef struct Sessions Sessions;
 
@@ -86,6 +87,7 @@ struct Sessions {
         struct SessionKeyTree by_key;
         struct SessionNumberTree by_number;
         Deadlines *deadlines;
+        Regions *regions;
         State *state;           /* NULL: nothing is saved */
         Counters *counters;     /* likewise */
         uint64_t last;          /* number */
@@ -93,7 +95,8 @@ struct Sessions {
         uint64_t n_waiting;
 };
 
-void sessions_init(Sessions *sessions, Deadlines *deadlines);
+/* regions: are asked who holds them when a session has ended. */
+void sessions_init(Sessions *sessions, Deadlines *deadlines, Regions *regions);
 /* Ends those that wait; no other may be left. */
 void sessions_deinit(Sessions *sessions);
 

@@ -34,7 +34,7 @@ static void begin(void) {
         encoders();
         REQUIRE(state_make_room(state, STATE_ROOM) == 0);
         counters_init(&counters, state);
-        sessions_init(&sessions, &house.deadlines);
+        sessions_init(&sessions, &house.deadlines, &house.regions);
         sessions.state = state;
         sessions.counters = &counters;
 }
@@ -72,7 +72,7 @@ static void restart(void) {
         REQUIRE(state_adopt_consume_fd(&state, fd, CELLS, &sentence) == 0, "%s", sentence);
         encoders();
         counters = (Counters){ .record = STATE_RECORD_NULL };
-        sessions_init(&sessions, &house.deadlines);
+        sessions_init(&sessions, &house.deadlines, &house.regions);
         sessions.counters = &counters;
         REQUIRE(sessions_recover(&sessions, state) == 0);
         sessions.state = state;
@@ -243,6 +243,32 @@ TEST(session, who_does_not_come_back_loses_what_was_to_end_with_it_a_few_names_a
         for (int i = 0; i < 1000 && sessions.n > 0; ++i)
                 deadlines_run(&house.deadlines, time_now() + GRACE);
         cr_assert(sessions.n == 0 && sessions.n_waiting == 0 && house.regions.n_named == 0);
+        end();
+}
+
+TEST(session, when_it_ends_regions_are_asked_who_holds_them) {
+        Account *account;
+        Region *region;
+        Known known;
+        int fd;
+
+        begin();
+        known = make(0, ALICE);
+        account = house_account(&house, BOB);
+        region = house_named(&house, account, "/x", PAGE);
+        account = account_unref(account);
+        fd = house_hold(region, false);
+        region_unlink(region);
+        cr_assert_eq(house.regions.n_orphans, 1);
+        restart_and_await();
+        house_turn(&house);
+        cr_assert_not(deadline_is_armed(&house.regions.sweep_due));
+        known.session = sessions_find(&sessions, 1);
+        known.session->until = time_now();
+        deadlines_run(&house.deadlines, time_now() + GRACE);
+        cr_assert(sessions.n == 0 && deadline_is_armed(&house.regions.sweep_due));
+        close_fd(fd);
+        house_until(&house, house.regions.n == 0);
         end();
 }
 
