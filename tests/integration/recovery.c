@@ -705,13 +705,15 @@ TEST(recovery, attack_102_no_bit_that_flips_gives_anybody_more) {
 
 /* -- what is kept is not ours ------------------------------------------------------------------ */
 
-static int be_the_daemon(void *userdata) {
-        char program[512];
+static int be_the_daemon(const Broker *other) {
+        char program[512], config_file[128], socket[128];
 
         pass_all(NULL);
+        (void)snprintf(config_file, sizeof(config_file), "%s/shmd.conf", other->dir);
+        (void)snprintf(socket, sizeof(socket), "%s/never", other->dir);
         (void)snprintf(program, sizeof(program), "%s/shmd", getenv("SHMD_TEST_BUILDDIR"));
-        (void)execl(program, "shmd", "--no-keeper", "--config", userdata, "--policy-root", "/nonexistent",
-                    "--socket", "/tmp/shmd-test-never", NULL);
+        (void)execl(program, "shmd", "--no-keeper", "--config", config_file, "--policy-root", "/nonexistent",
+                    "--socket", socket, NULL);
         return 127;
 }
 
@@ -731,8 +733,7 @@ static int refused(Broker *other, char **ret) {
         REQUIRE(pid >= 0);
         if (pid == 0) {
                 REQUIRE(dup2(fileno(log), 2) == 2);
-                (void)snprintf(path, sizeof(path), "%s/shmd.conf", other->dir);
-                _exit(be_the_daemon(path));
+                _exit(be_the_daemon(other));
         }
         status = test_wait_pid(pid);
         rewind(log);
