@@ -826,6 +826,28 @@ TEST(session, a_session_region_lives_on_with_the_session_it_came_with) {
         scene_end(&scene);
 }
 
+TEST(session, an_upgrade_is_no_end_either) {
+        char *said = NULL;
+        Scene scene = scene_begin();
+        uint64_t serial;
+        pid_t before = scene.broker->pid;
+
+        client_expect_done(scene.alice, call_create_with(scene.alice, REQUEST(Create, create, .path = BYTES("/x"),
+                           .size = SIZE, .mode = 0600, .lifetime = SHMD__LIFETIME__LIFETIME_SESSION), NULL));
+        client_expect_done(scene.alice, call_mkdir(scene.alice, "/d", 0700));
+        serial = scene.alice->serial;
+        REQUIRE(shmdctl_run(&said, "--socket", scene.broker->socket, "upgrade", NULL) == 0, "%s", said);
+        free(said);
+        broker_await_restart(scene.broker);
+        REQUIRE(scene.broker->pid != before);
+        client_expect_closed(scene.alice);
+        come_back(&scene);
+        REQUIRE(exists(scene.alice, "/x"));
+        client_expect_done(scene.alice, call_again(scene.alice, serial, MESSAGE_MKDIR,
+                                                   REQUEST(Mkdir, mkdir, .path = BYTES("/d"), .mode = 0700)));
+        scene_end(&scene);
+}
+
 /* -- many at once -------------------------------------------------------------------------- */
 
 #define IN_FLIGHT 64
