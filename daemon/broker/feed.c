@@ -145,7 +145,9 @@ void feed_ready(Watch *watch, bool pressed) {
         Feed *feed = &peer->broker->feed;
 
         if (pressed) {
-                if (request_may_keep_back(feed->broker))
+                /* What is kept back must not have to queue afterwards: then it would be a debt. */
+                if (!peer->n_kept_back || (request_may_keep_back(feed->broker) &&
+                                           connection_has_room_beside(peer->connection, peer->n_kept_back)))
                         (void)send_packet(feed, watch);
         } else if (list_is_empty(&watch->ready)) {
                 list_append(&feed->ready, &watch->ready);

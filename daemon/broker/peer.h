@@ -73,6 +73,7 @@ struct Peer {
         List waiters;
         List freezes;           /* that it waits for */
         FeedPeer feed;
+        size_t n_kept_back;     /* broker/request: bytes of packets to it that are kept back */
         HeldRequest held;
         Staging staging;
         Upgrade upgrade;

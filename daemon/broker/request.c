@@ -110,6 +110,7 @@ static void keep_back(Peer *peer, const uint8_t *packet, size_t n, Charge *charg
         list_init(&kept->link);
         list_append(&peer->broker->kept_back, &kept->link);
         peer->broker->n_kept_back += n;
+        peer->n_kept_back += n;
 }
 
 bool request_may_keep_back(const Broker *broker) {
@@ -123,6 +124,7 @@ static void change_over(Broker *broker) {
         broker->changing = false;
         while ((kept = list_first(&broker->kept_back, KeptBack, link))) {
                 list_unlink(&kept->link);
+                kept->peer->n_kept_back -= kept->n;
                 send_packet(kept->peer, kept->packet, kept->n, NULL, 0, &kept->charge);
                 charge_release(&kept->charge);
                 free(kept);

@@ -230,6 +230,12 @@ bool connection_has_room(Connection *connection) {
         return flush(connection) && has_room(connection);
 }
 
+bool connection_has_room_beside(Connection *connection, size_t bytes) {
+        /* The kernel counts a packet as up to twice its bytes and more (send_now()). */
+        return connection_has_room(connection) &&
+               connection->unread + 3 * bytes + WIRE_REPLY_MAX + PACKET_OVERHEAD <= connection->room;
+}
+
 static int charge_inflight(Connection *connection, size_t n_fds) {
         Cost cost = inflight_cost(n_fds);
         int r;

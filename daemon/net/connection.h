@@ -98,6 +98,8 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
 /* Whether a packet of any size that nobody waits for can be sent now. Who has no room for one owes
  * nothing by that. */
 bool connection_has_room(Connection *connection);
+/* The same, with packets of so many bytes together on their way to it that it does not know of yet. */
+bool connection_has_room_beside(Connection *connection, size_t bytes);
 
 /* Sends a packet and n_fds descriptors (which stay the caller's), or queues copies of both. A packet
  * for which no room was asked comes with the charge (may be NULL) of what it ends: if it has to queue,

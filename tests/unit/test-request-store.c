@@ -221,6 +221,76 @@ TEST(request_store, who_waits_hears_of_a_request_once_it_is_committed) {
         end();
 }
 
+/* Reads bob's events. Return: how many said that a name was made; *ret_lost: how many that some are lost. */
+static size_t read_events(size_t *ret_lost) {
+        static uint8_t packet[WIRE_REPLY_MAX];
+        size_t n_made = 0;
+        ssize_t n;
+
+        while ((n = recv(bob->fd, packet, sizeof(packet), MSG_DONTWAIT)) > 0) {
+                ProtobufCMessage *message;
+                const Shmd__Events *events;
+
+                arena_reset(bob->arena);
+                REQUIRE(message_unpack(bob->arena, MESSAGE_EVENT, true, packet + sizeof(WireHeader),
+                                       (size_t)n - sizeof(WireHeader), &message) == 0);
+                events = (const Shmd__Events *)message;
+                for (size_t i = 0; i < events->n_events; ++i) {
+                        n_made += events->events[i]->event == EVENT_CREATED;
+                        *ret_lost += events->events[i]->event == EVENT_OVERFLOW;
+                }
+        }
+        return n_made;
+}
+
+/* A batch of regions with long names, whose events are more than a watch's queue has room for. */
+static void make_many(char prefix) {
+        static char paths[MESSAGE_BATCH_MAX][160];
+        static Shmd__BatchItem items[MESSAGE_BATCH_MAX], *pointers[MESSAGE_BATCH_MAX];
+        static Shmd__Create creates[MESSAGE_BATCH_MAX];
+
+        for (size_t i = 0; i < MESSAGE_BATCH_MAX; ++i) {
+                (void)snprintf(paths[i], sizeof(paths[i]), "/%c%0150zu", prefix, i);
+                shmd__batch_item__init(&items[i]);
+                shmd__create__init(&creates[i]);
+                creates[i].path = BYTES(paths[i]);
+                creates[i].size = 1;
+                items[i].create = &creates[i];
+                pointers[i] = &items[i];
+        }
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_BATCH,
+                          REQUEST(Batch, batch, .n_items = MESSAGE_BATCH_MAX, .items = pointers)));
+        empty_store();
+}
+
+TEST(request_store, who_watches_loses_nothing_of_what_a_request_does_until_there_is_no_room) {
+        size_t n_made = 0, n_lost = 0;
+        Order order;
+
+        begin();
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_WATCH,
+                          REQUEST(Watch, watch, .path = BYTES("/"), .mask = EVENT_CREATED)));
+        order_begin(&order);
+        make_many('a');
+        order_end();
+        cr_assert_not(order.answer, "of no event is told before all is committed");
+        table_pass(0);
+        n_made = read_events(&n_lost);
+        cr_assert(n_made == MESSAGE_BATCH_MAX && n_lost == 0, "%zu events, and %zu of losses", n_made, n_lost);
+
+        for (char prefix = 'b'; prefix < 'n'; ++prefix)
+                make_many(prefix);
+        cr_assert(list_is_empty(&guest_peer(bob)->connection->queue), "events never stand in line there");
+        cr_assert_eq(guest_peer(bob)->n_kept_back, 0);
+        n_made = 0;
+        for (int i = 0; i < 100 && n_lost == 0; ++i) {
+                n_made += read_events(&n_lost);
+                table_pass(NSEC_PER_SEC);
+        }
+        cr_assert(n_lost == 1 && n_made < 12 * MESSAGE_BATCH_MAX);
+        end();
+}
+
 /* -- a store that takes nothing ------------------------------------------------------------------ */
 
 static unsigned int fill_store(void) {
