@@ -523,6 +523,7 @@ static int serve(const Options *options) {
         helper_fd = start_helper();
 
         /* The broker, from numbers and descriptors. */
+        probe_leave_inotify();
         r = probe_run();
         if (r)
                 return fail("probe", r);

@@ -38,9 +38,14 @@ static const struct {
 };
 
 static bool have[_PROBE_N];
+static bool leave_inotify;
 
 bool probe_have(ProbeFeature feature) {
         return have[feature];
+}
+
+void probe_leave_inotify(void) {
+        leave_inotify = true;
 }
 
 void probe_force(ProbeFeature feature, bool value) {
@@ -74,7 +79,11 @@ static bool try_inotify(int fd) {
         if (in < 0 || inotify_add_watch(in, path, IN_CLOSE) < 0 || memfd_reopen(fd, false, &other))
                 return false;
         (void)close_fd(other);
-        return read(in, event, sizeof(event)) > 0;
+        if (read(in, event, sizeof(event)) <= 0)
+                return false;
+        if (leave_inotify)
+                (void)steal_fd(&in);
+        return true;
 }
 
 static bool try_marker(int fd) {

@@ -20,6 +20,9 @@ typedef enum ProbeFeature {
 
 /* Tries everything. Return: 0, or a negative errno if not even a memfd can be made. */
 int probe_run(void);
+/* Has it leave open what it tries inotify with: the kernel takes 10 ms and more to end what has just had a
+ * watch, and at a start everybody waits. When the process ends, that is long over. */
+void probe_leave_inotify(void);
 
 bool probe_have(ProbeFeature feature);
 /* "noexec-seal"; for the log. */
