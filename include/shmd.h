@@ -259,7 +259,8 @@ struct shmd_create_options {
  *
  * *ret is the caller's and ends with shmd_region_free().
  * Errors: -EINVAL (name, size, mode, flags), -EEXIST, -ENOENT (a directory of the path),
- * -ENOTDIR, -EISDIR, -EACCES, -EDQUOT, -ENOMEM (memory, huge pages), -EMFILE, -ETIMEDOUT,
+ * -ENOTDIR, -EISDIR, -EACCES, -EDQUOT, -ENOMEM (memory, huge pages), -EBUSY (whoever keeps the
+ * broker's descriptors takes none just now), -EMFILE, -ETIMEDOUT,
  * -ENOTCONN, -ECONNRESET, -ECHILD, -EPROTO (what came breaks the protocol). */
 SHMD_PUBLIC int shmd_create(shmd *client, const char *path, const struct shmd_create_options *options,
                             shmd_region **ret, uint64_t timeout_ns);
