@@ -155,7 +155,7 @@ struct shmd {
         bool reconnects;
         bool known;             /* there is a session */
         bool resumed;           /* the latest hello was welcomed back to it */
-        unsigned int n_tries;   /* attempts since anything but a hello was answered */
+        unsigned int n_tries;   /* attempts since a call was answered */
         uint64_t retry_ns;
         uint64_t up_ns;         /* since when it is LINK_UP */
         uint64_t n_sockets;

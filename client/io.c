@@ -179,7 +179,7 @@ static bool is_put_off(const shmd_call *call) {
 static void answer_call(shmd_call *call, const WireHeader *header) {
         int r = answer_decode(call, header);
 
-        if (!call->op->opens)
+        if (!call->op->own)
                 call->client->n_tries = 0;
         if (r < 0 && is_put_off(call)) {
                 call->refusal = (struct shmd_refusal){ 0 };

@@ -168,11 +168,12 @@ static void settle(shmd *client) {
         client->known = true;
         if (!client->resumed)
                 call_forsake(client, &doomed);
+        /* What this begins joins the queue, behind what was first. */
+        if (returned)
+                client_tell(client, &event);
         list_splice(&later, &client->queue);
         watches_resume(client);
         list_splice(&client->queue, &later);
-        if (returned)
-                client_tell(client, &event);
         call_end_all(&doomed, -ECONNRESET);
 }
 

@@ -745,7 +745,7 @@ TEST(client_link, a_watch_that_cannot_be_had_again_says_so_and_ends) {
         (void)watch(client, "/denied", 1);
         (void)watch(client, "/moved", 4);
         (void)watch(client, "/fine", 1);
-        process_until(client, "/moved:2:4:0 gone:-104 /moved:2:512:-2 back:1 /denied:1:512:-13 /fine:3:1:0 ");
+        process_until(client, "/moved:2:4:0 gone:-104 back:1 /moved:2:512:-2 /denied:1:512:-13 /fine:3:1:0 ");
         cr_assert_eq(shmd_unwatch(client, 2, SHMD_TIMEOUT_NONE), -ENOENT);
         peer_join(client);
 }
