@@ -17,7 +17,9 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "broker/broker.h"
@@ -292,9 +294,23 @@ static int take_kept(Kept **ret_kept, size_t *ret_n_kept, int *ret_fd) {
         return r ? fail("listen-fds", r) : 0;
 }
 
+/* Where a socket that was passed in is bound to, for the log; valid until the next call. */
+static const char *inherited_path(int fd) {
+        static struct sockaddr_un address;
+        socklen_t n = sizeof(address);
+
+        memset(&address, 0, sizeof(address));
+        /* A path of the full length has no NUL behind it. */
+        if (getsockname(fd, (struct sockaddr *)&address, &n) < 0 || n == sizeof(address) || !*address.sun_path)
+                return "inherited";
+        return address.sun_path;
+}
+
 static int take_socket(const Options *options, const Config *config, int *fd, const char **ret_path) {
-        *ret_path = "inherited";
-        return *fd >= 0 ? 0 : bind_socket(options, config, fd, ret_path);
+        if (*fd < 0)
+                return bind_socket(options, config, fd, ret_path);
+        *ret_path = inherited_path(*fd);
+        return 0;
 }
 
 /* Signals become readable events; SIGIO comes from leases that somebody runs into, SIGPIPE from

@@ -704,6 +704,7 @@ TEST(keeper, there_is_one_at_a_socket) {
 
         test_needs_root();
         broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
+        REQUIRE(broker_log_has(broker, "event=ready", broker->socket, NULL), "the broker says where");
         (void)snprintf(config, sizeof(config), "%s", broker_write_file(broker, "other.conf", ""));
         cr_assert_eq(shmd_run(&text, "--config", config, "--socket", broker->socket, NULL), 1, "%s", text);
         cr_assert(strstr(text, "another broker, or another file, is at "), "%s", text);
