@@ -113,6 +113,33 @@ TEST(capacity, what_costs_descriptors_cannot_be_unlimited_and_what_does_not_can)
         end();
 }
 
+static void expect_parked(uint64_t descriptors, uint64_t parked) {
+        begin();
+        REQUIRE(capacity_parked(config, descriptors, false) == parked, "%zu", (size_t)capacity_parked(config, descriptors, false));
+        REQUIRE(capacity_parked(config, descriptors, true) == (parked < 512 ? parked : 512));
+        REQUIRE(capacity_resolve(config, descriptors, MEMORY) == 0);
+        /* What is on its way to clients has its place, and all regions theirs. */
+        REQUIRE(parked + config->global[ACCOUNT_INFLIGHT] < descriptors);
+        REQUIRE(parked > config->global[ACCOUNT_REGIONS]);
+        end();
+}
+
+TEST(capacity, what_is_parked_leaves_room_for_answers) {
+        expect_parked(1048576, 916504);
+        expect_parked(524288, 457752);
+        expect_parked(20000, 16500);
+        expect_parked(4096, 3352);
+        expect_parked(1024, 856);
+        begin();
+        config->global[ACCOUNT_INFLIGHT] = 15000;
+        REQUIRE(capacity_parked(config, 20000, false) == 3976);
+        config->global[ACCOUNT_INFLIGHT] = 19500;
+        REQUIRE(capacity_parked(config, 20000, false) == 0);
+        config->global[ACCOUNT_INFLIGHT] = UINT64_MAX;
+        REQUIRE(capacity_parked(config, 20000, false) == 0);
+        end();
+}
+
 TEST(capacity, nothing_automatic_is_left) {
         begin();
         cr_assert_eq(capacity_resolve(config, UINT64_MAX / 2, UINT64_MAX / 2), 0);
