@@ -248,6 +248,7 @@ ASK(ask_why, alice, WHY, Why, why, .operation = SHMD__WHY_OPERATION__WHY_WRITE, 
 ASK(ask_df, alice, DF, Df, df, .scope = SHMD__DF_SCOPE__DF_ACCOUNT)
 ASK(ask_stats, alice, STATS, Stats, stats)
 ASK(ask_doctor, alice, DOCTOR, Doctor, doctor)
+ASK(ask_upgrade, admin, UPGRADE, Upgrade, upgrade)
 ASK(ask_state, admin, STATE, State, state)
 
 /* -- waiting and watching ------------------------------------------------------------------------------ */
@@ -469,6 +470,8 @@ const Kind kinds[] = {
           .prepare = make_counted, .ask = let_go },
         { "an orphan is let go", MESSAGE_NONE, .changes = true, .by_itself = true, .linger_ms = 12,
           .prepare = make_unnamed, .ask = let_go },
+        { "upgrade", MESSAGE_UPGRADE, .by_itself = true, .replaces = true, .linger_ms = 2000, .prepare = make_more,
+          .ask = ask_upgrade },
         { "recovery", MESSAGE_NONE, .by_itself = true, .restart = true, .weight = 12, .linger_ms = 12,
           .prepare = make_more, .ask = kill_broker },
 };

@@ -37,6 +37,7 @@ typedef struct Kind {
         bool changes;                   /* a picture is another one afterwards */
         bool vague;                     /* its answer is another one each time */
         bool by_itself;                 /* nobody waits for an answer: it is over when it has happened */
+        bool replaces;                  /* it ends with another broker, perhaps with one more on the way */
         bool restart;                   /* it is the broker's successor that is killed, while it begins */
         unsigned int weight;            /* of its share of the points; 0: 1 */
         const char *grace;              /* how long the broker waits for clients; NULL: long, all come back */
