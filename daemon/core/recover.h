@@ -23,6 +23,9 @@
  * is taken away for that. No event tells of what is made here; numbers of events go on behind all that
  * were ever used, so that who watched hears that events were lost.
  *
+ * One thing is forgotten: that a frozen region was closed and something still keeps its file. Nothing is
+ * left that could tell when that is gone, so it is not charged any more.
+ *
  * It has to be quick, because everybody waits: three system calls for each region, and nothing that is
  * not in order of a sort. What may wait is left for the turns of the loop that follow: orphans are
  * watched and asked, grants looked for, condemned regions emptied, a few a turn (core/region,
