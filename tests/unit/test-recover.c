@@ -524,7 +524,12 @@ static size_t furnish(int fds[16]) {
         (void)mkdir_at("/music/deep/er", CAROL, 01777);
 
         region = create("/music/one", ALICE, 5000);
+        (void)link_at(region, "/was");
         (void)link_at(region, "/z");
+        /* The third name takes the place of what was the second, in the state and nowhere else. */
+        state_commit(scene.state);
+        region_unlink_name(node_at("/was"));
+        state_commit(scene.state);
         (void)link_at(region, "/a");
         fds[n++] = grant_to(region, BOB, true);
         fds[n++] = grant_to(region, CAROL, false);
