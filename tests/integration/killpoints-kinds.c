@@ -395,11 +395,11 @@ static void kill_broker(Scene *scene) {
 
 const Kind kinds[] = {
         { "create", MESSAGE_CREATE, .changes = true, .ask = ask_create },
-        { "create, no name", MESSAGE_CREATE, .changes = true, .ask = ask_create_unnamed },
+        { "create, no name", MESSAGE_CREATE, .changes = true, .goes = true, .ask = ask_create_unnamed },
         { "create, no grant", MESSAGE_CREATE, .changes = true, .ask = ask_create_no_grant },
         { "create or open: new", MESSAGE_CREATE, .changes = true, .ask = ask_create_or_open_new },
         { "create or open: old", MESSAGE_CREATE, .changes = true, .ask = ask_create_or_open_old },
-        { "create, counted", MESSAGE_CREATE, .changes = true, .ask = ask_create_counted },
+        { "create, counted", MESSAGE_CREATE, .changes = true, .goes = true, .ask = ask_create_counted },
         { "create, session", MESSAGE_CREATE, .changes = true, .ask = ask_create_session },
         { "create, freezable, ttl", MESSAGE_CREATE, .changes = true, .ask = ask_create_freezable },
         { "create, waited for", MESSAGE_CREATE, .changes = true, .prepare = begin_wait, .ask = ask_create },

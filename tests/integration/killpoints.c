@@ -484,11 +484,33 @@ static bool expect_whole(Scene *scene, const Kind *kind, const Reference *refere
         return after && !before;
 }
 
+static bool knows_no_more(void *userdata) {
+        Scene *scene = userdata;
+
+        for (size_t i = scene->n_known; i < scene->album.n; ++i) {
+                uint64_t region = scene->album.regions[i].id;
+
+                if (client_call(scene->admin, MESSAGE_STAT, REQUEST(Stat, stat, .region = region)) !=
+                    SHMD__ERROR__ERROR_NOT_FOUND)
+                        return false;
+        }
+        return true;
+}
+
+/* What is made anew is called as what it stands for, which has to be gone first. */
+static void await_its_end(Scene *scene, const Kind *kind) {
+        REQUIRE(test_eventually(knows_no_more, scene), "%s: it does not go", kind->name);
+        if (scene->n_known < scene->album.n)
+                scene->album.n = scene->n_known;
+}
+
 /* Says it again, as a client does that got no answer. */
 static void ask_again(Scene *scene, const Kind *kind, const Reference *reference) {
         CLEANUP(freep) char *answer = NULL;
 
         let_go_of_answers(scene);
+        if (kind->goes)
+                await_its_end(scene, kind);
         if (scene->asker == scene->carol) {
                 kind->ask(scene);
         } else {
@@ -533,6 +555,7 @@ static bool kill_at(Scene *scene, const Kind *kind, const Reference *reference, 
 
         scene_prepare(scene, kind);
         expect_same(scene, kind, &reference->before, "before the request");
+        scene->n_known = scene->album.n;
         ask(scene, &tracer, kind);
         if (!go_to(&tracer, place)) {
                 if (tracer.pid)

@@ -15,6 +15,7 @@ typedef struct Scene {
         Client *carol;                  /* only where somebody else is needed; does not come back */
         Client *asker;
         Album album;
+        size_t n_known;                 /* regions in it before the request */
         size_t keeper_fds;              /* descriptors of the keeper that are no regions */
 
         Grant alices;                   /* of /k/r, to read and write */
@@ -36,6 +37,7 @@ typedef struct Kind {
         MessageKind request;            /* MESSAGE_NONE: something else makes the broker work */
         bool changes;                   /* a picture is another one afterwards */
         bool vague;                     /* its answer is another one each time */
+        bool goes;                      /* what it makes goes when the answer is let go, and is made anew */
         bool by_itself;                 /* nobody waits for an answer: it is over when it has happened */
         bool replaces;                  /* it ends with another broker, perhaps with one more on the way */
         bool restart;                   /* it is the broker's successor that is killed, while it begins */
