@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "broker/audit.h"
+#include "core/inspect.h"
 #include "daemon-saved.h"
 #include "util/log.h"
 #include "util/probe.h"
@@ -110,7 +111,26 @@ void table_check_saved(void) {
                                          .policy = &table->policy_record, .whole = true });
 }
 
+static void tell_mistake(void *userdata, const char *text) {
+        (void)userdata;
+        fprintf(stderr, "the state says: %s\n", text);
+}
+
+/* What the next broker would find does not contradict itself. */
+static void inspect_saved(void) {
+        CLEANUP(state_freep) State *state = NULL;
+        const char *sentence = NULL;
+        Inspection inspection;
+
+        broker_commit(table);
+        REQUIRE(state_adopt_consume_fd(&state, fcntl(state_fd(table->state), F_DUPFD_CLOEXEC, 0), 0, &sentence) == 0,
+                "%s", sentence ? sentence : "?");
+        REQUIRE(inspect_state(state, tell_mistake, NULL, &inspection) == 0 && inspection.n_mistakes == 0);
+}
+
 void table_close(void) {
+        if (table->state)
+                inspect_saved();
         REQUIRE(broker_free(table), "the books are not balanced");
         table = NULL;
         log_close();

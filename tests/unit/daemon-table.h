@@ -55,7 +55,7 @@ void table_check_saved(void);
 /* The broker is gone, and another one goes on with what it left, but for a policy. Guests that are not made to
  * come back, or freed before, must not be used any more. */
 void table_restart(void);
-/* Ends it; requires balanced books. */
+/* Ends it; requires balanced books, and a state that does not contradict itself. */
 void table_close(void);
 /* Gives every user the time of a new turn: the loop, which counts them, does not run here. */
 void table_new_turn(void);
