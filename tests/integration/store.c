@@ -82,11 +82,11 @@ static void pass_descriptors(const Manager *manager) {
         int fds[STORE_ROOM + 1];
 
         for (size_t i = 0; i <= manager->n; ++i) {
-                const Stored *stored = &manager->stored[i < middle ? i : i - 1];
-                int fd = i == middle ? manager->listening : stored->fd;
+                const Stored *stored = i == middle ? &(Stored){ "shmd.socket", manager->listening } :
+                                                     &manager->stored[i < middle ? i : i - 1];
 
-                (void)strcat(strcat(names, i ? ":" : ""), i == middle ? "shmd.socket" : stored->name);
-                fds[i] = fcntl(fd, F_DUPFD, 500);
+                (void)strcat(strcat(names, i ? ":" : ""), stored->name);
+                fds[i] = fcntl(stored->fd, F_DUPFD, 500);
                 REQUIRE(fds[i] >= 0);
         }
         for (size_t i = 0; i <= manager->n; ++i) {
