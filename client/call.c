@@ -13,8 +13,8 @@
 #define SPARE_MAX 64
 #define SPARE_ROOM 512
 
-/* A request with which as the first in flight so many sockets were lost, and for so long, may be what ends
- * brokers. It is not sent to another one. */
+/* A request with which as the first in flight so many sockets in a row were lost at once, and for so long, may be
+ * what ends brokers. It is not sent to another one. */
 #define LOSSES_MAX 16
 #define LOSSES_NS (5 * CLIENT_NS_PER_S)
 
@@ -290,25 +290,27 @@ void call_expire(shmd *client) {
 
 /* -- when the socket is lost ---------------------------------------------------------- */
 
-static bool is_suspect(shmd_call *call) {
-        return ++call->n_losses >= LOSSES_MAX && client_now() - call->started_ns >= LOSSES_NS;
+static bool is_suspect(shmd_call *call, bool at_once) {
+        call->n_losses = at_once ? call->n_losses + 1 : 0;
+        return call->n_losses >= LOSSES_MAX && client_now() - call->started_ns >= LOSSES_NS;
 }
 
 /* Return: whether a call is to be sent once more. */
-static bool may_go_again(shmd_call *call, bool *judge) {
+static bool may_go_again(shmd_call *call, bool at_once, bool *is_first) {
         if (!call->sent)
                 return true;
         /* Waits are in flight for long, and only because nothing happens. */
-        if (*judge && !call->answered && !call->op->grace_ns) {
-                *judge = false;
-                if (is_suspect(call))
+        if (*is_first && !call->answered && !call->op->grace_ns) {
+                *is_first = false;
+                if (is_suspect(call, at_once))
                         return false;
         }
         return !call->op->once || !call->tried;
 }
 
-void call_requeue_all(shmd *client, bool judge, List *doomed) {
+void call_requeue_all(shmd *client, bool at_once, List *doomed) {
         shmd_call *call, *next;
+        bool is_first = true;
 
         for (call = call_first(client); call; call = next) {
                 next = RB_NEXT(CallsBySerial, &client->by_serial, call);
@@ -318,7 +320,7 @@ void call_requeue_all(shmd *client, bool judge, List *doomed) {
                         continue;
                 }
                 list_unlink(&call->change);
-                list_move(may_go_again(call, &judge) ? &client->queue : doomed, &call->queued);
+                list_move(may_go_again(call, at_once, &is_first) ? &client->queue : doomed, &call->queued);
                 call_set_grace(call, false);
                 call->sent = call->answered = false;
         }

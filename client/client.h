@@ -118,7 +118,7 @@ struct shmd_call {
         bool tried;             /* in this session: the broker may have done it */
         bool answered;          /* Op.stays */
         bool graced;            /* Op.grace_ns is in the deadline */
-        unsigned int n_losses;  /* sockets lost with this as the first request in flight */
+        unsigned int n_losses;  /* sockets in a row, lost at once with this as the first request in flight */
         uint64_t socket;        /* the number of the socket there was when it was started */
         List change;            /* in the connection's list of changes, while it is in flight */
         uint64_t nth_change;    /* what had been counted when it was sent */
@@ -292,8 +292,8 @@ int call_pack(shmd_call *call, const ProtobufCMessage *message);
 void call_sent(shmd_call *call);
 
 /* The socket is lost: queues what was sent again, in the order it was started, and moves to doomed
- * what is not to be sent once more. judge: the first in flight is held against. */
-void call_requeue_all(shmd *client, bool judge, List *doomed);
+ * what is not to be sent once more. at_once: no sooner had it been sent than the socket was lost. */
+void call_requeue_all(shmd *client, bool at_once, List *doomed);
 
 /* The session is lost: moves to doomed what it may have done, and what may not be done twice. */
 void call_forsake(shmd *client, List *doomed);

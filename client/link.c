@@ -26,6 +26,8 @@
 
 /* A socket that lasted so long was no vain attempt. */
 #define STABLE_NS UINT64_C(1000000000)
+/* And one that did not last so long may have been lost because of what was sent. */
+#define AT_ONCE_NS UINT64_C(100000000)
 
 /* -- hello --------------------------------------------------------------------------- */
 
@@ -133,7 +135,7 @@ void link_lose(shmd *client, int error) {
         struct shmd_event event = { .event = SHMD_EVENT_DISCONNECTED, .path = "", .error = error };
         List doomed = LIST_INIT(doomed);
         bool was_up = client->link == LINK_UP;
-        bool lasted = was_up && client_now() - client->up_ns >= STABLE_NS;
+        uint64_t age_ns = was_up ? client_now() - client->up_ns : 0;
 
         if (client->lost)
                 return;
@@ -141,10 +143,10 @@ void link_lose(shmd *client, int error) {
                 client_lose(client, error, NULL);
                 return;
         }
-        if (lasted)
+        if (age_ns >= STABLE_NS)
                 client->n_tries = 0;
         hang_up(client);
-        call_requeue_all(client, was_up, &doomed);
+        call_requeue_all(client, age_ns < AT_ONCE_NS, &doomed);
         watches_detach(client);
         if (was_up)
                 client_tell(client, &event);

@@ -137,7 +137,7 @@ SHMD_PUBLIC int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns
  * names. Calls that change something and may have been done then fail with -ECONNRESET; all others are sent
  * again. To keep nothing from being done twice, at most 64 requests that change something are on their way at a
  * time; those beyond wait in the library, and all behind them. A request with which as the oldest one the
- * connection was lost 16 times, and for 5 seconds, fails with -ECONNRESET, too.
+ * connection was lost within 100 ms 16 times in a row, and for 5 seconds, fails with -ECONNRESET, too.
  *
  * The connection is lost for good, and every call on it -ENOTCONN, if the broker breaks the protocol, if
  * a new one does not speak it, or after shmd_set_reconnect(client, false). */
