@@ -5,6 +5,8 @@
  * ended and after the next one is ready, and must be the same to the byte, but for times that run.
  */
 
+#define TEST_TIMEOUT 300
+
 #include "lib/client.h"
 
 #include <ctype.h>
