@@ -88,10 +88,22 @@ static void expect_service(Broker *broker) {
         client_free(client);
 }
 
+typedef struct Wanted {
+        Broker *broker;
+        size_t n_fds;
+} Wanted;
+
+static bool has_that_many_fds(void *userdata) {
+        Wanted *wanted = userdata;
+
+        return broker_keeper_fds(wanted->broker) == wanted->n_fds;
+}
+
 #define WORDS "what was there before"
 
-/* Makes a region that has to survive. */
+/* Makes a region that has to survive, and waits until the keeper has read of it: it is kept before that. */
 static void make_region(Broker *broker) {
+        Wanted wanted = { broker, broker_keeper_fds(broker) + 1 };
         Client *client = client_connect_as(broker, ALICE, ALICE);
         Grant grant = GRANT_NULL;
 
@@ -100,6 +112,9 @@ static void make_region(Broker *broker) {
         REQUIRE(pwrite(grant.fd, WORDS, sizeof(WORDS), 0) == (ssize_t)sizeof(WORDS));
         grant_deinit(&grant);
         client_free(client);
+        REQUIRE(test_eventually(has_that_many_fds, &wanted));
+        /* From the descriptor to its name it is a few instructions. */
+        test_sleep_ms(50);
 }
 
 /* Requires that it has, with its bytes, its owner and its modes. */
@@ -714,17 +729,6 @@ TEST(keeper, there_is_one_at_a_socket) {
 }
 
 /* -- what it keeps -------------------------------------------------------------------------------------- */
-
-typedef struct Wanted {
-        Broker *broker;
-        size_t n_fds;
-} Wanted;
-
-static bool has_that_many_fds(void *userdata) {
-        Wanted *wanted = userdata;
-
-        return broker_keeper_fds(wanted->broker) == wanted->n_fds;
-}
 
 TEST(keeper, nothing_is_left_of_regions_that_are_gone) {
         uint64_t rounds = test_rounds(3000);
