@@ -61,7 +61,8 @@ static void ask_batch(Scene *scene) {
                 { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__batch_item__descriptor), .open = &open },
                 { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__batch_item__descriptor), .create = &second },
         };
-        Shmd__BatchItem *list[] = { &items[0], &items[1], &items[2] };
+        /* The new ones in the order of their paths, in which pictures show them. */
+        Shmd__BatchItem *list[] = { &items[2], &items[1], &items[0] };
 
         scene_ask(scene, scene->alice, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 3, .items = list));
 }

@@ -383,6 +383,9 @@ void picture_take(Picture *picture, Album *album, Client *admin) {
                         write_region(&camera, album->regions[i].id);
         write_accounts(&camera);
         REQUIRE(fclose(camera.names) == 0 && fclose(camera.rest) == 0 && fclose(camera.holders) == 0);
+        /* What is not there any more, and came last, leaves its place to the next. */
+        while (album->n > 0 && !camera_has(&camera, album->regions[album->n - 1].id))
+                --album->n;
         free(camera.regions);
 }
 
