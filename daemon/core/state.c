@@ -348,7 +348,7 @@ static int write_header(State *state) {
 int state_new(State **ret, uint32_t cells_max) {
         CLEANUP(state_freep) State *state = NULL;
         uint32_t n_cells = cells_max < STEP ? cells_max : STEP;
-        int fd, r;
+        int fd = -1, r;
 
         ASSERT(cells_max > 1);
         r = make_memfd(&fd);
