@@ -224,12 +224,19 @@ static bool read_packets(Keeper *keeper) {
         return true;
 }
 
+/* What a broker that is gone had sent can be read to its end, even if it gave its socket to somebody who lives and
+ * goes on sending. */
+static void hear_no_more(int socket) {
+        (void)shutdown(socket, SHUT_RD);
+}
+
 /* What a broker sent that ended with the keeper before this one. */
 static void read_left(void *userdata, int socket) {
         Keeper *keeper = userdata;
         Notify notify;
         int r;
 
+        hear_no_more(socket);
         while ((r = notify_peek(socket, &notify)) != NOTIFY_E_AGAIN && r != NOTIFY_E_GONE) {
                 if (r == 0)
                         obey_about_descriptors(keeper, &notify);
@@ -330,6 +337,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
         int status = info->si_code == CLD_EXITED ? info->si_status : EXIT_FAILURE;
         bool asked = keeper->wish != WISH_SERVE;
 
+        hear_no_more(keeper->link);
         while (keeper->link >= 0 && read_packets(keeper))
                 ;
         keeper->link = close_fd(keeper->link);

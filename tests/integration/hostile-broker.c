@@ -14,8 +14,10 @@
 #include <unistd.h>
 
 static int keeper = -1;
+/* MSG_DONTWAIT: it never sleeps. */
+static int how;
 
-/* Sends bytes with so many copies of a descriptor, waiting for room. */
+/* Sends bytes with so many copies of a descriptor, however long it takes. */
 static void say_bytes(const void *bytes, size_t n, int fd, size_t n_fds) {
         union {
                 struct cmsghdr header;
@@ -31,8 +33,8 @@ static void say_bytes(const void *bytes, size_t n, int fd, size_t n_fds) {
                 message.msg_control = &control;
                 message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
         }
-        while (sendmsg(keeper, &message, MSG_NOSIGNAL) < 0)
-                if (errno != EINTR && errno != ETOOMANYREFS)
+        while (sendmsg(keeper, &message, MSG_NOSIGNAL | how) < 0)
+                if (errno != EINTR && errno != ETOOMANYREFS && errno != EAGAIN)
                         _exit(9);
 }
 
@@ -136,6 +138,18 @@ static void do_deaf(void) {
                 (void)pause();
 }
 
+/* Leaves the socket to processes that go on when the broker is gone, and say what takes the keeper longer. */
+static void do_heirs(void) {
+        be_done();
+        how = MSG_DONTWAIT;
+        for (int i = 0; i < 16; ++i)
+                if (fork() == 0)
+                        for (;;)
+                                say("BARRIER=1", keeper, 1);
+        (void)usleep(200000);
+        _exit(7);
+}
+
 int main(void) {
         static const struct {
                 const char *name;
@@ -143,6 +157,7 @@ int main(void) {
         } deeds[] = {
                 { "garbage", do_garbage }, { "names", do_names }, { "sockets", do_sockets },
                 { "full", do_full }, { "flood", do_flood }, { "deaf", do_deaf },
+                { "heirs", do_heirs },
         };
         const char *left = getenv("SHMD_KEEPER"), *what = getenv("SHMD_TEST_HOSTILE");
 

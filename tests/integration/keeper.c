@@ -572,6 +572,16 @@ TEST(keeper, a_broker_that_turns_away_from_its_keeper_has_to_end) {
         end_hostile(broker, &program, NULL, 0);
 }
 
+TEST(keeper, who_has_a_dead_brokers_socket_does_not_keep_the_next_from_its_start) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "heirs", NULL, NULL);
+        broker_expect_log(broker, "event=broker-ended", "by=\"status 7\"");
+        end_hostile(broker, &program, NULL, 0);
+}
+
 /* -- upgrades -------------------------------------------------------------------------------------- */
 
 static ino_t inode_of(const char *path) {
