@@ -35,6 +35,9 @@
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 20)
 
+/* A broker's status goes to the service manager once in this time. */
+#define STATUS_REST NSEC_PER_SEC
+
 /* When to try again if the kernel starts no process. */
 #define FORK_DELAY NSEC_PER_SEC
 /* What the check of a new program may take. */
@@ -63,6 +66,7 @@ typedef struct Keeper {
         bool ready;
         uint64_t since;         /* when it was started, or ready */
         uint64_t n_refused;     /* packets of it */
+        uint64_t status_next;   /* not before then another word of it goes to the manager */
         Deadline overdue;
 
         /* The next broker. */
@@ -190,6 +194,16 @@ static void obey_about_descriptors(Keeper *keeper, const Notify *notify) {
                 (void)close(notify->fd);
 }
 
+/* The manager's queue is short, and what it has no room for is lost: the keeper's own words need it too. */
+static void pass_on(Keeper *keeper, const char *status) {
+        uint64_t now = time_now();
+
+        if (now < keeper->status_next)
+                return;
+        keeper->status_next = now + STATUS_REST;
+        tell_manager("", status);
+}
+
 static void obey(Keeper *keeper, const Notify *notify) {
         obey_about_descriptors(keeper, notify);
         if (notify->words & NOTIFY_READY)
@@ -198,7 +212,7 @@ static void obey(Keeper *keeper, const Notify *notify) {
         if (notify->words & (NOTIFY_READY | NOTIFY_WATCHDOG) && keeper->ready && keeper->wish == WISH_SERVE)
                 expect(keeper, keeper->options->config->keeper.watchdog);
         if (*notify->status)
-                tell_manager("", notify->status);
+                pass_on(keeper, notify->status);
         if (notify->words & NOTIFY_UPGRADE)
                 begin_upgrade(keeper);
 }
@@ -274,6 +288,7 @@ static void start_broker(Deadline *deadline, void *userdata) {
         keeper->ready = false;
         keeper->since = time_now();
         keeper->n_refused = 0;
+        keeper->status_next = 0;
         r = fork_broker(keeper);
         if (r) {
                 log_trouble("broker-not-started", r);

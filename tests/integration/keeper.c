@@ -552,13 +552,29 @@ TEST(keeper, a_table_that_is_full_is_full) {
         end_hostile(broker, &program, kept, 2);
 }
 
+/* How many of the messages that wait for the service manager have that in them. */
+static size_t count_told(Broker *broker, const char *what) {
+        char text[1024];
+        size_t count = 0;
+        ssize_t n;
+
+        while ((n = recv(broker->notify_fd, text, sizeof(text) - 1, MSG_DONTWAIT)) >= 0) {
+                text[n] = '\0';
+                count += strstr(text, what) != NULL;
+        }
+        return count;
+}
+
 TEST(keeper, a_broker_that_never_stops_talking_is_stopped) {
+        size_t n_told;
         Program program;
         Broker *broker;
 
         test_needs_root();
         broker = spawn_hostile(&program, "flood", NULL, "[keeper]\nrestarts = 0\nwatchdog = 300ms\nstop = 300ms\n");
         broker_expect_log(broker, "event=broker-overdue", "expected=\"a sign of life\"");
+        n_told = count_told(broker, "STATUS=evil");
+        REQUIRE(n_told > 0 && n_told <= broker_log_count(broker, "event=broker-started"), "%zu", n_told);
         end_hostile(broker, &program, NULL, 0);
 }
 
