@@ -422,11 +422,26 @@ static void work_note(Request *request, Work *work, const Item *items, bool batc
         }
 }
 
+/* How many descriptors the answer has at most. Room is asked for no others: who makes many regions and wants
+ * none of them now has nothing to wait for. */
+static uint32_t count_fds(const Item *items, size_t n) {
+        uint32_t n_fds = 0;
+
+        for (size_t i = 0; i < n; ++i) {
+                const Item *item = &items[i];
+
+                n_fds += item->first  ? (item->first >> SAVED_ITEM_RIGHTS_SHIFT & SAVED_ITEM_RIGHTS) != 0 :
+                         item->create ? item->create->rights != SHMD__RIGHTS__RIGHTS_NONE :
+                                        true;
+        }
+        return n_fds;
+}
+
 static int grant_all(Request *request, const Item *items, size_t n, bool batch) {
         Work work;
         int r;
 
-        r = request_reserve(request, (uint32_t)n);
+        r = request_reserve(request, count_fds(items, n));
         if (!r && batch)
                 r = error_fold(session_make_room(request->peer->session, n));
         if (r)

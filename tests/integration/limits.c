@@ -686,13 +686,28 @@ TEST(limits, more_descriptors_than_may_ever_be_in_flight_are_refused_at_once) {
         Shmd__Create create = { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__create__descriptor), .size = PAGE,
                                 .mode = 0600, .rights = READ_WRITE };
         Shmd__BatchItem item = { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__batch_item__descriptor), .create = &create };
-        Shmd__BatchItem *items[] = { &item, &item, &item };
+        Shmd__BatchItem *items[] = { &item, &item, &item }, others[3];
+        Shmd__Create creates[3];
+        char names[3][16];
 
         client_expect_error(c, QUOTA, LIMIT,
                             client_call(c, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 3, .items = items)));
         REQUIRE(c->refusal->slot == SHMD__SLOT__SLOT_INFLIGHT && c->refusal->asked == 3 && c->refusal->limit == 2);
         client_expect_done(c, client_call(c, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 2, .items = items)));
         REQUIRE(c->fds.n == 2);
+
+        /* Who wants none has nothing in flight. */
+        client_expect_done(c, call_mkdir(c, "/many", 0755));
+        create.rights = SHMD__RIGHTS__RIGHTS_NONE;
+        for (size_t i = 0; i < 3; ++i) {
+                (void)snprintf(names[i], sizeof(names[i]), "/many/%zu", i);
+                creates[i] = create;
+                creates[i].path = BYTES(names[i]);
+                others[i] = (Shmd__BatchItem){ .base = item.base, .create = &creates[i] };
+                items[i] = &others[i];
+        }
+        client_expect_done(c, client_call(c, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = 3, .items = items)));
+        REQUIRE(c->header.n_fds == 0 && c->fds.n == 0);
         c = client_free(c);
         broker = broker_stop(broker);
 }
