@@ -71,7 +71,7 @@ typedef struct Keeper {
 
         /* The next broker. */
         Deadline next;
-        bool was_ready;         /* some broker was */
+        bool was_ready;         /* some broker was, of this keeper or of one before it */
         Backoff backoff;
         ChildNews news;         /* for it */
         char last_end[32];
@@ -160,6 +160,17 @@ static void let_go(Keeper *keeper, const char *name) {
         else
                 refuge_remove(keeper->refuge, fd);
         (void)close_fd(fd);
+}
+
+/* What a broker gave that never served anybody is nothing to go on from. */
+static void let_go_of_all(Keeper *keeper) {
+        CLEANUP(freep) Kept *kept = NULL;
+        size_t n;
+
+        if (names_read(names_fd(keeper->names), names_end(keeper->names), &kept, &n))
+                return;
+        for (size_t i = 0; i < n; ++i)
+                let_go(keeper, kept[i].name);
 }
 
 /* -- the broker's packets ------------------------------------------------------------------- */
@@ -363,12 +374,14 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
         log_broker(keeper, asked ? LOG_NOTE : LOG_ERROR, "broker-ended", "by", keeper->last_end);
         keeper->pid = 0;
 
-        if (keeper->wish == WISH_STOP || (!keeper->was_ready && names_count(keeper->names) == 0)) {
+        if (keeper->wish == WISH_UPGRADE) {
+                upgrade_now(keeper);
+        } else if (keeper->wish == WISH_STOP || !keeper->was_ready) {
                 /* A first start that fails is no start. */
+                if (!keeper->was_ready)
+                        let_go_of_all(keeper);
                 keeper->status = status;
                 keeper->done = true;
-        } else if (keeper->wish == WISH_UPGRADE) {
-                upgrade_now(keeper);
         } else {
                 follow(keeper, status == KEEPER_STATUS_HOPELESS);
         }
@@ -553,6 +566,8 @@ static void leave_refuge(Keeper *keeper, const KeeperOptions *options) {
                 r = refuge_take_consume_fds(keeper->refuge, options->stored, options->n_stored, read_left, keeper);
         if (r)
                 log_trouble("refuge-failed", r);
+        if (names_count(keeper->names) > 0)
+                keeper->was_ready = true;
 }
 
 int keeper_run(const KeeperOptions *options) {

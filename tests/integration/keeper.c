@@ -379,6 +379,23 @@ TEST(keeper, a_first_start_that_fails_is_no_start) {
         broker = broker_stop(broker);
 }
 
+/* The broker has given its keeper a state by then, which says nothing of what is wrong. */
+TEST(keeper, a_first_start_that_fails_late_is_no_start_either) {
+        char socket[128], config[128], *text;
+        Broker *broker;
+
+        broker = broker_spawn("");
+        (void)snprintf(config, sizeof(config), "%s",
+                       broker_write_file(broker, "other.conf", "[directory /no/parent]\nmode = 0755\n"));
+        (void)snprintf(socket, sizeof(socket), "%s/other", broker->dir);
+        cr_assert_eq(shmd_run(&text, "--config", config, "--policy-root", broker->dir, "--socket", socket, NULL), 1, "%s",
+                     text);
+        cr_assert(strstr(text, "event=failed step=/no/parent"), "%s", text);
+        cr_assert(strstr(text, "kept=1"), "%s", text);
+        free(text);
+        broker = broker_stop(broker);
+}
+
 TEST(keeper, too_many_failures_are_a_state_in_which_everything_is_kept) {
         char (*before)[32], (*after)[32];
         size_t n_before, n_after;
