@@ -5,7 +5,8 @@
  * An answer that is only yes, or numbers, is told as it was. Descriptors went with the broker that had
  * made them, or with the connection: there is a new grant of each region, of the right that the first one
  * had, as the outcome has it and not as the request says it, for the hash does not prove that it is the
- * same request to the byte. A use of a ticket is not spent once more.
+ * same request to the byte. What was only opened is not opened again by who may not do so any more. A use of a
+ * ticket is not spent once more.
  *
  * A region that is gone, because nobody held it, is made anew: under its name if it was only for want of a
  * holder that it went, and otherwise, as somebody took its names away since, without one. A ticket's text is

@@ -132,23 +132,27 @@ static int ticket_item(Request *request, Made *made, const Ticket *ticket) {
                         ticket->spec.writable ? SHMD__RIGHTS__RIGHTS_READ_WRITE : SHMD__RIGHTS__RIGHTS_READ_ONLY);
 }
 
-/* Whether the asker may have these rights of what the spot names. */
-static int check_rights(Request *request, const Spot *spot, uint32_t rights) {
-        const Permissions *permissions = node_permissions(spot->node);
+/* Whether the asker may have these rights of a region. */
+static int check_region(Request *request, const void *path, size_t n_path, const Permissions *permissions,
+                        uint32_t rights) {
         int r = 0;
 
+        if (rights != SHMD__RIGHTS__RIGHTS_NONE)
+                r = request_need_access(request, SHMD__REASON__REASON_REGION_READ, path, n_path, permissions,
+                                        ACCESS_READ, "no read permission on the region");
+        /* Both at once: an ACL may give one to one group and the other to another, and that is not enough. */
+        if (!r && rights == SHMD__RIGHTS__RIGHTS_READ_WRITE)
+                r = request_need_access(request, SHMD__REASON__REASON_REGION_WRITE, path, n_path, permissions,
+                                        ACCESS_READ | ACCESS_WRITE, "no read and write permission on the region");
+        return r;
+}
+
+/* ... of what the spot names. */
+static int check_rights(Request *request, const Spot *spot, uint32_t rights) {
         if (node_is_directory(spot->node))
                 return request_refuse(request, SHMD__ERROR__ERROR_IS_DIRECTORY, SHMD__REASON__REASON_TAKEN,
                                       spot->path, spot->n_path, "it is a directory");
-        if (rights != SHMD__RIGHTS__RIGHTS_NONE)
-                r = request_need_access(request, SHMD__REASON__REASON_REGION_READ, spot->path, spot->n_path,
-                                        permissions, ACCESS_READ, "no read permission on the region");
-        /* Both at once: an ACL may give one to one group and the other to another, and that is not enough. */
-        if (!r && rights == SHMD__RIGHTS__RIGHTS_READ_WRITE)
-                r = request_need_access(request, SHMD__REASON__REASON_REGION_WRITE, spot->path, spot->n_path,
-                                        permissions, ACCESS_READ | ACCESS_WRITE,
-                                        "no read and write permission on the region");
-        return r;
+        return check_region(request, spot->path, spot->n_path, node_permissions(spot->node), rights);
 }
 
 static int open_at(Request *request, Made *made, const Spot *spot, ProtobufCBinaryData path, uint32_t rights) {
@@ -282,6 +286,16 @@ static int create_anew(Request *request, Made *made, const Shmd__Create *create)
         return create_region(request, made, create, NULL);
 }
 
+/* What the request had made, and is its user's still, it may have anyhow, and what a ticket was good for. What it had
+ * opened may have been closed to it meanwhile, by somebody who saw that nobody held it. */
+static int check_again(Request *request, const Made *made, ProtobufCBinaryData path, uint32_t rights) {
+        const Permissions *permissions = &made->region->permissions;
+
+        if (request->kind == MESSAGE_REDEEM || (made->was_created && access_owns(request->who, permissions)))
+                return 0;
+        return check_region(request, path.data, path.len, permissions, rights);
+}
+
 /* An item that was done before. */
 static int again_item(Request *request, Made *made, const Item *item) {
         Asker asker = peer_asker(request->peer);
@@ -295,8 +309,13 @@ static int again_item(Request *request, Made *made, const Item *item) {
         asker.ticket = request->kind == MESSAGE_REDEEM;
         made->region = regions_find(&request->broker->regions, item->first & SAVED_ITEM_REGION);
         made->was_created = item->first & SAVED_ITEM_CREATED;
-        if (made->region && rights <= SHMD__RIGHTS__RIGHTS_READ_WRITE)
-                return rights == SHMD__RIGHTS__RIGHTS_NONE ? 0 : grant_to(request, made, &asker, path, rights);
+        if (made->region && rights == SHMD__RIGHTS__RIGHTS_NONE)
+                return 0;
+        if (made->region && rights <= SHMD__RIGHTS__RIGHTS_READ_WRITE) {
+                int r = check_again(request, made, path, rights);
+
+                return r ? r : grant_to(request, made, &asker, path, rights);
+        }
         if (made->was_created && item->create)
                 return create_anew(request, made, item->create);
         return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_MISSING, path.data, path.len,

@@ -120,7 +120,8 @@ TEST(request_again, a_batch_without_its_regions_or_with_others_is_none) {
         without = pretend(MESSAGE_BATCH, &batch.base, 0, NULL, 0);
         less = pretend(MESSAGE_BATCH, &batch.base, 0, (uint64_t[]){ ITEM(region, NONE) | SAVED_ITEM_CREATED }, 1);
         gone = pretend(MESSAGE_BATCH, &batch.base, 0, (uint64_t[]){ ITEM(region, NONE), ITEM(4711, READ_ONLY) }, 2);
-        good = pretend(MESSAGE_BATCH, &batch.base, 0, (uint64_t[]){ ITEM(region, NONE), ITEM(region, READ_ONLY) }, 2);
+        good = pretend(MESSAGE_BATCH, &batch.base, 0,
+                       (uint64_t[]){ ITEM(region, NONE), ITEM(region, READ_ONLY) | SAVED_ITEM_CREATED }, 2);
         restart();
         guest_expect(alice, INVALID, SERIAL, ask_again(alice, without, MESSAGE_BATCH, &batch.base));
         guest_expect(alice, INVALID, SERIAL, ask_again(alice, less, MESSAGE_BATCH, &batch.base));
@@ -129,6 +130,42 @@ TEST(request_again, a_batch_without_its_regions_or_with_others_is_none) {
         guest_expect_done(alice, ask_again(alice, good, MESSAGE_BATCH, &batch.base));
         cr_assert_eq(alice->header.n_fds, 1);
         cr_assert_eq(table->regions.n, 1, "nothing was made");
+        end();
+}
+
+static uint32_t ask_chmod(Guest *guest, const char *path, uint32_t mode) {
+        return guest_ask(guest, MESSAGE_CHMOD, REQUEST(Chmod, chmod, .path = BYTES(path), .mode = mode));
+}
+
+/* Somebody took it away from whoever seemed to hold nothing of it: to ask again is no way around that. */
+TEST(request_again, what_was_opened_in_a_batch_is_opened_only_by_who_may_open_it_now) {
+        Shmd__Create create = SHMD__CREATE__INIT;
+        Shmd__Open open = SHMD__OPEN__INIT;
+        Shmd__BatchItem items[2] = { SHMD__BATCH_ITEM__INIT, SHMD__BATCH_ITEM__INIT };
+        Shmd__BatchItem *pointers[2] = { &items[0], &items[1] };
+        Shmd__Batch batch = SHMD__BATCH__INIT;
+        uint64_t serial;
+
+        begin();
+        guest_expect_done(bob, ask_create(bob, "/bobs", 4096, 0666));
+        create.path = BYTES("/mine");
+        create.size = 4096;
+        create.mode = 0600;
+        open.path = BYTES("/bobs");
+        open.rights = READ_WRITE;
+        items[0].create = &create;
+        items[1].open = &open;
+        batch.n_items = 2;
+        batch.items = pointers;
+        guest_expect_done(alice, guest_ask(alice, MESSAGE_BATCH, &batch.base));
+        serial = alice->serial;
+        restart();
+        guest_expect_done(bob, ask_create(bob, "/other", 4096, 0600));
+        guest_expect_done(bob, ask_chmod(bob, "/bobs", 0604));
+        guest_expect(alice, DENIED, REGION_WRITE, ask_again(alice, serial, MESSAGE_BATCH, &batch.base));
+        cr_assert_eq(alice->refusal->index, 1);
+        guest_expect_done(bob, ask_chmod(bob, "/bobs", 0606));
+        guest_expect_done(alice, ask_again(alice, serial, MESSAGE_BATCH, &batch.base));
         end();
 }
 
