@@ -202,6 +202,10 @@ const char *shmd_broker_version(shmd *client) {
         return client && client->broker ? client->broker : "";
 }
 
+pid_t shmd_broker_pid(shmd *client) {
+        return client ? client->broker_pid : 0;
+}
+
 const char *shmd_version(void) {
         return PACKAGE_VERSION;
 }

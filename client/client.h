@@ -190,6 +190,7 @@ struct shmd {
         uint64_t timer_ns;      /* when the timer goes off; 0: it does not */
 
         char *socket;
+        pid_t broker_pid;       /* of who listens; 0: not in our namespace */
         char *broker;
         uint8_t session[MESSAGE_SESSION_BYTES];
         uint32_t uid;

@@ -114,13 +114,14 @@ static int open_socket(const char *path, uint64_t until_ns, int *ret) {
         return 0;
 }
 
-static int check_trust(int fd, const char *path) {
+static int check_trust(int fd, const char *path, pid_t *ret_pid) {
         struct ucred credentials;
         socklen_t n = sizeof(credentials);
         struct stat st;
 
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &n) < 0)
                 return -errno;
+        *ret_pid = credentials.pid;
         if (credentials.uid == 0 || credentials.uid == geteuid())
                 return 0;
         if (stat(path, &st) == 0 && st.st_uid == credentials.uid)
@@ -135,7 +136,7 @@ int connect_socket(shmd *client, uint64_t until_ns) {
         r = open_socket(client->socket, until_ns, &fd);
         if (r)
                 return r;
-        r = check_trust(fd, client->socket);
+        r = check_trust(fd, client->socket, &client->broker_pid);
         if (r)
                 return r;
         client->fd = steal_fd(&fd);

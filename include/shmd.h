@@ -162,6 +162,10 @@ SHMD_PUBLIC int shmd_session(shmd *client, uint8_t session[16], uint32_t *uid, b
 SHMD_PUBLIC const char *shmd_socket(shmd *client);
 SHMD_PUBLIC const char *shmd_broker_version(shmd *client);
 
+/* The process that listens at the socket connected to (SO_PEERCRED, unix(7)): the broker's keeper, the broker,
+ * or the service manager. 0: it is in no pid namespace of the caller's, or there was no connection yet. */
+SHMD_PUBLIC pid_t shmd_broker_pid(shmd *client);
+
 /* The library's own version, "0.1.0". */
 SHMD_PUBLIC const char *shmd_version(void);
 

@@ -59,7 +59,7 @@ void holders_print(Ctl *ctl, const struct shmd_stat_result *result) {
         static const char *const titles[] = {
                 "GRANT", "USER", "PID", "RIGHTS", "AGE", "MARKED", "CONNECTED", "TICKET", "COMMAND", "UNIT",
         };
-        bool pids_shared = process_shares_pids(shmd_fd(ctl->client));
+        bool pids_shared = process_shares_pids(shmd_broker_pid(ctl->client));
         Table table = { .align = "rlrlrlllll" };
 
         if (result->n_holders > 0) {
@@ -137,7 +137,7 @@ static json_t *unexplained_json(uint32_t explained) {
 }
 
 void holders_set(Ctl *ctl, json_t *object, const struct shmd_stat_result *result) {
-        bool pids_shared = process_shares_pids(shmd_fd(ctl->client));
+        bool pids_shared = process_shares_pids(shmd_broker_pid(ctl->client));
         json_t *array = json_array();
 
         for (size_t i = 0; i < result->n_holders; ++i)

@@ -9,7 +9,6 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -52,14 +51,9 @@ static unsigned int n_pids(pid_t pid) {
         return n;
 }
 
-bool process_shares_pids(int socket) {
-        struct ucred peer;
-        socklen_t n = sizeof(peer);
-
-        if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &n) < 0)
-                return false;
+bool process_shares_pids(pid_t pid) {
         /* 0 is a process outside of our namespace, two numbers are one in a namespace inside of it. */
-        return peer.pid > 0 && n_pids(peer.pid) == 1;
+        return pid > 0 && n_pids(pid) == 1;
 }
 
 /* -- what it is -------------------------------------------------------------------------------- */

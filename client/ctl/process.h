@@ -30,8 +30,8 @@ typedef struct Process {
         char unit[PROCESS_UNIT_MAX];            /* of systemd; "": in none */
 } Process;
 
-/* Whether pids from the other end of a Unix socket mean the same processes here. */
-bool process_shares_pids(int socket);
+/* Whether pids that a process tells, which has this one for us, mean the same processes here. */
+bool process_shares_pids(pid_t pid);
 
 /* Looks a process up. */
 void process_look(pid_t pid, uint64_t pidfd_ino, Process *ret);

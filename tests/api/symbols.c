@@ -27,6 +27,7 @@ static const struct {
         SYMBOL(shmd_set_timeout),
         SYMBOL(shmd_session),
         SYMBOL(shmd_socket),
+        SYMBOL(shmd_broker_pid),
         SYMBOL(shmd_broker_version),
         SYMBOL(shmd_version),
         SYMBOL(shmd_fd),

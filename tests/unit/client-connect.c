@@ -32,6 +32,7 @@ TEST(client_connect, hello_brings_session_uid_and_version) {
         cr_assert(admin);
         cr_assert_eq(shmd_session(client, NULL, NULL, NULL), 0);
         cr_assert_str_eq(shmd_broker_version(client), PEER_VERSION);
+        cr_assert_eq(shmd_broker_pid(client), getpid(), "the test listens itself");
         cr_assert_str_eq(shmd_socket(client), peer_socket);
         cr_assert_eq(shmd_refusal(client)->error, 0);
         cr_assert_str_eq(shmd_refusal(client)->sentence, "");
