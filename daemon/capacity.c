@@ -15,6 +15,8 @@
 /* Descriptors the broker needs for itself: the socket, epoll, inotify, signals, the log, the
  * service manager, and the grants of one batch while it is being answered. */
 #define OWN_DESCRIPTORS 192
+/* Of them, what is kept beside regions: the state, and policies that are and were in force. */
+#define KEPT_OWN 16
 /* What the broker may have on its way to its keeper. */
 #define LINK_DESCRIPTORS 1024
 /* What a user's keeper may park: most programs may have 1024 descriptors open, and then as many in flight. */
@@ -134,6 +136,12 @@ static int take(Config *config, AccountSlot slot, const char *key, uint64_t shar
 
 uint64_t capacity_objects(uint64_t descriptors) {
         return descriptors - (descriptors / 4 < OWN_DESCRIPTORS ? descriptors / 4 : OWN_DESCRIPTORS);
+}
+
+uint64_t capacity_kept(uint64_t descriptors) {
+        uint64_t objects = capacity_objects(descriptors), own = (descriptors - objects) / 4;
+
+        return objects + (own < KEPT_OWN ? own : KEPT_OWN);
 }
 
 uint64_t capacity_parked(const Config *config, uint64_t descriptors, bool is_user) {

@@ -28,6 +28,9 @@ uint64_t capacity_memory(void);
 
 /* How many of those may be regions, connections and descriptors in flight; the rest are its own. */
 uint64_t capacity_objects(uint64_t descriptors);
+/* How many of those a keeper may keep: as many regions as there can be and what the broker needs beside them, and
+ * yet so few that the next broker, which gets them all, can start. */
+uint64_t capacity_kept(uint64_t descriptors);
 
 /* How many descriptors the keeper may park in sockets, so that there is room for what is on its way between broker
  * and clients. is_user: the user is not the broker's alone, and all that is in flight counts against each process. */

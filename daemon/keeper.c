@@ -136,8 +136,8 @@ static void refuse(Keeper *keeper, const char *why, const char *name) {
         log_end(&line);
 }
 
-/* Only memory is kept: to close anything else could take any time, or keep a broker's socket open. And only
- * so much that every broker has descriptors left to begin with. */
+/* Only memory is kept: anything else could keep a dead broker's socket open, or make its close take any time
+ * again and again. And only so much that every broker has descriptors left to begin with. */
 static void keep(Keeper *keeper, const char *name, int fd) {
         if (names_count(keeper->names) >= keeper->options->room)
                 refuse(keeper, "there is no room", name);

@@ -600,7 +600,7 @@ static int keep(const Options *options, char **argv) {
         r = capacity_raise_descriptors(&keeper.descriptors);
         if (r)
                 return fail("descriptors", r);
-        keeper.room = capacity_objects(keeper.descriptors);
+        keeper.room = capacity_kept(keeper.descriptors);
         keeper.parked = capacity_parked(config, keeper.descriptors, options->user);
         /* What no broker can do is said before there is a socket. */
         if (!keeper.left && capacity_resolve(config, keeper.descriptors, capacity_memory()))

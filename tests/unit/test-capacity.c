@@ -3,6 +3,7 @@
 #include "daemon-house.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -138,6 +139,16 @@ TEST(capacity, what_is_parked_leaves_room_for_answers) {
         config->global[ACCOUNT_INFLIGHT] = UINT64_MAX;
         REQUIRE(capacity_parked(config, 20000, false) == 0);
         end();
+}
+
+TEST(capacity, a_keeper_keeps_what_a_broker_has_beside_its_regions_and_leaves_the_next_one_room) {
+        for (uint64_t descriptors = 48; descriptors < 2000; ++descriptors) {
+                uint64_t objects = capacity_objects(descriptors), kept = capacity_kept(descriptors);
+
+                cr_assert(kept >= objects + 3 && kept <= objects + 16, "%" PRIu64, descriptors);
+                cr_assert(descriptors - kept >= (descriptors - objects) / 2, "%" PRIu64, descriptors);
+        }
+        cr_assert_eq(capacity_kept(20000), 20000 - 192 + 16);
 }
 
 TEST(capacity, nothing_automatic_is_left) {
