@@ -689,7 +689,10 @@ TEST(recovery, attack_102_no_bit_that_flips_gives_anybody_more) {
                         REQUIRE(pread(original, page, sizeof(page), from) == (ssize_t)sizeof(page));
                         REQUIRE(pwrite(fd, page, sizeof(page), from) == (ssize_t)sizeof(page));
                 }
-                at = (off_t)test_random(&random, (uint64_t)(i % 2 ? st.st_size : 4096));
+                /* But for the version: what is of a later one is left alone, and no broker comes up. */
+                do
+                        at = (off_t)test_random(&random, (uint64_t)(i % 2 ? st.st_size : 4096));
+                while (at >= 12 && at < 16);
                 REQUIRE(pread(fd, &byte, 1, at) == 1);
                 byte ^= (uint8_t)(1U << test_random(&random, 8));
                 REQUIRE(pwrite(fd, &byte, 1, at) == 1);

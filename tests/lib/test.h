@@ -85,7 +85,7 @@ bool test_eventually(bool (*condition)(void *), void *userdata);
 
 /* -- chance ---------------------------------------------------------------------------- */
 
-/* How often to do what is random or measured: SHMD_ROUNDS, or else that many times. */
+/* How often to do what is random or measured: SHMD_ROUNDS, or else that many times, SHMD_ROUNDS_MOST at most. */
 uint64_t test_rounds(uint64_t otherwise);
 /* What makes choices repeatable: SHMD_TEST_SEED, or else a new number; printed. Never 0. */
 uint64_t test_seed(void);
