@@ -35,7 +35,7 @@ static BrokerDirectory directories[2];
 static void keep(const char *name, int fd) {
         REQUIRE(n_kept < KEPT_MAX && fd >= 0);
         kept[n_kept] = (Kept){ .fd = fd };
-        (void)snprintf(kept[n_kept++].name, sizeof(kept[0].name), "%s", name);
+        REQUIRE(snprintf(kept[n_kept++].name, sizeof(kept[0].name), "%s", name) < (int)sizeof(kept[0].name));
 }
 
 static Kept *find(const char *name) {
