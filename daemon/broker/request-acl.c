@@ -7,11 +7,17 @@ static Permissions *permissions_of(Node *node) {
         return node_is_directory(node) ? &node_directory(node)->permissions : &node->region->permissions;
 }
 
-/* The owner, group, mode or ACL of what the spot names has changed. */
-static void permissions_changed(Request *request, const Spot *spot) {
+/* Answers that the owner, group, mode or ACL of what the spot names has changed. The event's number is used before;
+ * whoever waits is told after. */
+static int reply_changed(Request *request, const Spot *spot) {
+        int r;
+
+        node_touch(spot->node);
         tree_tell_changed(spot->node);
+        r = request_done(request);
         if (node_is_directory(spot->node))
                 waiters_notify_below(&request->broker->waiters, spot->path, spot->n_path);
+        return r;
 }
 
 int request_may_set(Request *request, ProtobufCBinaryData path, Spot *ret) {
@@ -38,10 +44,7 @@ int request_chmod(Request *request) {
                                       spot.path, spot.n_path, "its mode is at most 0%o, not 0%o", most, chmod->mode);
 
         permissions_of(spot.node)->mode = chmod->mode;
-        node_touch(spot.node);
-        r = request_done(request);
-        permissions_changed(request, &spot);
-        return r;
+        return reply_changed(request, &spot);
 }
 
 /* Moves what the owner pays to a new owner. */
@@ -83,10 +86,7 @@ int request_chown(Request *request) {
                 permissions->uid = chown->uid;
         if (chown->set_gid)
                 permissions->gid = chown->gid;
-        node_touch(spot.node);
-        r = request_done(request);
-        permissions_changed(request, &spot);
-        return r;
+        return reply_changed(request, &spot);
 }
 
 /* -- get-acl ------------------------------------------------------------------------------ */
@@ -206,8 +206,5 @@ int request_set_acl(Request *request) {
                 default_acl_deinit(&node_directory(spot.node)->default_acl);
                 node_directory(spot.node)->default_acl = default_acl_copy(&defaults);
         }
-        node_touch(spot.node);
-        r = request_done(request);
-        permissions_changed(request, &spot);
-        return r;
+        return reply_changed(request, &spot);
 }

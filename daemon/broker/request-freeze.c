@@ -138,14 +138,14 @@ void freeze_tell(Region *region, void *userdata) {
 
 static void freeze_over(HelperJob *job, HelpersOutcome outcome) {
         Freeze *freeze = job->userdata;
-        Broker *broker = freeze->broker;
-        Region *region = regions_find(&broker->regions, freeze->region);
-
+        Region *region = regions_find(&freeze->broker->regions, freeze->region);
         /* One that nobody holds any more, and nobody can get, is as good as frozen. */
-        tell_peer(freeze, outcome, region ? region_seals(region) : job->packet.seals);
-        (void)freeze_free(freeze);
+        uint32_t seals = region ? region_seals(region) : job->packet.seals;
+
         if (region && outcome == HELPERS_DONE)
-                freeze_tell(region, broker);
+                freeze_tell(region, freeze->broker);
+        tell_peer(freeze, outcome, seals);
+        (void)freeze_free(freeze);
 }
 
 /* -- the request ------------------------------------------------------------------------- */
