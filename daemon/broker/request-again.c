@@ -6,7 +6,7 @@
  * made them, or with the connection: there is a new grant of each region, of the right that the first one
  * had, as the outcome has it and not as the request says it, for the hash does not prove that it is the
  * same request to the byte. What was only opened is not opened again by who may not do so any more. A use of a
- * ticket is not spent once more.
+ * ticket is not spent once more; but once tickets of its region were revoked, the ticket itself has to be good.
  *
  * A region that is gone, because nobody held it, is made anew: under its name if it was only for want of a
  * holder that it went, and otherwise, as somebody took its names away since, without one. A ticket's text is
@@ -25,9 +25,12 @@ int again_create(Request *request, const SavedOutcome *first) {
 }
 
 int again_redeem(Request *request, const SavedOutcome *first) {
-        if (regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION))
+        const Region *region = regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION);
+
+        if (region && region->tickets.revoked == first->extra)
                 return request_grant_again(request, &first->region, 1);
-        /* The ticket went with its region: what is said of it then is said in the same way as always. */
+        /* The ticket went with its region, or may be among those that were revoked, which cannot be told of one
+         * that was used up. If it is still good it is used once more; else the refusal is the same as always. */
         return request_redeem(request);
 }
 

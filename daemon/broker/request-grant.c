@@ -287,7 +287,8 @@ static int create_anew(Request *request, Made *made, const Shmd__Create *create)
 }
 
 /* What the request had made, and is its user's still, it may have anyhow, and what a ticket was good for. What it had
- * opened may have been closed to it meanwhile, by somebody who saw that nobody held it. */
+ * opened may have been closed to it meanwhile, by somebody who saw that nobody held it; for a ticket, see
+ * again_redeem(). */
 static int check_again(Request *request, const Made *made, ProtobufCBinaryData path, uint32_t rights) {
         const Permissions *permissions = &made->region->permissions;
 
@@ -438,6 +439,8 @@ static void work_note(Request *request, Work *work, const Item *items, bool batc
                 request->n_items = work->n;
         } else {
                 request->outcome.region = work->items[0];
+                if (request->kind == MESSAGE_REDEEM)
+                        request->outcome.extra = work->made[0].region->tickets.revoked;
         }
 }
 

@@ -188,7 +188,7 @@ static int revoke_number(Request *request, uint64_t id) {
         if (!owns_ticket(request, ticket))
                 return request_refuse(request, SHMD__ERROR__ERROR_NOT_FOUND, SHMD__REASON__REASON_TICKET, NULL, 0,
                                       "no ticket of that number is of a region of yours");
-        (void)ticket_free(ticket);
+        ticket_revoke(ticket);
         return revoked(request, 1);
 }
 
@@ -197,7 +197,7 @@ static int revoke_text(Request *request, ProtobufCBinaryData text) {
 
         if (!owns_ticket(request, ticket))
                 return refuse_ticket(request);
-        (void)ticket_free(ticket);
+        ticket_revoke(ticket);
         return revoked(request, 1);
 }
 
@@ -214,7 +214,7 @@ int request_revoke(Request *request) {
         if (revoke->ticket.len != 0)
                 return revoke_text(request, revoke->ticket);
         r = find_owned(request, revoke->path, revoke->region, &region);
-        return r ? r : revoked(request, region_tickets_clear(&region->tickets));
+        return r ? r : revoked(request, region_revoke_tickets(region));
 }
 
 /* -- tickets ------------------------------------------------------------------------------- */

@@ -57,6 +57,7 @@ void persist_region(const Region *region, SavedRegion *ret) {
                 .rings_for = region->rings_for ? region->rings_for->id : 0,
                 .session = region->session_number,
                 .granted = region->grants.granted,
+                .revoked = region->tickets.revoked,
         };
         saved_from_permissions(&region->permissions, &ret->permissions);
 }

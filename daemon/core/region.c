@@ -857,7 +857,7 @@ int region_chown(Region *region, Account *owner, Shortage *shortage) {
                 saved_change(region->bell);
         }
         saved_change(region);
-        (void)region_tickets_clear(&region->tickets);
+        (void)region_revoke_tickets(region);
         return 0;
 }
 
@@ -979,6 +979,7 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         region->told_frozen = saved->told_frozen;
         region->polled = saved->polled;
         region->grants.granted = saved->granted;
+        region->tickets.revoked = saved->revoked;
         account_charge_anyway(owner, &cost, &region->charge);
         if (saved->state == REGION_STATE_CONDEMNED)
                 region_recondemn(region);

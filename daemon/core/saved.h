@@ -120,6 +120,7 @@ typedef struct SavedRegion {
         uint64_t rings_for;             /* a doorbell's page: its region; 0: that is gone */
         uint64_t session;               /* with which it ends; 0: with none */
         uint64_t granted;               /* how often it ever was */
+        uint32_t revoked;               /* how often tickets of it were */
 } SavedRegion;
 
 typedef struct SavedName {

@@ -183,6 +183,16 @@ Ticket *ticket_free(Ticket *ticket) {
         return NULL;
 }
 
+static void note_revoked(Region *region) {
+        ++region->tickets.revoked;
+        state_touch(&region->record);
+}
+
+void ticket_revoke(Ticket *ticket) {
+        note_revoked(ticket->region);
+        (void)ticket_free(ticket);
+}
+
 /* -- use -------------------------------------------------------------------------------- */
 
 Ticket *tickets_find(Tickets *tickets, const void *text, size_t n) {
@@ -224,6 +234,11 @@ uint32_t region_tickets_clear(RegionTickets *of) {
         while ((ticket = RB_MIN(RegionTicketTree, &of->tree)))
                 (void)ticket_free(ticket);
         return n;
+}
+
+uint32_t region_revoke_tickets(Region *region) {
+        note_revoked(region);
+        return region_tickets_clear(&region->tickets);
 }
 
 Ticket *region_tickets_after(RegionTickets *of, uint64_t id) {

@@ -79,6 +79,7 @@ RB_HEAD(RegionTicketTree, Ticket);
 typedef struct RegionTickets {
         struct RegionTicketTree tree;
         uint32_t n;
+        uint32_t revoked;       /* how often some were, or all, those there are no more included; it wraps */
 } RegionTickets;
 
 struct Tickets {
@@ -111,6 +112,8 @@ int ticket_draw(char ret_text[TICKET_TEXT_BYTES]);
 
 /* It is over. Return: NULL. */
 Ticket *ticket_free(Ticket *ticket);
+/* It is over because somebody said so, which the region counts. */
+void ticket_revoke(Ticket *ticket);
 
 /* The ticket of that text, or of that number; NULL if there is none. */
 Ticket *tickets_find(Tickets *tickets, const void *text, size_t n);
@@ -125,6 +128,8 @@ void ticket_spend(Ticket *ticket);
 void region_tickets_init(RegionTickets *of);
 /* Ends all tickets of a region. Return: how many. */
 uint32_t region_tickets_clear(RegionTickets *of);
+/* Likewise because somebody said so, which it counts also if none is left. */
+uint32_t region_revoke_tickets(Region *region);
 /* The region's first ticket with a number above `id`, NULL if there is none. */
 Ticket *region_tickets_after(RegionTickets *of, uint64_t id);
 

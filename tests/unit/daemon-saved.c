@@ -213,6 +213,7 @@ static void same_region(const Thing *thing, const uint8_t *data, size_t n) {
         SAME(saved.session, is->session_number);
         SAME(saved.session != 0, !list_is_empty(&is->session));
         SAME(saved.granted, is->grants.granted);
+        SAME(saved.revoked, is->tickets.revoked);
 }
 
 static void same_ticket(const Thing *thing, const uint8_t *data, size_t n) {

@@ -400,9 +400,9 @@ static void op_ticket(void) {
         if (ticket && below(2))
                 ticket_spend(ticket);
         else if (ticket && below(4) == 0)
-                (void)ticket_free(ticket);
+                ticket_revoke(ticket);
         else if (ticket && below(8) == 0)
-                (void)region_tickets_clear(&region->tickets);
+                (void)region_revoke_tickets(region);
         else
                 REQUIRE(ticket_new(&ticket, text, &tickets, region, some_user(), &spec, NULL) == 0);
 }

@@ -535,6 +535,7 @@ static size_t furnish(int fds[16]) {
         fds[n++] = grant_to(region, CAROL, false);
         (void)issue(region, ALICE, 5, 3600 * NSEC_PER_SEC, text);
         ticket_spend(issue(region, BOB, 2, 1800 * NSEC_PER_SEC, text));
+        ticket_revoke(issue(region, BOB, 1, 1800 * NSEC_PER_SEC, text));
         (void)create("/music/deep/er/brief", CAROL, 1);
         expire(node_at("/music/deep/er/brief"), 100 * NSEC_PER_SEC);
 

@@ -169,6 +169,84 @@ TEST(request_again, what_was_opened_in_a_batch_is_opened_only_by_who_may_open_it
         end();
 }
 
+static void take_ticket(uint32_t uses, char text[TICKET_TEXT_BYTES]) {
+        const Shmd__TicketReply *reply;
+
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_TICKET, REQUEST(Ticket, ticket, .path = BYTES("/bobs"),
+                                                                      .rights = READ_ONLY, .uses = uses)));
+        reply = (const Shmd__TicketReply *)bob->reply;
+        REQUIRE(reply->ticket.len == TICKET_TEXT_BYTES);
+        memcpy(text, reply->ticket.data, TICKET_TEXT_BYTES);
+}
+
+/* 0: in a new request. */
+static uint32_t ask_redeem(uint64_t serial, const char text[TICKET_TEXT_BYTES]) {
+        ProtobufCBinaryData ticket = { .data = (uint8_t *)text, .len = TICKET_TEXT_BYTES };
+        const ProtobufCMessage *redeem = REQUEST(Redeem, redeem, .ticket = ticket);
+        uint32_t answer = serial ? ask_again(alice, serial, MESSAGE_REDEEM, redeem) :
+                                   guest_ask(alice, MESSAGE_REDEEM, redeem);
+
+        return answer == HELD ? guest_await(alice) : answer;
+}
+
+/* What an administrator ends is over for who has used it up, too. */
+static void expect_none_after(unsigned int kind, const ProtobufCMessage *request) {
+        char text[TICKET_TEXT_BYTES];
+        uint64_t serial;
+        Guest *root;
+
+        begin();
+        guest_expect_done(bob, ask_create(bob, "/bobs", 4096, 0600));
+        take_ticket(1, text);
+        guest_expect_done(alice, ask_redeem(0, text));
+        serial = alice->serial;
+        restart();
+        guest_expect_done(alice, ask_redeem(serial, text));
+        cr_assert_eq(granted(alice)->rights, READ_ONLY);
+        restart();
+        root = guest_new(0);
+        guest_expect_done(root, guest_ask(root, kind, request));
+        root = guest_free(root);
+        for (int i = 0; i < 2; ++i) {
+                restart();
+                guest_expect(alice, DENIED, TICKET, ask_redeem(serial, text));
+                cr_assert_eq(alice->refusal->thing.len, 0, "nothing is told of the region");
+        }
+        end();
+}
+
+TEST(request_again, a_ticket_that_was_used_up_is_none_once_those_of_its_region_are_revoked) {
+        expect_none_after(MESSAGE_REVOKE, REQUEST(Revoke, revoke, .path = BYTES("/bobs")));
+        expect_none_after(MESSAGE_REVOKE, REQUEST(Revoke, revoke, .region = 1));
+}
+
+TEST(request_again, a_ticket_that_was_used_up_is_none_once_its_region_has_another_owner) {
+        expect_none_after(MESSAGE_CHOWN, REQUEST(Chown, chown, .path = BYTES("/bobs"), .set_uid = true, .uid = ALICE));
+}
+
+TEST(request_again, a_ticket_that_is_revoked_itself_is_none_and_another_one_is_used) {
+        char text[TICKET_TEXT_BYTES], other[TICKET_TEXT_BYTES];
+        ProtobufCBinaryData data = { .data = (uint8_t *)text, .len = TICKET_TEXT_BYTES };
+        uint64_t serial, others;
+
+        begin();
+        guest_expect_done(bob, ask_create(bob, "/bobs", 4096, 0600));
+        take_ticket(2, text);
+        take_ticket(2, other);
+        guest_expect_done(alice, ask_redeem(0, text));
+        serial = alice->serial;
+        guest_expect_done(alice, ask_redeem(0, other));
+        others = alice->serial;
+        guest_expect_done(bob, guest_ask(bob, MESSAGE_REVOKE, REQUEST(Revoke, revoke, .ticket = data)));
+        restart();
+        guest_expect(alice, DENIED, TICKET, ask_redeem(serial, text));
+        guest_expect_done(alice, ask_redeem(others, other));
+        cr_assert_eq(table->tickets.n, 0, "that was its second use");
+        restart();
+        guest_expect_done(alice, ask_redeem(others, other));
+        end();
+}
+
 TEST(request_again, for_want_of_room_it_is_refused_and_told_later) {
         const ProtobufCMessage *create = REQUEST(Create, create, .path = BYTES("/x"), .size = 4096, .mode = 0600,
                                                  .rights = READ_WRITE);

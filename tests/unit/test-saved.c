@@ -124,6 +124,7 @@ static void fill_region(void *saved, uint64_t *random) {
         to->rings_for = to->id - 1;
         to->session = some_id(random);
         to->granted = some_id(random);
+        to->revoked = 1 + (uint32_t)test_random(random, UINT32_MAX);
 }
 
 static void fill_name(void *saved, uint64_t *random) {
@@ -394,6 +395,10 @@ TEST(saved, fields_that_an_older_record_lacks_are_zero) {
         size_t n;
 
         n = make(&kind_region, &in, data, &random);
+        n = shorten(data, n, 4);
+        in.region.revoked = 0;
+        cr_assert_eq(decode(&kind_region, &out, data, n), 0);
+        cr_assert_arr_eq(&out, &in, sizeof(in.region));
         n = shorten(data, n, 16);
         in.region.session = in.region.granted = 0;
         cr_assert_eq(decode(&kind_region, &out, data, n), 0);
