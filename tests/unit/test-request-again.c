@@ -160,7 +160,6 @@ TEST(request_again, what_was_opened_in_a_batch_is_opened_only_by_who_may_open_it
         guest_expect_done(alice, guest_ask(alice, MESSAGE_BATCH, &batch.base));
         serial = alice->serial;
         restart();
-        guest_expect_done(bob, ask_create(bob, "/other", 4096, 0600));
         guest_expect_done(bob, ask_chmod(bob, "/bobs", 0604));
         guest_expect(alice, DENIED, REGION_WRITE, ask_again(alice, serial, MESSAGE_BATCH, &batch.base));
         cr_assert_eq(alice->refusal->index, 1);
