@@ -539,7 +539,7 @@ TEST(persist, whatever_happens_the_state_has_it) {
                         (void)check();
         }
         for (size_t i = 0; i < N_OPS; ++i)
-                REQUIRE(rounds < 1000 || n_done[i] > 0, "%s was never done", ops[i].name);
+                REQUIRE(rounds < 20000 || n_done[i] > 0, "%s was never done", ops[i].name);
         printf("%lu operations, %lu transactions, %u cells\n", (unsigned long)rounds,
                (unsigned long)state_commits(state), state_cells(state));
         move_out();

@@ -333,9 +333,9 @@ TEST(request_saved, whatever_is_asked_the_state_has_it) {
                 if (round % 512 >= 128 && below(4) == 0)
                         some_turn();
         }
-        REQUIRE(rounds < 1000 || n_events > 0);
+        REQUIRE(rounds < 20000 || n_events > 0);
         for (size_t i = 0; i < N_REQUESTS; ++i)
-                REQUIRE(rounds < 1000 || n_done[i] > 0 || requests[i].ask == do_freeze, "%s was never done",
+                REQUIRE(rounds < 20000 || n_done[i] > 0 || requests[i].ask == do_freeze, "%s was never done",
                         requests[i].name);
         for (size_t i = 0; i < N_GUESTS; ++i)
                 guests[i] = guest_free(guests[i]);
