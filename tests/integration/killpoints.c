@@ -188,6 +188,8 @@ static void scene_clear(Scene *scene, const Kind *kind) {
         if (scene->more.fd > 0)
                 grant_deinit(&scene->more);
         scene->more = (Grant)GRANT_NULL;
+        if (scene->asker == scene->carol)
+                scene->asker = NULL;
         scene->carol = client_free(scene->carol);
         while (take_one_away(scene->admin))
                 continue;

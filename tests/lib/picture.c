@@ -192,7 +192,8 @@ static void list_all(Client *admin, uint32_t flags, NodeFn fn, void *userdata, F
                 for (size_t i = 0; i < reply->n_nodes; ++i)
                         fn(userdata, reply->nodes[i], out);
                 REQUIRE(reply->cursor.len < sizeof(cursor));
-                memcpy(cursor, reply->cursor.data, reply->cursor.len);
+                if (reply->cursor.len)
+                        memcpy(cursor, reply->cursor.data, reply->cursor.len);
                 list.cursor.len = reply->cursor.len;
                 list.orphan = reply->orphan;
         } while (list.cursor.len || list.orphan);
