@@ -281,7 +281,10 @@ TEST(saved, every_field_comes_out_as_it_went_in) {
                         size_t n = make(kinds[i], &in, data, &random);
 
                         REQUIRE(decode(kinds[i], &out, data, n) == 0, "%s", kinds[i]->name);
-                        REQUIRE(!memcmp(&in, &out, kinds[i]->size), "%s", kinds[i]->name);
+                        /* Not byte by byte: what is between the fields of an ACL's entries is nobody's. */
+                        require_canonical(kinds[i], &out, data, n, 0);
+                        if (kinds[i] != &kind_directory && kinds[i] != &kind_region)
+                                REQUIRE(!memcmp(&in, &out, kinds[i]->size), "%s", kinds[i]->name);
                 }
         }
 }
@@ -596,6 +599,13 @@ TEST(saved, an_acl_has_one_spelling) {
         cr_assert_eq(decode(&kind_region, &out, data, n), SAVED_E_INVALID, "nobody has that number");
 }
 
+static bool are_equal(const AclList *a, const AclList *b) {
+        for (size_t i = 0; i < a->n && a->n == b->n; ++i)
+                if (acl_compare(&a->entries[i], &b->entries[i]) || a->entries[i].perms != b->entries[i].perms)
+                        return false;
+        return a->n == b->n;
+}
+
 TEST(saved, permissions_are_the_same_afterwards) {
         uint64_t random = test_seed();
 
@@ -613,9 +623,9 @@ TEST(saved, permissions_are_the_same_afterwards) {
                 saved_from_permissions(&permissions, &out);
                 saved_from_defaults(&default_acl, &defaults_out);
                 REQUIRE(out.uid == in.uid && out.gid == in.gid && out.mode == in.mode);
-                REQUIRE(!memcmp(&out.acl, &in.acl, sizeof(in.acl)));
+                REQUIRE(are_equal(&out.acl, &in.acl));
                 REQUIRE(defaults_out.set == defaults.set && defaults_out.mode == defaults.mode);
-                REQUIRE(!memcmp(&defaults_out.acl, &defaults.acl, sizeof(defaults.acl)));
+                REQUIRE(are_equal(&defaults_out.acl, &defaults.acl));
                 permissions_deinit(&permissions);
                 default_acl_deinit(&default_acl);
         }
