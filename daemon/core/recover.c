@@ -130,19 +130,7 @@ static void saw(Recovery *recovery, CounterKind kind, uint64_t id) {
                 recovery->highest[kind] = id;
 }
 
-/* -- permissions and accounts -------------------------------------------------------------- */
-
-static int make_acl(const AclList *list, Acl **ret) {
-        mode_t mode;
-
-        *ret = NULL;
-        return list->n ? error_fold(acl_split(list->entries, list->n, &mode, ret)) : 0;
-}
-
-static int make_permissions(const SavedPermissions *saved, Permissions *ret) {
-        *ret = (Permissions){ .uid = saved->uid, .gid = saved->gid, .mode = saved->mode };
-        return make_acl(&saved->acl, &ret->acl);
-}
+/* -- accounts -------------------------------------------------------------- */
 
 static void account_unrefp(Account **account) {
         (void)account_unref(*account);
@@ -278,13 +266,12 @@ static int fill_directory(Directory *directory, const SavedDirectory *saved) {
         Permissions permissions;
         int r;
 
-        r = make_permissions(&saved->permissions, &permissions);
+        r = saved_to_permissions(&saved->permissions, &permissions);
         if (r)
                 return error_fold(r);
         permissions_deinit(&directory->permissions);
         directory->permissions = permissions;
-        directory->default_acl = (DefaultAcl){ .set = saved->defaults.set, .mode = saved->defaults.mode };
-        r = make_acl(&saved->defaults.acl, &directory->default_acl.acl);
+        r = saved_to_defaults(&saved->defaults, &directory->default_acl);
         directory->created_ns = saved->created_ns;
         memcpy(directory->own_max, saved->own_max, sizeof(directory->own_max));
         memcpy(directory->account->max, saved->max, sizeof(saved->max));
@@ -439,7 +426,7 @@ static int make_region(Recovery *recovery, const SavedRegion *saved, Memory *mem
 
         r = accounts_ref_user(recovery->out->accounts, saved->payer, &payer);
         if (!r)
-                r = make_permissions(&saved->permissions, &permissions);
+                r = saved_to_permissions(&saved->permissions, &permissions);
         if (r)
                 return error_fold(r);
         made = array_add(&recovery->regions, 1, sizeof(*made));
