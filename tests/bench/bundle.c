@@ -5,13 +5,10 @@
  * much as the machine is quiet.
  */
 
-#define TEST_TIMEOUT 600
-
-#include "lib/test.h"
+#include "bench/bench.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +20,6 @@
 #include "util/deadline.h"
 
 enum {
-        ROUNDS = 9,
         MOST = 15000,
         ENDS_MAX = 64,
 };
@@ -153,43 +149,62 @@ static Costs once(size_t n) {
         return costs;
 }
 
-static int compare(const void *a, const void *b) {
-        const Costs *x = a, *y = b;
+typedef enum Measure {
+        ADD,
+        WORST,
+        TAKE,
+        MOVE,
+        STORED,
+        KERNEL,
+        _MEASURE_N,
+} Measure;
 
-        return x->take_ms < y->take_ms ? -1 : x->take_ms > y->take_ms;
+static const struct {
+        const char *name, *what, *unit;
+} measures[_MEASURE_N] = {
+        [ADD] = { "add", "to park a descriptor", "us" },
+        [WORST] = { "worst", "to park a descriptor, the longest", "us" },
+        [TAKE] = { "take", "to take all back", "ms" },
+        [MOVE] = { "move", "to park all anew when one has gone", "ms" },
+        [STORED] = { "stored", "descriptors that keep the parked ones", "descriptors" },
+        [KERNEL] = { "kernel", "the kernel's memory for a parked descriptor", "bytes" },
+};
+
+static void measure(size_t n, BenchSeries series[_MEASURE_N]) {
+        Costs costs = once(n);
+
+        bench_add(&series[ADD], costs.add_us);
+        bench_add(&series[WORST], costs.worst_us);
+        bench_add(&series[TAKE], costs.take_ms);
+        bench_add(&series[MOVE], costs.move_ms);
+        bench_add(&series[STORED], (double)costs.stored);
+        bench_add(&series[KERNEL], costs.bytes);
 }
 
-/* The round with the median time of taking all back. */
-static Costs median(size_t n) {
-        Costs costs[ROUNDS];
+/* All that is measured with the most, and of the curve what is on the way of somebody who waits. */
+static void say(size_t n, const BenchSeries series[_MEASURE_N]) {
+        for (Measure m = 0; m < _MEASURE_N; ++m) {
+                char name[64], what[BENCH_WHAT_MAX + 1];
 
-        for (size_t i = 0; i < ROUNDS; ++i)
-                costs[i] = once(n);
-        qsort(costs, ROUNDS, sizeof(*costs), compare);
-        return costs[ROUNDS / 2];
+                if (n != MOST && m != ADD && m != TAKE)
+                        continue;
+                (void)snprintf(name, sizeof(name), "bundle-%s-%zu", measures[m].name, n);
+                (void)snprintf(what, sizeof(what), "%s, %zu of them", measures[m].what, n);
+                bench_row(&(BenchRow){ .name = name, .what = what, .unit = measures[m].unit, .figure = &series[m] });
+        }
 }
 
 TEST(bench, bundle) {
-        const char *path = getenv("SHMD_BENCH_JSON");
-        FILE *file = path ? fopen(path, "we") : NULL;
         struct rlimit limit;
 
-        REQUIRE(file || !path);
         REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
         limit.rlim_cur = limit.rlim_max;
         REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-        puts("descriptors  stored  add each     longest add  take all     move all     kernel, each");
         for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); ++i) {
-                Costs costs = median(steps[i]);
+                BenchSeries series[_MEASURE_N] = { { .n = 0 } };
 
-                printf("%11zu %7zu %8.2f us %11.1f us %8.2f ms %9.2f ms %9.0f bytes\n", steps[i], costs.stored,
-                       costs.add_us, costs.worst_us, costs.take_ms, costs.move_ms, costs.bytes);
-                if (file)
-                        fprintf(file, "%s\n  {\"descriptors\": %zu, \"stored\": %zu, \"add_us\": %.3f, \"longest_add_us\": %.1f, "
-                                "\"take_ms\": %.3f, \"move_ms\": %.3f, \"kernel_bytes\": %.0f}", i ? "," : "[", steps[i],
-                                costs.stored, costs.add_us, costs.worst_us, costs.take_ms, costs.move_ms, costs.bytes);
+                for (size_t round = bench_rounds(9, 1); round > 0; --round)
+                        measure(steps[i], series);
+                say(steps[i], series);
         }
-        if (file)
-                REQUIRE(fputs("\n]\n", file) >= 0 && fclose(file) == 0);
-        REQUIRE(fflush(stdout) == 0);
 }

@@ -1,17 +1,13 @@
 /* What it costs to save: a commit of some changed records, and the adoption of a state by the next broker.
  *
  * A commit is on the way of every answer. It writes each cell twice, and neither allocates nor asks the
- * kernel for anything; what it takes is the processor's alone, so the least of several rounds is what
- * it costs. Records are as long as those of a broker: a region and a name of one cell each or two.
+ * kernel for anything. Records are as long as those of a broker: a region and a name of one cell each or two.
  */
 
-#define TEST_TIMEOUT 600
-
-#include "lib/test.h"
+#include "bench/bench.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +16,6 @@
 #include "util/probe.h"
 
 enum {
-        ROUNDS = 25,
         COMMITS = 20000,
         MANY = 200000,
 };
@@ -49,36 +44,22 @@ static State *make(void) {
         return state;
 }
 
-static FILE *json(void) {
-        const char *path = getenv("SHMD_BENCH_JSON");
-        FILE *file = path ? fopen(path, "we") : NULL;
-
-        REQUIRE(file || !path);
-        return file;
-}
-
-static void say(FILE *file, const char *what, double value, const char *unit) {
-        static bool more;
-
-        printf("%-60s %8.1f %s\n", what, value, unit);
-        if (file)
-                fprintf(file, "%s\n  {\"what\": \"%s\", \"%s\": %.1f}", more ? "," : "[", what, unit, value);
-        more = true;
+static void say(const char *name, const char *what, const char *unit, BenchSeries series) {
+        bench_row(&(BenchRow){ .name = name, .what = what, .unit = unit, .figure = &series });
 }
 
 /* Return: ns of a commit of n records of that many bytes that were there before. */
-static double touched(State *state, size_t n, size_t n_bytes) {
+static BenchSeries touched(State *state, size_t n, size_t n_bytes) {
         Thing things[16] = { { .n = 0 } };
-        double least = 1e12;
+        BenchSeries all = { .n = 0 };
 
         for (size_t i = 0; i < n; ++i) {
                 things[i].n = n_bytes;
                 state_add(state, &things[i].record, STATE_REGION, i);
         }
         state_commit(state);
-        for (int round = 0; round < ROUNDS; ++round) {
+        for (size_t round = bench_rounds(25, 5); round > 0; --round) {
                 int64_t began = test_now_ns();
-                double each;
 
                 for (int i = 0; i < COMMITS; ++i) {
                         ++bytes[0];
@@ -86,23 +67,21 @@ static double touched(State *state, size_t n, size_t n_bytes) {
                                 state_touch(&things[k].record);
                         state_commit(state);
                 }
-                each = (double)(test_now_ns() - began) / COMMITS;
-                least = each < least ? each : least;
+                bench_add(&all, (double)(test_now_ns() - began) / COMMITS);
         }
         for (size_t i = 0; i < n; ++i)
                 state_drop(&things[i].record);
         state_commit(state);
-        return least;
+        return all;
 }
 
 /* Return: ns of two commits, of n new records and of their end. */
-static double came_and_went(State *state, size_t n) {
+static BenchSeries came_and_went(State *state, size_t n) {
         Thing things[16] = { { .n = 0 } };
-        double least = 1e12;
+        BenchSeries all = { .n = 0 };
 
-        for (int round = 0; round < ROUNDS; ++round) {
+        for (size_t round = bench_rounds(25, 5); round > 0; --round) {
                 int64_t began = test_now_ns();
-                double each;
 
                 for (int i = 0; i < COMMITS; ++i) {
                         for (size_t k = 0; k < n; ++k) {
@@ -114,10 +93,9 @@ static double came_and_went(State *state, size_t n) {
                                 state_drop(&things[k].record);
                         state_commit(state);
                 }
-                each = (double)(test_now_ns() - began) / COMMITS;
-                least = each < least ? each : least;
+                bench_add(&all, (double)(test_now_ns() - began) / COMMITS);
         }
-        return least;
+        return all;
 }
 
 static int count(void *userdata, StateKind kind, uint64_t id, uint32_t cell, const uint8_t *data, size_t n) {
@@ -126,10 +104,10 @@ static int count(void *userdata, StateKind kind, uint64_t id, uint32_t cell, con
 }
 
 /* Return: ms to adopt n records of one cell and to walk over all kinds. */
-static double adopted(size_t n) {
+static BenchSeries adopted(size_t n) {
         Thing *things = calloc(n, sizeof(*things));
         State *state = make(), *next;
-        double least = 1e12;
+        BenchSeries all = { .n = 0 };
         const char *sentence;
 
         REQUIRE(things);
@@ -138,16 +116,14 @@ static double adopted(size_t n) {
                 state_add(state, &things[i].record, STATE_NAME, i);
         }
         state_commit(state);
-        for (int round = 0; round < 5; ++round) {
+        for (size_t round = bench_rounds(5, 2); round > 0; --round) {
                 int64_t began = test_now_ns();
                 size_t n_seen = 0;
-                double each;
 
                 REQUIRE(state_adopt_consume_fd(&next, fcntl(state_fd(state), F_DUPFD_CLOEXEC, 0), 0, &sentence) == 0);
                 for (StateKind kind = STATE_COUNTERS; kind < _STATE_KIND_N; ++kind)
                         REQUIRE(state_walk(next, kind, count, &n_seen) == 0);
-                each = (double)(test_now_ns() - began) / 1e6;
-                least = each < least ? each : least;
+                bench_add(&all, (double)(test_now_ns() - began) / 1e6);
                 REQUIRE(n_seen == n);
                 (void)state_free(next);
         }
@@ -155,25 +131,22 @@ static double adopted(size_t n) {
                 state_drop(&things[i].record);
         (void)state_free(state);
         free(things);
-        return least;
+        return all;
 }
 
 TEST(bench, saving) {
         State *state = make();
-        FILE *file = json();
-        double two;
+        BenchSeries two;
 
-        say(file, "a commit of one record of one cell", touched(state, 1, 100), "ns");
+        say("state-commit-1-1", "a commit of one record of one cell", "ns", touched(state, 1, 100));
         two = touched(state, 2, 100);
-        say(file, "a commit of two records of one cell", two, "ns");
-        REQUIRE(two < 1000);
-        say(file, "a commit of one record of two cells", touched(state, 1, 200), "ns");
-        say(file, "a commit of eight records of two cells", touched(state, 8, 200), "ns");
-        say(file, "a commit of a record of ten cells", touched(state, 1, STATE_RECORD_MAX), "ns");
-        say(file, "two commits: three new records of one cell, and their end", came_and_went(state, 3), "ns");
+        bench_row(&(BenchRow){ .name = "state-commit-2-1", .what = "a commit of two records of one cell", .unit = "ns",
+                               .figure = &two, .target = BENCH_AT_MOST(1000) });
+        say("state-commit-1-2", "a commit of one record of two cells", "ns", touched(state, 1, 200));
+        say("state-commit-8-2", "a commit of eight records of two cells", "ns", touched(state, 8, 200));
+        say("state-commit-1-10", "a commit of a record of ten cells", "ns", touched(state, 1, STATE_RECORD_MAX));
+        say("state-commit-new", "two commits: three new records of one cell, their end", "ns", came_and_went(state, 3));
         (void)state_free(state);
-        say(file, "adoption of 60,000 records", adopted(60000), "ms");
-        say(file, "adoption of 200,000 records", adopted(MANY - 1), "ms");
-        REQUIRE(!file || (fprintf(file, "\n]\n") > 0 && fclose(file) == 0));
-        REQUIRE(fflush(stdout) == 0);
+        say("state-adopt-60000", "adoption of 60,000 records", "ms", adopted(60000));
+        say("state-adopt-200000", "adoption of 200,000 records", "ms", adopted(MANY - 1));
 }
