@@ -4,10 +4,9 @@
  * region of the promised size that can neither shrink nor grow has no access in it that raises
  * SIGBUS for want of a page of the file.
  *
- * Populating goes by what is there. Pages that exist are mapped by reading, which for shared
- * memory makes them writable too and takes whole runs at a time; holes are allocated by writing.
- * Both are one madvise(2) for each run, and where the kernel has no MADV_POPULATE_* (before 5.14)
- * a touch of each page.
+ * A huge page is mapped as one only where address and offset are the same, modulo its size. The
+ * kernel sees to that where the system's setting gives shared memory huge pages by itself, and not
+ * where they are asked for; so we do. How pages come to be there is in mapping.h.
  */
 
 #include "buildinfo.h"
@@ -19,27 +18,14 @@
 #include <sys/syscall.h>
 
 #include "client/client.h"
+#include "client/mapping.h"
 #include "client/options.h"
 #include "client/region.h"
-
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
 
 #define FLAGS_KNOWN \
         (SHMD_MAP_POPULATE | SHMD_MAP_HUGE | SHMD_MAP_DONTDUMP | SHMD_MAP_READ_ONLY | SHMD_MAP_PRIVATE)
 
 #define NODE_DIRECTORY "/sys/devices/system/node"
-
-typedef struct Mapping {
-        int fd;
-        int protection;
-        int flags;              /* of mmap(2) */
-        uint64_t offset;
-        size_t length;
-        char *address;
-} Mapping;
 
 /* -- what is asked for --------------------------------------------------------------- */
 
@@ -131,85 +117,31 @@ static int set_policy(const Mapping *mapping, const struct shmd_map_options *opt
         return errno == EINVAL || errno == ENOMEM ? -errno : 0;
 }
 
-/* -- populating ---------------------------------------------------------------------- */
+/* -- huge pages ---------------------------------------------------------------------- */
 
-static void touch(char *address, size_t length, bool writing) {
-        size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
-
-        for (size_t at = 0; at < length; at += page_size) {
-                /* Adding nothing: others may be writing the same bytes. */
-                if (writing)
-                        (void)__atomic_fetch_add(address + at, 0, __ATOMIC_RELAXED);
-                else
-                        (void)__atomic_load_n(address + at, __ATOMIC_RELAXED);
-        }
+/* MADV_COLLAPSE takes its pages from anywhere, so not where a policy is asked for. */
+static void decide_huge(const shmd_region *region, const struct shmd_map_options *options, Mapping *mapping) {
+        if (!(options->flags & SHMD_MAP_HUGE) || region->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
+                return;
+        mapping->huge = huge_page_bytes();
+        if (mapping->length < mapping->huge)
+                mapping->huge = 0;
+        mapping->collapse = mapping->huge && options->numa == SHMD_NUMA_DEFAULT;
 }
 
-static int populate_run(const Mapping *mapping, uint64_t from, uint64_t to, bool writing) {
-        char *address = mapping->address + (from - mapping->offset);
-        size_t length = (size_t)(to - from);
-        int r;
+/* Where there is room, now, for the mapping at an address that suits huge pages: looked for by
+ * taking so much more that such an address is in it, and giving that back. NULL: none known. */
+static void *suggest_address(const Mapping *mapping) {
+        size_t length;
+        char *room;
 
-        if (from == to)
-                return 0;
-        do
-                r = madvise(address, length, writing ? MADV_POPULATE_WRITE : MADV_POPULATE_READ) < 0 ? -errno : 0;
-        while (r == -EINTR);
-
-        switch (r) {
-        case -EINVAL:
-                touch(address, length, writing);
-                return 0;
-        case -EFAULT:           /* where a touch would have raised SIGBUS: huge pages ran out */
-        case -EHWPOISON:
-                return -ENOMEM;
-        default:
-                return r;
-        }
-}
-
-/* Where the next run of data (or, with SEEK_HOLE, of nothing) starts; `end` if there is none. */
-static uint64_t seek_run(int fd, uint64_t from, uint64_t end, int whence) {
-        off_t at = lseek(fd, (off_t)from, whence);
-
-        return at < 0 || (uint64_t)at > end ? end : (uint64_t)at;
-}
-
-static int populate_runs(const Mapping *mapping) {
-        uint64_t end = mapping->offset + mapping->length;
-        uint64_t at = mapping->offset;
-
-        while (at < end) {
-                uint64_t data = seek_run(mapping->fd, at, end, SEEK_DATA);
-                uint64_t hole = data < end ? seek_run(mapping->fd, data, end, SEEK_HOLE) : end;
-                int r;
-
-                r = populate_run(mapping, at, data, true);
-                if (r)
-                        return r;
-                r = populate_run(mapping, data, hole, false);
-                if (r)
-                        return r;
-                at = hole;
-        }
-        return 0;
-}
-
-/* Reading is all that a mapping without the right to write can do, and all that is right for a
- * private one, where writing would make a copy. */
-static int populate(const Mapping *mapping) {
-        off_t position;
-        int r;
-
-        if (!(mapping->protection & PROT_WRITE) || mapping->flags == MAP_PRIVATE)
-                return populate_run(mapping, mapping->offset, mapping->offset + mapping->length, false);
-
-        /* The grant's file offset is the caller's. */
-        position = lseek(mapping->fd, 0, SEEK_CUR);
-        r = populate_runs(mapping);
-        if (position >= 0)
-                (void)lseek(mapping->fd, position, SEEK_SET);
-        return r;
+        if (!mapping->huge || __builtin_add_overflow(mapping->length, mapping->huge, &length))
+                return NULL;
+        room = mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (room == MAP_FAILED)
+                return NULL;
+        (void)munmap(room, length);
+        return room + (mapping->offset - (uintptr_t)room) % mapping->huge;
 }
 
 /* -- together ------------------------------------------------------------------------ */
@@ -225,14 +157,15 @@ static int advise(const Mapping *mapping, const struct shmd_map_options *options
         r = set_policy(mapping, options);
         if (r)
                 return r;
-        return options->flags & SHMD_MAP_POPULATE ? populate(mapping) : 0;
+        return options->flags & SHMD_MAP_POPULATE ? mapping_populate(mapping) : 0;
 }
 
 static int map(Mapping *mapping, const struct shmd_map_options *options) {
         int r;
 
-        mapping->address = mmap(NULL, mapping->length, mapping->protection, mapping->flags, mapping->fd,
-                                (off_t)mapping->offset);
+        /* Should the room be taken meanwhile, the kernel chooses another. */
+        mapping->address = mmap(suggest_address(mapping), mapping->length, mapping->protection, mapping->flags,
+                                mapping->fd, (off_t)mapping->offset);
         if (mapping->address == MAP_FAILED)
                 return errno == EPERM ? -EACCES : -errno;       /* EPERM: a seal forbids writing */
         r = advise(mapping, options);
@@ -261,6 +194,7 @@ int shmd_map(shmd_region *region, const struct shmd_map_options *options, void *
         if (r)
                 return r;
         decide_protection(region, &o, &mapping);
+        decide_huge(region, &o, &mapping);
         mapping.fd = region->fd;
         r = map(&mapping, &o);
         if (r)

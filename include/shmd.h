@@ -346,7 +346,7 @@ SHMD_PUBLIC int shmd_freeze_finish(shmd_call *call);
 
 enum {
         SHMD_MAP_POPULATE  = 1,         /* have the pages there before returning */
-        SHMD_MAP_HUGE      = 2,         /* advise huge pages (MADV_HUGEPAGE) */
+        SHMD_MAP_HUGE      = 2,         /* huge pages for new memory where they can be had */
         SHMD_MAP_DONTDUMP  = 4,         /* leave it out of core dumps */
         SHMD_MAP_READ_ONLY = 8,         /* PROT_READ alone, even with a read-write grant */
         SHMD_MAP_PRIVATE   = 16,        /* MAP_PRIVATE: writable, and writes stay here */
@@ -375,7 +375,13 @@ struct shmd_map_options {
  * file (-EPROTO otherwise).
  *
  * Populating maps pages that exist by reading and allocates the others by writing, which is
- * several times faster than touching page by page; a read-only mapping is populated by reading.
+ * several times faster than writing to each page that exists, and not slower otherwise; a mapping that
+ * is read-only or private is populated by reading.
+ *
+ * With huge pages, a mapping of at least one is at an address that suits them, and MADV_HUGEPAGE is said of
+ * it. With both flags, and no NUMA policy, memory that is not there yet is made of huge pages by
+ * MADV_COLLAPSE (Linux 6.1) wherever all of one is missing, which is the fastest way to get new memory:
+ * also where the system's setting for shared memory is `never`, unless it is `deny`.
  * Advice that the kernel does not take (huge pages off, no NUMA) is no error; a node that does
  * not exist is -EINVAL.
  *

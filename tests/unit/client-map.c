@@ -11,8 +11,10 @@
 #include <linux/mempolicy.h>
 #include <seccomp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -30,6 +32,7 @@ typedef struct Smap {
         char permissions[5];
         uint64_t length;
         uint64_t rss_kib;
+        uint64_t huge_kib;
         char flags[256];
 } Smap;
 
@@ -53,6 +56,7 @@ static Smap smap_of(const void *address) {
                         }
                 } else if (found) {
                         (void)sscanf(line, "Rss: %" SCNu64, &smap.rss_kib);
+                        (void)sscanf(line, "ShmemPmdMapped: %" SCNu64, &smap.huge_kib);
                         (void)sscanf(line, "VmFlags: %255[^\n]", smap.flags);
                 }
         }
@@ -380,6 +384,171 @@ TEST(client_map, the_last_page_of_an_odd_size_is_populated) {
         shmd_region_free(region);
 }
 
+TEST(client_map, populating_more_than_one_look_at_pagemap_finds_every_page) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        size_t size = 1300 * PAGE + 1;
+        shmd_region *region = region_of(size, SHMD_RIGHTS_READ_WRITE);
+        int fd = shmd_region_fd(region);
+        size_t length;
+        char *address;
+
+        /* Runs of data that begin and end anywhere. */
+        for (size_t page = 7; page < 1300; page += page % 5 == 0 ? 40 : 1)
+                REQUIRE(pwrite(fd, "data", 4, (off_t)(page * PAGE)) == 4);
+        options.flags = SHMD_MAP_POPULATE;
+        address = map_with(region, &options, &length);
+        cr_assert_eq(length, size);
+        cr_assert_eq(smap_of(address).rss_kib, 1301 * 4);
+        for (size_t page = 7; page < 1300; page += page % 5 == 0 ? 40 : 1)
+                cr_assert_eq(memcmp(address + page * PAGE, "data", 4), 0, "page %zu", page);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+
+        /* Now all is data. */
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_READ_ONLY;
+        options.offset = 3 * PAGE;
+        address = map_with(region, &options, &length);
+        cr_assert_eq(smap_of(address).rss_kib, 1298 * 4);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, without_a_descriptor_to_spare_it_populates_all_the_same) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = sparse_region();
+        struct rlimit before, none;
+        size_t length;
+        char *address;
+        int r;
+
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+        none = before;
+        none.rlim_cur = 0;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        r = shmd_map(region, &options, (void **)&address, &length);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+        cr_assert_eq(r, 0);
+        check_populated(address, length);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+/* -- huge pages ---------------------------------------------------------------------- */
+
+#define HUGE_PAGE ((size_t)2 << 20)
+#define HUGE_SIZE (4 * HUGE_PAGE + 5 * PAGE + 1)
+
+static bool have_huge_pages(void) {
+        char text[16] = "";
+        FILE *file = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "re");
+        bool have = file && fgets(text, sizeof(text), file) && strtoul(text, NULL, 10) == HUGE_PAGE;
+
+        if (file)
+                (void)fclose(file);
+        return have;
+}
+
+/* Whether what is done by hand gets a huge page now: the setting, or a lack of memory in one
+ * piece, can stand in the way. */
+static bool can_collapse(void) {
+        shmd_region *region = region_of(2 * HUGE_PAGE, SHMD_RIGHTS_READ_WRITE);
+        char *address = mmap(NULL, 2 * HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, shmd_region_fd(region), 0);
+        uintptr_t skip;
+        bool can;
+
+        REQUIRE(address != MAP_FAILED);
+        skip = -(uintptr_t)address % HUGE_PAGE;
+        (void)munmap(address, 2 * HUGE_PAGE);
+        address = mmap(address + skip, HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, shmd_region_fd(region), 0);
+        REQUIRE(address != MAP_FAILED);
+        *(volatile char *)address = 1;
+        can = (uintptr_t)address % HUGE_PAGE == 0 && madvise(address, HUGE_PAGE, 25) == 0;
+        (void)munmap(address, HUGE_PAGE);
+        shmd_region_free(region);
+        return can;
+}
+
+static void check_huge(shmd_region *region, const struct shmd_map_options *options, size_t n_huge) {
+        size_t length;
+        char *address = map_with(region, options, &length);
+        Smap smap = smap_of(address);
+
+        if (have_huge_pages())
+                cr_assert_eq(((uintptr_t)address - options->offset) % HUGE_PAGE, 0);
+        cr_assert_eq(smap.rss_kib, (length + PAGE - 1) / PAGE * 4);
+        if (smap.huge_kib != n_huge * HUGE_PAGE / 1024)
+                cr_assert_not(can_collapse(), "%" PRIu64 " KiB", smap.huge_kib);
+        for (size_t i = 0; i < length; i += PAGE)
+                cr_assert_eq(address[i], 0);
+        address[length - 1] = 1;
+        cr_assert_eq(shmd_unmap(address, length), 0);
+}
+
+TEST(client_map, new_memory_is_populated_with_huge_pages_where_they_can_be_had) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        check_huge(region, &options, 4);
+        cr_assert_eq(blocks(region), (4 * HUGE_PAGE + 6 * PAGE) / 512, "and no more than that");
+        shmd_region_free(region);
+}
+
+TEST(client_map, a_part_has_huge_pages_where_it_has_all_of_them) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        options.offset = 3 * PAGE;
+        options.length = 3 * HUGE_PAGE;
+        check_huge(region, &options, 2);
+        cr_assert_eq(blocks(region), 3 * HUGE_PAGE / 512);
+        shmd_region_free(region);
+}
+
+TEST(client_map, memory_that_is_there_is_not_made_huge_and_not_changed) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+        size_t length;
+        char *address;
+        Smap smap;
+
+        REQUIRE(pwrite(shmd_region_fd(region), "data", 4, (off_t)(HUGE_PAGE + 9 * PAGE)) == 4);
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        address = map_with(region, &options, &length);
+        smap = smap_of(address);
+        cr_assert_leq(smap.huge_kib, 3 * HUGE_PAGE / 1024, "the second has had a page before");
+        cr_assert_eq(smap.rss_kib, (HUGE_SIZE + PAGE - 1) / PAGE * 4);
+        cr_assert_eq(memcmp(address + HUGE_PAGE + 9 * PAGE, "data", 4), 0);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, a_reader_is_given_huge_pages_that_are_there) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+
+        size_t length, again_length;
+        char *address, *again;
+        Smap first, second;
+
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        address = map_with(region, &options, &length);
+        first = smap_of(address);
+        options.flags |= SHMD_MAP_READ_ONLY;
+        again = map_with(region, &options, &again_length);
+        second = smap_of(again);
+        cr_assert_eq(second.rss_kib, (again_length + PAGE - 1) / PAGE * 4);
+        cr_assert_eq(second.huge_kib, first.huge_kib);
+        cr_assert_eq(shmd_unmap(again, again_length), 0);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, a_region_smaller_than_a_huge_page_is_populated_as_it_is) {
+        populate_and_check(SHMD_MAP_HUGE);
+}
+
 /* -- older kernels ------------------------------------------------------------------- */
 
 /* From now on in this process, the advice fails as on a kernel that does not know it. */
@@ -409,6 +578,40 @@ TEST(client_map, without_huge_pages_their_advice_is_no_error) {
         forget_advice(MADV_HUGEPAGE);
         options.flags = SHMD_MAP_HUGE;
         address = map_with(region, &options, &length);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, without_madv_collapse_small_pages_are_populated) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+        size_t length;
+        char *address;
+
+        forget_advice(25);
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        address = map_with(region, &options, &length);
+        cr_assert_eq(smap_of(address).rss_kib, (HUGE_SIZE + PAGE - 1) / PAGE * 4);
+        cr_assert_eq(shmd_unmap(address, length), 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, with_a_numa_policy_no_memory_is_taken_from_elsewhere) {
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        size_t length;
+        char *address;
+
+        cr_assert_eq(seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, SCMP_SYS(madvise), 1,
+                                      SCMP_A2(SCMP_CMP_EQ, 25)), 0);
+        cr_assert_eq(seccomp_load(filter), 0);
+        seccomp_release(filter);
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        options.numa = SHMD_NUMA_INTERLEAVE;
+        options.numa_nodes = 1;
+        address = map_with(region, &options, &length);
+        cr_assert_eq(smap_of(address).rss_kib, (HUGE_SIZE + PAGE - 1) / PAGE * 4);
         cr_assert_eq(shmd_unmap(address, length), 0);
         shmd_region_free(region);
 }
