@@ -357,6 +357,33 @@ static void chain_give(Account *payer, const Cost *cost) {
                 }
 }
 
+Cost charge_cost(const Charge *charge) {
+        Cost cost = { .slots = { [ACCOUNT_BYTES] = charge->bytes } };
+
+        if (charge->n)
+                cost.slots[charge->slot] = charge->n;
+        if (charge->n_second)
+                cost.slots[charge->second] = charge->n_second;
+        return cost;
+}
+
+static void charge_set(Charge *charge, const Cost *cost) {
+        *charge = (Charge){ .account = charge->account, .bytes = cost->slots[ACCOUNT_BYTES] };
+        for (uint8_t i = ACCOUNT_BYTES + 1; i < _ACCOUNT_SLOT_N; ++i) {
+                if (cost->slots[i] == 0)
+                        continue;
+                if (charge->n == 0) {
+                        ASSERT(cost->slots[i] <= UINT32_MAX);
+                        charge->n = (uint32_t)cost->slots[i];
+                        charge->slot = i;
+                } else {
+                        ASSERT(charge->n_second == 0 && cost->slots[i] <= UINT16_MAX);
+                        charge->n_second = (uint16_t)cost->slots[i];
+                        charge->second = i;
+                }
+        }
+}
+
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {
         ASSERT(!charge->account);
 
@@ -369,7 +396,8 @@ int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage 
 void account_charge_anyway(Account *account, const Cost *cost, Charge *charge) {
         ASSERT(!charge->account);
         chain_take(account, cost);
-        *charge = (Charge){ .account = account_ref(account), .cost = *cost };
+        charge->account = account_ref(account);
+        charge_set(charge, cost);
 }
 
 bool account_can_count(const Account *account, const Cost *cost) {
@@ -403,34 +431,42 @@ int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *sh
 }
 
 void charge_grow_anyway(Charge *charge, const Cost *cost) {
+        Cost all = charge_cost(charge);
+
         chain_take(charge->account, cost);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                charge->cost.slots[i] += cost->slots[i];
+                all.slots[i] += cost->slots[i];
+        charge_set(charge, &all);
 }
 
 void charge_shrink(Charge *charge, const Cost *cost) {
+        Cost all = charge_cost(charge);
+
         chain_give(charge->account, cost);
         for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                ASSERT(charge->cost.slots[i] >= cost->slots[i]);
-                charge->cost.slots[i] -= cost->slots[i];
+                ASSERT(all.slots[i] >= cost->slots[i]);
+                all.slots[i] -= cost->slots[i];
         }
+        charge_set(charge, &all);
 }
 
 int charge_change(Charge *charge, const Cost *cost, Shortage *shortage) {
-        chain_give(charge->account, &charge->cost);
-        if (!chain_allows(charge->account, cost, &(Relief){ .cost = &charge->cost }, shortage)) {
-                chain_add(charge->account, &charge->cost);
+        Cost before = charge_cost(charge);
+
+        chain_give(charge->account, &before);
+        if (!chain_allows(charge->account, cost, &(Relief){ .cost = &before }, shortage)) {
+                chain_add(charge->account, &before);
                 return ACCOUNT_E_QUOTA;
         }
         chain_take(charge->account, cost);
-        charge->cost = *cost;
+        charge_set(charge, cost);
         return 0;
 }
 
 /* -- moving ----------------------------------------------------------------------------- */
 
 static Cost load_cost(const Load *load) {
-        Cost cost = load->charge->cost;
+        Cost cost = charge_cost(load->charge);
 
         if (load->account) {
                 ASSERT(load->account->parent == load->charge->account);
@@ -454,18 +490,20 @@ static void load_attach(const Load *load, Account *payer) {
 
 int load_may_move(const Load *load, Account *payer, const Charge *instead, Shortage *shortage) {
         Account *before = load->charge->account;
-        Relief relief = { .cost = instead ? &instead->cost : NULL, .below = before };
-        Cost cost = load_cost(load);
+        Cost cost = load_cost(load), room = { .slots = { 0 } };
+        Relief relief = { .cost = instead ? &room : NULL, .below = before };
         bool fits;
 
         if (before == payer)
                 return 0;
+        if (instead)
+                room = charge_cost(instead);
         chain_give(before, &cost);
         if (instead)
-                chain_give(instead->account, &instead->cost);
+                chain_give(instead->account, &room);
         fits = chain_allows(payer, &cost, &relief, shortage);
         if (instead)
-                chain_add(instead->account, &instead->cost);
+                chain_add(instead->account, &room);
         chain_add(before, &cost);
         return fits ? 0 : ACCOUNT_E_QUOTA;
 }
@@ -514,17 +552,21 @@ int charge_move(Charge *charge, Account *payer, Shortage *shortage) {
 }
 
 void charge_move_anyway(Charge *charge, Account *payer) {
-        chain_give(charge->account, &charge->cost);
-        chain_take(payer, &charge->cost);
+        Cost cost = charge_cost(charge);
+
+        chain_give(charge->account, &cost);
+        chain_take(payer, &cost);
         load_attach(&(Load){ .charge = charge }, payer);
 }
 
 void charge_release(Charge *charge) {
         Account *payer = charge->account;
+        Cost cost;
 
         if (!payer)
                 return;
-        chain_give(payer, &charge->cost);
+        cost = charge_cost(charge);
+        chain_give(payer, &cost);
         *charge = (Charge)CHARGE_NULL;
         (void)account_unref(payer);
 }

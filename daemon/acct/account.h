@@ -59,9 +59,15 @@ struct Cost {
         uint64_t slots[_ACCOUNT_SLOT_N];
 };
 
+/* There are as many as there are things, so it is small: bytes, and amounts of two other slots at most,
+ * more than which nothing costs. charge_cost() says them. */
 struct Charge {
         Account *account;       /* NULL: nothing is charged */
-        Cost cost;
+        uint64_t bytes;
+        uint32_t n;             /* of `slot` ... */
+        uint16_t n_second;      /* ... and, if it is more than nothing, of `second`, a later one */
+        uint8_t slot;           /* AccountSlot */
+        uint8_t second;
 };
 
 #define CHARGE_NULL { .account = NULL }
@@ -230,6 +236,9 @@ bool account_can_count(const Account *account, const Cost *cost);
 
 /* Whether it could ever be charged, were nothing else charged and nobody else there. */
 bool account_has_room_for(const Account *account, const Cost *cost);
+
+/* What is charged. */
+Cost charge_cost(const Charge *charge);
 
 /* Adds to a charge, or makes it if it is CHARGE_NULL. Return: 0, ACCOUNT_E_QUOTA. */
 int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *shortage);

@@ -786,7 +786,7 @@ Region *region_discard(Region *region) {
 }
 
 Cost region_place_cost(const Region *region) {
-        Cost cost = region->charge.cost;
+        Cost cost = charge_cost(&region->charge);
 
         cost.slots[ACCOUNT_REGIONS] = 1;        /* not the owner's other names */
         return cost;

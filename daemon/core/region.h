@@ -339,7 +339,7 @@ void regions_adopted(Regions *regions);
 
 /* Bytes charged: the size rounded up to its pages. */
 static inline uint64_t region_charged(const Region *region) {
-        return region->charge.cost.slots[ACCOUNT_BYTES];
+        return region->charge.bytes;
 }
 
 #endif

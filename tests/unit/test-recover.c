@@ -344,8 +344,8 @@ static void put_name(FILE *out, const Node *name) {
 
         persist_name(name, &saved);
         PUT(out, name, saved);
-        fprintf(out, "  announced %d place %" PRIu64 " %" PRIu64 "\n", name->announced, name->place.cost.slots[0],
-                name->place.cost.slots[1]);
+        fprintf(out, "  announced %d place %" PRIu64 " %" PRIu64 "\n", name->announced, name->place.bytes,
+                charge_cost(&name->place).slots[1]);
 }
 
 static void put_tree(FILE *out) {
@@ -371,8 +371,8 @@ static void put_region(FILE *out, Region *region) {
 
         persist_region(region, &saved);
         PUT(out, region, saved);
-        fprintf(out, "  charge %" PRIu64 " %" PRIu64 " seals %x names", region->charge.cost.slots[0],
-                region->charge.cost.slots[1], region_seals(region));
+        fprintf(out, "  charge %" PRIu64 " %" PRIu64 " seals %x names", region->charge.bytes,
+                charge_cost(&region->charge).slots[1], region_seals(region));
         list_for_each(name, &region->names, Node, in_region)
                 fprintf(out, " %.*s", (int)name->n_name, name->name);
         fprintf(out, "\n");

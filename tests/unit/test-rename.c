@@ -86,8 +86,8 @@ static void describe(char *text, size_t n_text) {
                                       (int)n_path, path, node->region ? (unsigned long long)node->region->id : 0,
                                       (unsigned long long)account->used[ACCOUNT_REGIONS],
                                       (unsigned long long)account->used[ACCOUNT_BYTES],
-                                      (unsigned long long)node->place.cost.slots[ACCOUNT_REGIONS],
-                                      (unsigned long long)node->place.cost.slots[ACCOUNT_BYTES],
+                                      (unsigned long long)charge_cost(&node->place).slots[ACCOUNT_REGIONS],
+                                      (unsigned long long)node->place.bytes,
                                       (void *)node->place.account);
                 REQUIRE(n < n_text);
         }
@@ -772,7 +772,7 @@ TEST(rename, a_charge_that_changes_is_measured_without_what_it_was) {
         cr_assert_eq(account_charge(account[0], &five, &charge, NULL), 0);
         account[0]->max[ACCOUNT_BYTES] = 6;
         cr_assert_eq(charge_change(&charge, &seven, NULL), ACCOUNT_E_QUOTA);
-        cr_assert(account[0]->used[ACCOUNT_BYTES] == 5 && charge.cost.slots[ACCOUNT_BYTES] == 5);
+        cr_assert(account[0]->used[ACCOUNT_BYTES] == 5 && charge.bytes == 5);
         account[0]->max[ACCOUNT_BYTES] = 7;
         cr_assert_eq(charge_change(&charge, &seven, NULL), 0);
         cr_assert(account[0]->used[ACCOUNT_BYTES] == 7 && account[0]->used[ACCOUNT_REGIONS] == 1);
