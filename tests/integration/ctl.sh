@@ -689,14 +689,15 @@ test_put_interrupted() {
         check 'it leaves no charge either' eventually uses_bytes "$me" 0
 }
 
-# in_terminal COMMAND: runs it under script(1), so that its standard error is a terminal.
+# in_terminal COMMAND: runs it on a terminal, and has all that went there. Not under script(1), which may end before it
+# has read the last of it.
 in_terminal() {
-        as "$me" script -qec "$1" /dev/null </dev/null >"$out" 2>"$err"
+        as "$me" "$python3" -I "$here/ctl-terminal.py" "$1" </dev/null >"$out" 2>"$err"
         status=$?
 }
 
 have_terminal() {
-        as "$me" script -qec true /dev/null </dev/null >/dev/null 2>&1
+        as "$me" "$python3" -I "$here/ctl-terminal.py" true </dev/null >/dev/null 2>&1
 }
 
 test_progress() {
