@@ -1,0 +1,381 @@
+/* How long an open and a create take beside their floor, and what asking for many at once saves.
+ *
+ * The broker runs as in production: under a keeper, in its sandbox, as a user of its own. The regions opened
+ * belong to another user than the one who asks, below two directories that are searched first, so that modes
+ * have to be evaluated. It is asked some thousands of times before anything is measured: grants of named regions
+ * are given back lazily, when there is no room for more, and from then on always.
+ *
+ * Created regions are unlinked outside of what is measured, some hundreds at a time, after their descriptors
+ * were closed.
+ *
+ * The floor has to be one. What it takes is compared with an echo, which passes a descriptor that it has, and its
+ * other system calls timed alone; and it runs twice, as what differs between the two is nothing but chance.
+ */
+
+#include "bench/driver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+        CHUNK = 250,            /* regions that are there before they are unlinked */
+        MANY = 64,              /* in a batch, in flight, and of calls timed alone */
+        FLIGHT = 1024,          /* opens with so many in flight that are one sample */
+};
+
+/* Somebody who is asked for something. */
+typedef struct Asked {
+        Driver *driver;
+        Packet packet, creates[CHUNK], unlinks[CHUNK];
+} Asked;
+
+typedef struct Scene {
+        Broker *broker;
+        Client *client;
+        Driver driver;
+        size_t open_bytes, create_bytes;        /* of its answers */
+} Scene;
+
+/* -- what is measured ---------------------------------------------------------------------------- */
+
+static void run_open(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+        int fd;
+
+        for (size_t i = 0; i < n; ++i) {
+                ns[i] = driver_ask(asked->driver, &asked->packet, &fd, 1);
+                close_fd(fd);
+        }
+}
+
+static void run_create(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+        int fds[CHUNK];
+
+        REQUIRE(n % CHUNK == 0);
+        for (size_t done = 0; done < n; done += CHUNK) {
+                for (size_t i = 0; i < CHUNK; ++i)
+                        ns[done + i] = driver_ask(asked->driver, &asked->creates[i], &fds[i], 1);
+                for (size_t i = 0; i < CHUNK; ++i)
+                        close_fd(fds[i]);
+                for (size_t i = 0; i < CHUNK; ++i)
+                        (void)driver_ask(asked->driver, &asked->unlinks[i], NULL, 0);
+        }
+}
+
+static void run_batch(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+        int fds[MANY];
+
+        for (size_t i = 0; i < n; ++i) {
+                ns[i] = driver_ask(asked->driver, &asked->packet, fds, MANY) / MANY;
+                for (size_t k = 0; k < MANY; ++k)
+                        close_fd(fds[k]);
+        }
+}
+
+static double fly(Asked *asked, int *fds) {
+        uint64_t serial = asked->driver->serial;
+        int64_t began = test_now_ns();
+
+        for (size_t sent = 0, received = 0; received < FLIGHT; ++received) {
+                for (; sent < FLIGHT && sent < received + MANY; ++sent)
+                        driver_send(asked->driver, &asked->packet);
+                driver_receive(asked->driver, serial + received + 1, &fds[received], 1);
+        }
+        return (double)(test_now_ns() - began);
+}
+
+static void run_pipeline(void *userdata, double *ns, size_t n) {
+        int fds[FLIGHT];
+
+        for (size_t i = 0; i < n; ++i) {
+                ns[i] = fly(userdata, fds) / FLIGHT;
+                for (size_t k = 0; k < FLIGHT; ++k)
+                        close_fd(fds[k]);
+        }
+}
+
+/* -- the floor's system calls, alone --------------------------------------------------------------- */
+
+typedef struct Calls {
+        int fds[4][MANY];
+        char paths[MANY][32];
+        int64_t ns;             /* that they took */
+} Calls;
+
+#define TIMED(calls, i, call)                                                           \
+        do {                                                                            \
+                int64_t began_ = test_now_ns();                                         \
+                                                                                        \
+                for (size_t i = 0; i < MANY; ++i)                                       \
+                        REQUIRE((call) >= 0, "%s", strerror(errno));                    \
+                (calls)->ns += test_now_ns() - began_;                                  \
+        } while (0)
+
+static void find_paths(Calls *calls, size_t of) {
+        for (size_t i = 0; i < MANY; ++i)
+                (void)snprintf(calls->paths[i], sizeof(calls->paths[i]), "/proc/self/fd/%d", calls->fds[of][i]);
+}
+
+/* Re-opens what is in one column into another, and closes that: not the last descriptor, as a client has one. */
+static void reopen_and_close(Calls *calls, size_t of, size_t to) {
+        int flags = O_RDWR | O_CLOEXEC | O_NONBLOCK;
+
+        find_paths(calls, of);
+        TIMED(calls, i, calls->fds[to][i] = open(calls->paths[i], flags));
+        for (size_t i = 0; i < MANY; ++i)
+                calls->fds[3][i] = fcntl(calls->fds[to][i], F_DUPFD_CLOEXEC, 0);
+        TIMED(calls, i, close(calls->fds[to][i]));
+        for (size_t i = 0; i < MANY; ++i)
+                close_fd(calls->fds[3][i]);
+}
+
+static void run_open_calls(void *userdata, double *ns, size_t n) {
+        static Calls calls;
+        int fd = memfd_create("alone", MFD_CLOEXEC);
+
+        REQUIRE(fd >= 0, "%s", strerror(errno));
+        for (size_t i = 0; i < MANY; ++i)
+                calls.fds[0][i] = fd;
+        for (size_t i = 0; i < n; ++i) {
+                calls.ns = 0;
+                reopen_and_close(&calls, 0, 1);
+                ns[i] = (double)calls.ns / MANY;
+        }
+        close_fd(fd);
+}
+
+static void run_create_calls(void *userdata, double *ns, size_t n) {
+        int flags = O_RDWR | O_CLOEXEC | O_NONBLOCK, seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+        static Calls calls;
+
+        for (size_t i = 0; i < n; ++i) {
+                calls.ns = 0;
+                TIMED(&calls, k, calls.fds[0][k] = memfd_create("alone", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+                TIMED(&calls, k, ftruncate(calls.fds[0][k], PAGE));
+                TIMED(&calls, k, fchmod(calls.fds[0][k], 0600));
+                TIMED(&calls, k, fcntl(calls.fds[0][k], F_ADD_SEALS, seals));
+                find_paths(&calls, 0);
+                TIMED(&calls, k, calls.fds[1][k] = open(calls.paths[k], flags));
+                TIMED(&calls, k, close(calls.fds[0][k]));
+                reopen_and_close(&calls, 1, 2);
+                ns[i] = (double)calls.ns / MANY;
+                for (size_t k = 0; k < MANY; ++k)
+                        close_fd(calls.fds[1][k]);
+        }
+}
+
+/* -- the scene --------------------------------------------------------------------------------------- */
+
+static const char opened[] = "/bench/camera/frame";
+static const char created[] = "/bench/made/frame";
+
+static void make_regions(Broker *broker) {
+        Client *owner = client_connect_as(broker, BOB, BOB);
+
+        client_expect_done(owner, call_mkdir(owner, "/bench", 0755));
+        client_expect_done(owner, call_mkdir(owner, "/bench/camera", 0751));
+        client_expect_done(owner, call_mkdir(owner, "/bench/made", 0777));
+        for (int i = 0; i < MANY; ++i) {
+                char path[64];
+
+                (void)snprintf(path, sizeof(path), "%s%d", opened, i);
+                client_expect_done(owner, call_create_mode(owner, path, PAGE, 0644, NULL));
+        }
+        (void)client_free(owner);
+}
+
+static void asked_init(Asked *asked, Driver *driver) {
+        char path[64];
+
+        *asked = (Asked){ .driver = driver };
+        (void)snprintf(path, sizeof(path), "%s0", opened);
+        packet_open(&asked->packet, path);
+        for (int i = 0; i < CHUNK; ++i) {
+                (void)snprintf(path, sizeof(path), "%s%d", created, i);
+                packet_create(&asked->creates[i], path);
+                packet_unlink(&asked->unlinks[i], path);
+        }
+}
+
+static void asked_deinit(Asked *asked) {
+        packet_deinit(&asked->packet);
+        for (int i = 0; i < CHUNK; ++i) {
+                packet_deinit(&asked->creates[i]);
+                packet_deinit(&asked->unlinks[i]);
+        }
+}
+
+/* Asks for so much that the broker is as it will be, and learns how long its answers are. */
+static void warm_up(Scene *scene) {
+        size_t n = bench_quick() ? 5000 : 20000;
+        double ns[CHUNK];
+        Asked asked;
+
+        asked_init(&asked, &scene->driver);
+        for (size_t i = 0; i < n / CHUNK; ++i)
+                run_open(&asked, ns, CHUNK);
+        scene->open_bytes = scene->driver.n_answer;
+        for (size_t i = 0; i < n / CHUNK; ++i) {
+                int fd;
+
+                run_create(&asked, ns, CHUNK);
+                (void)driver_ask(&scene->driver, &asked.creates[0], &fd, 1);
+                close_fd(fd);
+                scene->create_bytes = scene->driver.n_answer;
+                (void)driver_ask(&scene->driver, &asked.unlinks[0], NULL, 0);
+        }
+        asked_deinit(&asked);
+}
+
+static void scene_init(Scene *scene) {
+        *scene = (Scene){ .broker = broker_spawn_with(&(BrokerOptions){ .keeper = true }) };
+        make_regions(scene->broker);
+        scene->client = client_connect_as(scene->broker, ALICE, ALICE);
+        driver_init(&scene->driver, scene->client);
+        place_client();
+        warm_up(scene);
+}
+
+static void scene_deinit(Scene *scene) {
+        scene->client = client_free(scene->client);
+        scene->broker = broker_stop(scene->broker);
+}
+
+/* -- rows ---------------------------------------------------------------------------------------------- */
+
+/* What is asked of both, and how it is called. */
+typedef struct Request {
+        const char *name;
+        void (*run)(void *userdata, double *ns, size_t n);
+        void (*run_calls)(void *userdata, double *ns, size_t n);
+        const char *calls;
+        size_t n;               /* in a round */
+        double most[2];         /* of p50, for each placement */
+} Request;
+
+static const Request open_request = {
+        .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 20000,
+        .most = { [ONE_PROCESSOR] = 1.30, [TWO_PROCESSORS] = 1.20 },
+};
+
+static const Request create_request = {
+        .name = "create", .run = run_create, .run_calls = run_create_calls, .calls = FLOOR_CREATE_CALLS, .n = 5000,
+        .most = { [ONE_PROCESSOR] = 1.35, [TWO_PROCESSORS] = 1.35 },
+};
+
+typedef struct Found {
+        BenchTimes broker, floor, again, echo, calls;
+} Found;
+
+static void row(const char *name, const char *what, BenchKind kind, BenchTarget target, const BenchSeries *figure,
+                const BenchSeries *against) {
+        bench_row(&(BenchRow){ .name = name, .what = what, .unit = "ns", .kind = kind, .target = target,
+                               .figure = figure, .against = against });
+}
+
+static void say(const Request *request, Placement placement, Found *found) {
+        static const char *const names[] = { "one", "two" }, *const texts[] = { "one processor", "across two" };
+        const char *kind = request->name, *where = names[placement], *text = texts[placement];
+        char name[64], what[BENCH_WHAT_MAX + 1];
+        BenchSeries sum = { .n = found->echo.p50.n };
+
+        for (size_t i = 0; i < sum.n; ++i)
+                sum.values[i] = found->echo.p50.values[i] + found->calls.p50.values[i];
+#define NAMED(format, words) \
+        ((void)snprintf(name, sizeof(name), format, kind, where), \
+         (void)snprintf(what, sizeof(what), words, kind, text), name), what
+        row(NAMED("%s-%s", "%s, %s, against its floor"), BENCH_TIMED, (BenchTarget)BENCH_AT_MOST(request->most[placement]),
+            &found->broker.p50, &found->floor.p50);
+        row(NAMED("%s-%s-p99", "%s, %s, against its floor, p99"), BENCH_TIMED, (BenchTarget)BENCH_AT_MOST(1.5),
+            &found->broker.p99, &found->floor.p99);
+        row(NAMED("floor-%s-%s", "floor against floor: %s, %s"), BENCH_SAME, (BenchTarget)BENCH_WITHIN(0.9, 1.1),
+            &found->again.p50, &found->floor.p50);
+        row(NAMED("floor-%s-%s-p99", "floor against floor: %s, %s, p99"), BENCH_SAME, (BenchTarget)BENCH_WITHIN(0.75, 1.33),
+            &found->again.p99, &found->floor.p99);
+        row(NAMED("floor-%s-%s-calls", "floor against echo and calls alone: %s, %s"), BENCH_TIMED,
+            (BenchTarget)BENCH_WITHIN(0.85, 1.15), &found->floor.p50, &sum);
+#undef NAMED
+}
+
+/* The floor is what it says it is, where that can be seen. */
+static void check_calls(Floor *floor, Asked *asked, const char *expected) {
+        const char *calls;
+
+        if (geteuid() != 0)
+                return;
+        calls = driver_calls(&floor->driver, &asked->creates[0], 1, floor->pid, "recvfrom");
+        REQUIRE(strcmp(calls, expected) == 0, "the floor makes other system calls: %s", calls);
+}
+
+enum { FLOOR, AGAIN, ECHO, _SERVER_N };
+
+static void compare(Scene *scene, const Request *request, Placement placement) {
+        const char *kinds[] = { [FLOOR] = request->name, [AGAIN] = request->name, [ECHO] = "echo" };
+        size_t n_reply = request == &open_request ? scene->open_bytes : scene->create_bytes;
+        size_t n = bench_quick() ? request->n / 5 : request->n, n_few = n / 4;
+        static Asked asked, others[_SERVER_N];
+        static Found found;
+        Floor floors[_SERVER_N];
+
+        asked_init(&asked, &scene->driver);
+        for (int i = 0; i < _SERVER_N; ++i) {
+                floor_start(&floors[i], kinds[i], n_reply, 1);
+                asked_init(&others[i], &floors[i].driver);
+                place_floor(&floors[i], placement);
+        }
+        place_broker(scene->broker, placement);
+        check_calls(&floors[FLOOR], &others[FLOOR], request->calls);
+        check_calls(&floors[ECHO], &others[ECHO], FLOOR_ECHO_CALLS);
+        bench_take_turns((BenchSide[]){ { request->run, &others[FLOOR], n, &found.floor },
+                                        { request->run, &asked, n, &found.broker },
+                                        { request->run, &others[AGAIN], n, &found.again },
+                                        { run_open, &others[ECHO], n_few, &found.echo },
+                                        { request->run_calls, NULL, n_few / MANY, &found.calls } },
+                         5, bench_rounds(15, 5));
+        say(request, placement, &found);
+        asked_deinit(&asked);
+        for (int i = 0; i < _SERVER_N; ++i) {
+                asked_deinit(&others[i]);
+                floor_stop(&floors[i]);
+        }
+}
+
+static void many(Scene *scene) {
+        BenchTimes single, batch, pipeline;
+        Asked one, all;
+
+        place_broker(scene->broker, TWO_PROCESSORS);
+        asked_init(&one, &scene->driver);
+        all = (Asked){ .driver = &scene->driver };
+        packet_batch(&all.packet, opened, MANY);
+        bench_take_turns((BenchSide[]){ { run_open, &one, bench_quick() ? 2000 : 10000, &single },
+                                        { run_batch, &all, bench_quick() ? 100 : 500, &batch },
+                                        { run_pipeline, &one, bench_quick() ? 6 : 30, &pipeline } },
+                         3, bench_rounds(15, 5));
+        row("batch-64", "batch of 64 opens, each, against a single one, across two", BENCH_TIMED,
+            (BenchTarget)BENCH_AT_MOST(0.25), &batch.p50, &single.p50);
+        row("pipeline-64", "64 opens in flight, each, against a single one, across two", BENCH_TIMED,
+            (BenchTarget)BENCH_AT_MOST(0.4), &pipeline.p50, &single.p50);
+        asked_deinit(&one);
+        packet_deinit(&all.packet);
+}
+
+TEST(bench, requests) {
+        Scene scene;
+
+        scene_init(&scene);
+        compare(&scene, &open_request, ONE_PROCESSOR);
+        compare(&scene, &create_request, ONE_PROCESSOR);
+        if (bench_processors() > 1) {
+                compare(&scene, &open_request, TWO_PROCESSORS);
+                compare(&scene, &create_request, TWO_PROCESSORS);
+                many(&scene);
+        }
+        scene_deinit(&scene);
+}
