@@ -5,8 +5,8 @@
  *
  * Data: a fault by reading maps the pages around it as well, 64 KiB at a time, and so one page of
  * each 64 KiB is enough and costs less than asking for all. Whether it was enough (the kernel may
- * have been set otherwise, and pages in swap are left out) is read from /proc/self/pagemap, and
- * what is missing is asked for in full; without pagemap all of it is.
+ * have been set otherwise, and pages in swap are left out) is asked of /proc/self/pagemap, and what
+ * is missing is had in full; where pagemap cannot say (before Linux 6.7), all of it is.
  *
  * Holes, with huge pages: one page is written in each huge page's worth, and MADV_COLLAPSE (Linux
  * 6.1) makes huge pages of them, in one call, because each waits for every processor once. It

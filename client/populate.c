@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -21,10 +22,26 @@
 #endif
 
 #define AROUND_BYTES ((size_t)64 << 10)         /* what one fault by reading maps, as kernels are set */
-#define LOOK_PAGES ((size_t)512)                /* the pages of one look into pagemap */
+#define TABLE_PAGES ((size_t)512)               /* the pages of one page table */
 #define COLLAPSE_TRIES 3
-#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
 #define PMD_SIZE_FILE "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
+
+/* Of linux/fs.h, since 6.7. */
+typedef struct PageRegion {
+        uint64_t start, end, categories;
+} PageRegion;
+
+typedef struct PagemapScan {
+        uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+        uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+} PagemapScan;
+
+#ifndef PAGEMAP_SCAN
+#define PAGEMAP_SCAN _IOWR('f', 16, PagemapScan)
+#endif
+#ifndef PAGE_IS_PRESENT
+#define PAGE_IS_PRESENT (1 << 3)
+#endif
 
 typedef struct Populate {
         const Mapping *mapping;
@@ -86,10 +103,8 @@ static int populate_all(const Populate *p, char *from, char *to, bool writing) {
 /* One page at each step: at the start, and from there on where a multiple of step is. */
 static int populate_steps(const Populate *p, char *from, char *to, size_t step, bool writing) {
         for (char *at = from; at < to; at += step - (uintptr_t)at % step) {
-                char *end = (size_t)(to - at) > p->page ? at + p->page : to;
-                int r;
+                int r = populate_all(p, at, at + p->page, writing);
 
-                r = populate_all(p, at, end, writing);
                 if (r)
                         return r;
         }
@@ -98,49 +113,73 @@ static int populate_steps(const Populate *p, char *from, char *to, size_t step, 
 
 /* -- data ---------------------------------------------------------------------------- */
 
-static bool all_mapped(const Populate *p, const char *from, const char *to) {
-        uint64_t entries[LOOK_PAGES];
-        size_t n = ((size_t)(to - from) + p->page - 1) / p->page;
-        ssize_t n_bytes = (ssize_t)(n * sizeof(*entries));
+/* Finds what is not mapped: at most n pieces, from the start. Return: how many; *ret_end is how far it looked. */
+static int find_missing(int pagemap_fd, const char *from, const char *to, PageRegion *ret, size_t n,
+                        uint64_t *ret_end) {
+        PagemapScan scan = {
+                .size = sizeof(scan),
+                .start = (uintptr_t)from,
+                .end = (uintptr_t)to,
+                .vec = (uintptr_t)ret,
+                .vec_len = n,
+                .category_inverted = PAGE_IS_PRESENT,
+                .category_mask = PAGE_IS_PRESENT,
+                .return_mask = PAGE_IS_PRESENT,
+        };
+        int n_found = ioctl(pagemap_fd, PAGEMAP_SCAN, &scan);
 
-        if (pread(p->pagemap_fd, entries, (size_t)n_bytes, (off_t)((uintptr_t)from / p->page * sizeof(*entries))) !=
-            n_bytes)
-                return false;
-        for (size_t i = 0; i < n; ++i)
-                if (!(entries[i] & PAGEMAP_PRESENT))
-                        return false;
-        return true;
+        *ret_end = scan.walk_end;
+        return n_found < 0 ? -errno : n_found;
 }
 
-/* At most LOOK_PAGES. If the first page brought the last one with it, it is a huge one. */
-static int populate_look(const Populate *p, char *from, char *to) {
-        const char *last = from + ((size_t)(to - from) - 1) / p->page * p->page;
+static int populate_missing(const Populate *p, char *from, char *to) {
+        for (char *at = from; at < to;) {
+                PageRegion missing[16];
+                uint64_t end;
+                int n = find_missing(p->pagemap_fd, at, to, missing, sizeof(missing) / sizeof(*missing), &end);
+
+                if (n < 0 || end <= (uintptr_t)at)
+                        return populate_all(p, at, to, false);
+                for (int i = 0; i < n; ++i) {
+                        int r = populate_all(p, from + (missing[i].start - (uintptr_t)from),
+                                             from + (missing[i].end - (uintptr_t)from), false);
+
+                        if (r)
+                                return r;
+                }
+                at = from + (end - (uintptr_t)from);
+        }
+        return 0;
+}
+
+/* What the first page brought along does not matter if that was all: then it is a huge one. */
+static int populate_around(const Populate *p, char *from, char *to) {
+        PageRegion missing;
+        uint64_t end;
         int r;
 
-        r = populate_all(p, from, (size_t)(to - from) > p->page ? from + p->page : to, false);
-        if (r == 0 && !all_mapped(p, last, to))
-                r = populate_steps(p, from, to, AROUND_BYTES, false);
-        if (r == 0 && !all_mapped(p, from, to))
-                r = populate_all(p, from, to, false);
-        return r;
+        r = populate_all(p, from, from + p->page, false);
+        if (r || find_missing(p->pagemap_fd, to - p->page, to, &missing, 1, &end) == 0)
+                return r;
+        return populate_steps(p, from, to, AROUND_BYTES, false);
 }
 
 static int populate_data(const Populate *p, char *from, char *to) {
-        size_t look = LOOK_PAGES * p->page;
+        char *end;
+        int r;
 
         if (p->pagemap_fd < 0 || (size_t)(to - from) <= AROUND_BYTES)
                 return populate_all(p, from, to, false);
-        while (from < to) {
-                size_t n = look - (uintptr_t)from % look;       /* no fault maps around such a border */
-                char *end = (size_t)(to - from) > n ? from + n : to;
-                int r;
+        /* No fault maps across such a border. */
+        for (char *at = from; at < to; at = end) {
+                size_t n = TABLE_PAGES * p->page - (uintptr_t)at % (TABLE_PAGES * p->page);
 
-                r = populate_look(p, from, end);
+                end = (size_t)(to - at) > n ? at + n : to;
+                r = populate_around(p, at, end);
                 if (r)
                         return r;
-                from = end;
         }
-        return 0;
+        return populate_missing(p, from, to);
 }
 
 /* -- holes --------------------------------------------------------------------------- */
@@ -184,8 +223,11 @@ static uint64_t seek_run(int fd, uint64_t from, uint64_t end, int whence) {
         return at < 0 || (uint64_t)at > end ? end : (uint64_t)at;
 }
 
-static char *address_of(const Mapping *mapping, uint64_t at) {
-        return mapping->address + (at - mapping->offset);
+/* Where that byte of the region is; of the end, where its page ends. */
+static char *address_of(const Populate *p, uint64_t at) {
+        size_t n = (size_t)(at - p->mapping->offset);
+
+        return p->mapping->address + n + (p->page - n % p->page) % p->page;
 }
 
 static int populate_runs(const Populate *p) {
@@ -198,10 +240,10 @@ static int populate_runs(const Populate *p) {
                 uint64_t hole = data < end ? seek_run(mapping->fd, data, end, SEEK_HOLE) : end;
                 int r;
 
-                r = populate_hole(p, address_of(mapping, at), address_of(mapping, data));
+                r = populate_hole(p, address_of(p, at), address_of(p, data));
                 if (r)
                         return r;
-                r = populate_data(p, address_of(mapping, data), address_of(mapping, hole));
+                r = populate_data(p, address_of(p, data), address_of(p, hole));
                 if (r)
                         return r;
                 at = hole;
