@@ -35,6 +35,10 @@
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 20)
 
+/* After it has read something of the broker, the keeper listens to it again only then: a broker that makes
+ * region after region would wake it for each. What comes meanwhile is in the queue, and so it is kept already. */
+#define LINK_REST NSEC_PER_MSEC
+
 /* A broker's status goes to the service manager once in this time. */
 #define STATUS_REST NSEC_PER_SEC
 
@@ -68,6 +72,7 @@ typedef struct Keeper {
         uint64_t n_refused;     /* packets of it */
         uint64_t status_next;   /* not before then another word of it goes to the manager */
         Deadline overdue;
+        Deadline rest;          /* armed: it is not listened to until then */
 
         /* The next broker. */
         Deadline next;
@@ -228,6 +233,12 @@ static void obey(Keeper *keeper, const Notify *notify) {
                 begin_upgrade(keeper);
 }
 
+static void rest_over(Deadline *deadline, void *userdata);
+
+static void rest(Keeper *keeper) {
+        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + LINK_REST, rest_over, keeper);
+}
+
 /* Reads what there is, up to a bound. Return: whether there may be more. */
 static bool read_packets(Keeper *keeper) {
         Notify notify;
@@ -235,6 +246,8 @@ static bool read_packets(Keeper *keeper) {
         for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
                 int r = notify_peek(keeper->link, &notify);
 
+                if (i > 0 && r == NOTIFY_E_AGAIN)
+                        rest(keeper);
                 if (r == NOTIFY_E_GONE)
                         keeper->link = close_fd(keeper->link);
                 if (r == NOTIFY_E_GONE || r == NOTIFY_E_AGAIN)
@@ -247,6 +260,18 @@ static bool read_packets(Keeper *keeper) {
                 notify_drop(keeper->link);
         }
         return true;
+}
+
+/* A broker that can keep nothing any more has to end. */
+static void listen_to_broker(Keeper *keeper) {
+        (void)read_packets(keeper);
+        if (keeper->link < 0 && keeper->wish == WISH_SERVE)
+                expect(keeper, keeper->options->config->keeper.stop);
+}
+
+static void rest_over(Deadline *deadline, void *userdata) {
+        (void)deadline;
+        listen_to_broker(userdata);
 }
 
 /* What a broker that is gone had sent can be read to its end, even if it gave its socket to somebody who lives and
@@ -366,6 +391,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
         hear_no_more(keeper->link);
         while (keeper->link >= 0 && read_packets(keeper))
                 ;
+        deadline_disarm(&keeper->rest);
         keeper->link = close_fd(keeper->link);
         refuge_unlink(keeper->refuge);
         (void)waitpid(keeper->pid, NULL, 0);
@@ -496,7 +522,7 @@ static int wait_for_something(Keeper *keeper, struct pollfd fds[static 2]) {
         struct timespec timeout = { .tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC) };
 
         fds[0] = (struct pollfd){ .fd = keeper->signal_fd, .events = POLLIN };
-        fds[1] = (struct pollfd){ .fd = keeper->link, .events = POLLIN };
+        fds[1] = (struct pollfd){ .fd = deadline_is_armed(&keeper->rest) ? -1 : keeper->link, .events = POLLIN };
         return ppoll(fds, 2, at == DEADLINE_NEVER ? NULL : &timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
 }
 
@@ -509,10 +535,7 @@ static int keep_on(Keeper *keeper) {
                 if (r)
                         return error_origin(r);
                 if (fds[1].revents)
-                        (void)read_packets(keeper);
-                /* A broker that can keep nothing any more has to end. */
-                if (fds[1].revents && keeper->link < 0 && keeper->wish == WISH_SERVE)
-                        expect(keeper, keeper->options->config->keeper.stop);
+                        listen_to_broker(keeper);
                 if (fds[0].revents)
                         read_signals(keeper);
                 deadlines_run(&keeper->deadlines, time_now());
