@@ -260,7 +260,7 @@ typedef struct Request {
 } Request;
 
 static const Request open_request = {
-        .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 20000,
+        .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 10000,
         .most = { [ONE_PROCESSOR] = 1.30, [TWO_PROCESSORS] = 1.20 },
 };
 
