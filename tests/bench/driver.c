@@ -65,12 +65,12 @@ void packet_unlink(Packet *packet, const char *path) {
 /* What was received, and not looked at yet. */
 typedef struct Answer {
         uint8_t bytes[WIRE_REPLY_MAX];
+        struct msghdr msg;
+        ssize_t n;
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE((FDLIST_MAX + 1) * sizeof(int))];
         } control;
-        struct msghdr msg;
-        ssize_t n;
 } Answer;
 
 void driver_init(Driver *driver, const Client *client) {
