@@ -34,6 +34,7 @@
 #include "sandbox.h"
 #include "service.h"
 #include "util/log.h"
+#include "util/memfd.h"
 #include "util/peercred.h"
 #include "util/probe.h"
 
@@ -564,6 +565,7 @@ static int serve(const Options *options) {
         }
 
         /* The door is closed. */
+        memfd_hold_directory(true);
         r = sandbox_enter(SANDBOX_BROKER, &landlock);
         if (r)
                 return fail("sandbox", r);

@@ -174,27 +174,39 @@ int memfd_read_sealed(int fd, void *bytes, size_t n) {
         return read_all(fd, bytes, n) == n ? 0 : MEMFD_E_FAILED;
 }
 
-/* Writes "/proc/self/fd/N". This is on the way of every open, and printf is most of its cost. */
-static const char *fd_path(int fd, char path[32]) {
-        static const char prefix[] = "/proc/self/fd/";
-        char *p = path + 31;
+#define FD_DIRECTORY "/proc/self/fd/"
+
+static int directory = -1;      /* FD_DIRECTORY, if it is held open */
+
+void memfd_hold_directory(bool hold) {
+        directory = close_fd(directory);
+        if (hold)
+                directory = open(FD_DIRECTORY, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Writes the name of a descriptor, in that directory if it is held and else from the root. This is on the
+ * way of every open, and printf is most of its cost. */
+static const char *fd_name(int fd, char name[32]) {
+        static const char prefix[] = FD_DIRECTORY;
+        char *p = name + 31;
 
         *p = '\0';
         do
                 *--p = (char)('0' + fd % 10);
         while (fd /= 10);
-        for (const char *q = prefix + sizeof(prefix) - 1; q > prefix;)
-                *--p = *--q;
+        if (directory < 0)
+                for (const char *q = prefix + sizeof(prefix) - 1; q > prefix;)
+                        *--p = *--q;
         return p;
 }
 
 int memfd_reopen(int fd, bool writable, int *ret) {
-        char path[32];
+        char name[32];
         int opened;
 
         /* O_NONBLOCK: if a lease were in the way (of a killed broker, or a holder of our own
          * uid), the open must fail instead of waiting for lease-break-time. */
-        opened = open(fd_path(fd, path), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
+        opened = openat(directory, fd_name(fd, name), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NONBLOCK);
         if (opened < 0)
                 return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? MEMFD_E_NO_MEMORY : MEMFD_E_FAILED;
         *ret = opened;

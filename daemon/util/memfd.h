@@ -50,6 +50,11 @@ int memfd_make_sealed(const char *name, const void *bytes, size_t n, int *ret);
 /* Reads n bytes of one. Return: 0; MEMFD_E_FAILED, it does not have them, or can be changed. */
 int memfd_read_sealed(int fd, void *bytes, size_t n);
 
+/* Keeps the directory of this process's descriptors open, or no longer: memfd_reopen() then looks one name
+ * up instead of four. Only for a process that does not fork any more, as in a child it would still be its
+ * parent's. Where there is no such directory, nothing changes. */
+void memfd_hold_directory(bool hold);
+
 /* Opens a description of its own, read-only or read-write. *ret is the caller's.
  * Return: 0, MEMFD_E_NO_MEMORY, MEMFD_E_FAILED. */
 int memfd_reopen(int fd, bool writable, int *ret);

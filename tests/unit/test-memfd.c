@@ -341,6 +341,26 @@ TEST(memfd, a_lease_in_the_way_is_a_failure_now_and_not_a_wait) {
         close_fd(fd);
 }
 
+TEST(memfd, the_directory_of_descriptors_may_be_held_and_makes_no_difference) {
+        int fd = make(4096), reader, writer;
+
+        memfd_hold_directory(true);
+        reader = reopen(fd, false);
+        writer = reopen(fd, true);
+        cr_assert_eq(fcntl(reader, F_GETFL) & O_ACCMODE, O_RDONLY);
+        cr_assert_eq(fcntl(writer, F_GETFL) & O_ACCMODE, O_RDWR);
+        cr_assert_eq(memfd_inode(reader), memfd_inode(fd));
+        cr_assert_eq(memfd_inode(writer), memfd_inode(fd));
+        memfd_hold_directory(true);
+        memfd_hold_directory(false);
+        memfd_hold_directory(false);
+        close_fd(writer);
+        writer = reopen(fd, true);
+        close_fd(reader);
+        close_fd(writer);
+        close_fd(fd);
+}
+
 static int reopen_without_descriptors(void *userdata) {
         int fd = make(4096), opened = -7;
         struct rlimit none = { 1, 1 };
