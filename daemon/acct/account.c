@@ -271,15 +271,25 @@ Account *account_unref(Account *account) {
         return NULL;
 }
 
+/* Of what is left of the pool, a payer gets a share. */
+static bool is_shared(const Account *account, AccountSlot slot) {
+        return account->kind == ACCOUNT_POOL && account->max[slot] != QUOTA_UNLIMITED;
+}
+
+static bool gives(const Account *account, const Account *payer, AccountSlot slot, uint64_t want) {
+        uint64_t limit = account->max[slot], used = account->used[slot];
+
+        return quota_fits(limit, used, want) &&
+               (!is_shared(account, slot) ||
+                quota_allows(quota_left(limit, used), account->accounts->n_users, payer->used[slot], want));
+}
+
 bool account_can_give(const Account *account, const Account *payer, AccountSlot slot, uint64_t want, Shortage *ret) {
         uint64_t left = quota_left(account->max[slot], account->used[slot]), limit = account->max[slot];
-        bool fits = want == 0 || quota_fits(limit, account->used[slot], want);
 
-        /* Of what is left of the pool, a share. */
-        if (fits && account->kind == ACCOUNT_POOL && limit != QUOTA_UNLIMITED) {
+        if (is_shared(account, slot) && (want == 0 || quota_fits(limit, account->used[slot], want))) {
                 uint64_t held = payer->used[slot];
 
-                fits = want == 0 || quota_allows(left, account->accounts->n_users, held, want);
                 limit = quota_share(left, account->accounts->n_users, held);
                 left = quota_left(limit, held);
         }
@@ -292,18 +302,16 @@ bool account_can_give(const Account *account, const Account *payer, AccountSlot 
                 .left = left,
                 .limit = limit,
         };
-        return fits;
+        return want == 0 || gives(account, payer, slot, want);
 }
 
 /* Whether `account` itself can give `want`, on behalf of the user who pays. */
 static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
                         Shortage *shortage) {
-        Shortage figures;
-
-        if (want == 0 || account_can_give(account, payer, slot, want, &figures))
+        if (gives(account, payer, slot, want))
                 return true;
         if (shortage)
-                *shortage = figures;
+                (void)account_can_give(account, payer, slot, want, shortage);
         return false;
 }
 
@@ -327,7 +335,8 @@ static bool chain_allows(const Account *payer, const Cost *cost, const Relief *r
                 if (relief && a->kind != ACCOUNT_POOL && is_above(a, relief->below))
                         return true;
                 for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                        if (relief && relief->cost && cost->slots[i] <= relief->cost->slots[i])
+                        if (cost->slots[i] == 0 ||
+                            (relief && relief->cost && cost->slots[i] <= relief->cost->slots[i]))
                                 continue;
                         if (!slot_allows(a, payer, (AccountSlot)i, cost->slots[i], shortage))
                                 return false;
@@ -382,6 +391,10 @@ static void charge_set(Charge *charge, const Cost *cost) {
                         charge->second = i;
                 }
         }
+}
+
+int account_may_charge(const Account *account, const Cost *cost, Shortage *shortage) {
+        return chain_allows(account, cost, NULL, shortage) ? 0 : ACCOUNT_E_QUOTA;
 }
 
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {

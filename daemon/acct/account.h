@@ -227,6 +227,9 @@ bool account_can_give(const Account *account, const Account *payer, AccountSlot 
  * Return: 0, ACCOUNT_E_QUOTA. */
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
 
+/* What that would return; changes nothing. Return: 0, ACCOUNT_E_QUOTA. */
+int account_may_charge(const Account *account, const Cost *cost, Shortage *shortage);
+
 /* The same without asking any limit: for what an administrator's policy names, and for what was charged
  * before a restart. */
 void account_charge_anyway(Account *account, const Cost *cost, Charge *charge);

@@ -192,12 +192,11 @@ static Cost inflight_cost(size_t n_fds) {
         return (Cost){ .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
 }
 
-/* Whether the account has room for so many more in flight, of which nothing stays charged. */
-static int try_inflight(const Connection *connection, uint32_t n_fds, Shortage *shortage) {
-        CLEANUP(charge_release) Charge trial = CHARGE_NULL;
+/* Whether the account has room for so many more in flight. */
+static int may_inflight(const Connection *connection, uint32_t n_fds, Shortage *shortage) {
         Cost cost = inflight_cost(n_fds);
 
-        return account_charge(connection->account, &cost, &trial, shortage);
+        return account_may_charge(connection->account, &cost, shortage);
 }
 
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage) {
@@ -212,10 +211,10 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
         if (n_fds == 0)
                 return 0;
 
-        r = try_inflight(connection, n_fds, shortage);
+        r = may_inflight(connection, n_fds, shortage);
         if (r == ACCOUNT_E_QUOTA && connection->n_inflight) {
                 (void)ask_kernel(connection);
-                r = try_inflight(connection, n_fds, shortage);
+                r = may_inflight(connection, n_fds, shortage);
         }
         if (r == ACCOUNT_E_QUOTA) {
                 refresh_soon(connection->connections);

@@ -63,6 +63,24 @@ TEST(account, a_limit_is_exact_and_comes_back) {
         accounts_deinit(&accounts);
 }
 
+TEST(account, whether_it_may_be_charged_is_what_charging_it_would_say_and_takes_nothing) {
+        Cost much = { .slots = { [ACCOUNT_INFLIGHT] = 101, [ACCOUNT_BYTES] = 1 } };
+        Cost fits = { .slots = { [ACCOUNT_INFLIGHT] = 100, [ACCOUNT_BYTES] = 1 } };
+        Account *alice;
+        Shortage s;
+
+        begin();
+        alice = user(ALICE);
+        cr_assert_eq(account_may_charge(alice, &much, &s), ACCOUNT_E_QUOTA);
+        cr_assert(s.kind == ACCOUNT_USER && s.slot == ACCOUNT_INFLIGHT && s.asked == 101 && s.left == 100);
+        cr_assert_eq(account_may_charge(alice, &much, NULL), ACCOUNT_E_QUOTA);
+        cr_assert_eq(account_may_charge(alice, &fits, &s), 0);
+        cr_assert_arr_eq(alice->used, nothing, sizeof(nothing));
+        cr_assert_arr_eq(accounts.pool.used, nothing, sizeof(nothing));
+        alice = account_unref(alice);
+        accounts_deinit(&accounts);
+}
+
 TEST(account, the_last_unit_is_the_last) {
         Charge a = CHARGE_NULL, b = CHARGE_NULL;
         Account *alice;
