@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "proto/brief.h"
 
 struct Arena {
         size_t n;
@@ -27,6 +28,16 @@ void *arena_alloc(Arena *arena, size_t n) {
         p = arena->bytes + arena->used;
         arena->used += rounded;
         return p;
+}
+
+size_t arena_used(const Arena *arena) {
+        return arena->used;
+}
+
+void arena_return(Arena *arena, size_t used) {
+        ASSERT(used <= arena->used);
+        arena->used = used;
+        arena->overflowed = false;
 }
 
 static void *allocator_alloc(void *arena, size_t n) {
@@ -74,12 +85,14 @@ static const struct {
         const char *name;
         const ProtobufCMessageDescriptor *request;
         const ProtobufCMessageDescriptor *reply;
+        /* Unpacks most requests of the kind; NULL: what it cannot is for protobuf-c. */
+        ProtobufCMessage *(*brief)(Arena *arena, const uint8_t *data, size_t n);
 } kinds[_MESSAGE_N] = {
         [MESSAGE_HELLO]   = { "hello",   &shmd__hello__descriptor,   &shmd__hello_reply__descriptor },
         [MESSAGE_PING]    = { "ping",    &shmd__ping__descriptor,    &shmd__ping__descriptor },
         [MESSAGE_CREATE]  = { "create",  &shmd__create__descriptor,  &shmd__granted__descriptor },
-        [MESSAGE_OPEN]    = { "open",    &shmd__open__descriptor,    &shmd__granted__descriptor },
-        [MESSAGE_BATCH]   = { "batch",   &shmd__batch__descriptor,   &shmd__batch_reply__descriptor },
+        [MESSAGE_OPEN]    = { "open",    &shmd__open__descriptor,    &shmd__granted__descriptor, brief_unpack_open },
+        [MESSAGE_BATCH]   = { "batch",   &shmd__batch__descriptor,   &shmd__batch_reply__descriptor, brief_unpack_batch },
         [MESSAGE_PUBLISH] = { "publish", &shmd__publish__descriptor, &shmd__done__descriptor },
         [MESSAGE_STAT]    = { "stat",    &shmd__stat__descriptor,    &shmd__stat_reply__descriptor },
         [MESSAGE_LIST]    = { "list",    &shmd__list__descriptor,    &shmd__list_reply__descriptor },
@@ -231,6 +244,11 @@ int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *d
         else
                 return MESSAGE_E_UNKNOWN;
 
+        if (!reply && kinds[kind].brief) {
+                *ret = kinds[kind].brief(arena, data, n);
+                if (*ret)
+                        return 0;
+        }
         message = protobuf_c_message_unpack(descriptor, &arena->allocator, n, data);
         if (!message)
                 return arena->overflowed ? MESSAGE_E_TOO_COMPLEX : MESSAGE_E_MALFORMED;
@@ -242,8 +260,13 @@ int message_unpack(Arena *arena, unsigned int kind, bool reply, const uint8_t *d
 }
 
 int message_pack(const ProtobufCMessage *message, uint8_t *data, size_t n_max, size_t *ret_n) {
-        size_t n = protobuf_c_message_get_packed_size(message);
+        size_t n = brief_pack(message, data, n_max);
 
+        if (n != SIZE_MAX) {
+                *ret_n = n;
+                return 0;
+        }
+        n = protobuf_c_message_get_packed_size(message);
         if (n > n_max)
                 return MESSAGE_E_TOO_LARGE;
         *ret_n = protobuf_c_message_pack(message, data);

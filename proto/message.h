@@ -100,6 +100,9 @@ void arena_reset(Arena *arena);
 void arena_wipe(Arena *arena);
 /* Return: memory aligned for anything, or NULL when the arena is full. */
 void *arena_alloc(Arena *arena, size_t n);
+/* How much of it is used; and forgets what is in it beyond that much. */
+size_t arena_used(const Arena *arena);
+void arena_return(Arena *arena, size_t used);
 
 DEFINE_CLEANUP(Arena, arena_free);
 

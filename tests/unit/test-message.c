@@ -5,6 +5,7 @@
 #include <stdalign.h>
 #include <string.h>
 
+#include "proto/brief.h"
 #include "proto/message.h"
 #include "proto/wire.h"
 
@@ -503,6 +504,158 @@ TEST(message, a_packet_full_of_name_fits_the_arena) {
         for (int i = 0; i < 32000; ++i)
                 put('x');
         cr_assert_eq(unpack_request(MESSAGE_OPEN), 0);
+}
+
+/* -- what is packed and unpacked without protobuf-c --------------------------------------- */
+
+/* Bytes that are short or long, with a length that needs one byte or two. */
+static void put_some_path(uint64_t *random) {
+        static char path[300];
+        size_t n = test_random(random, test_random(random, 2) ? 12 : sizeof(path));
+
+        memset(path, 'p', sizeof(path));
+        put_bytes(1, path, n);
+}
+
+/* An open as it usually is, or nearly. */
+static void put_some_open(uint64_t *random) {
+        if (test_random(random, 20))
+                put_some_path(random);
+        if (test_random(random, 20))
+                put_number(2, test_random(random, test_random(random, 10) ? 3 : 400));
+        if (test_random(random, 40) == 0)
+                put_number(3, 1);
+}
+
+static void put_some_batch(uint64_t *random) {
+        size_t n = test_random(random, 8);
+
+        for (size_t i = 0; i < n; ++i) {
+                Payload before = payload, open, item;
+
+                begin();
+                put_some_open(random);
+                open = payload;
+                begin();
+                put_bytes(test_random(random, 40) ? 2 : 1, open.bytes, open.n);
+                item = payload;
+                payload = before;
+                put_bytes(1, item.bytes, item.n);
+        }
+}
+
+static void spoil(uint64_t *random) {
+        if (payload.n == 0)
+                return;
+        switch (test_random(random, 4)) {
+        case 0:
+                payload.bytes[test_random(random, payload.n)] ^= (uint8_t)(1U << test_random(random, 8));
+                break;
+        case 1:
+                payload.n = test_random(random, payload.n);
+                break;
+        default:
+                break;
+        }
+}
+
+/* What is unpacked so is what protobuf-c makes of it, and packs to the same bytes. Return: whether it was. */
+static bool is_brief(unsigned int kind, const ProtobufCMessageDescriptor *descriptor) {
+        static uint8_t packed[WIRE_REPLY_MAX], again[WIRE_REPLY_MAX];
+        CLEANUP(arena_freep) Arena *arena = NULL;
+        ProtobufCMessage *message, *same;
+        size_t n;
+
+        cr_assert_eq(arena_new(&arena, ARENA_BYTES), 0);
+        message = (kind == MESSAGE_OPEN ? brief_unpack_open : brief_unpack_batch)(arena, payload.bytes, payload.n);
+        if (!message) {
+                cr_assert_eq(arena_used(arena), 0, "nothing of it is left in the arena");
+                return false;
+        }
+        same = protobuf_c_message_unpack(descriptor, NULL, payload.n, payload.bytes);
+        cr_assert_not_null(same);
+        cr_assert_eq(same->n_unknown_fields, 0);
+        n = protobuf_c_message_pack(message, packed);
+        cr_assert_eq(n, payload.n);
+        cr_assert_arr_eq(packed, payload.bytes, n);
+        cr_assert_eq(protobuf_c_message_pack(same, again), n);
+        cr_assert_arr_eq(again, packed, n);
+        protobuf_c_message_free_unpacked(same, NULL);
+        return true;
+}
+
+TEST(message, opens_are_unpacked_without_protobuf_c_to_what_it_makes_of_them) {
+        uint64_t random = 20261122;
+        size_t n_brief[2] = { 0 };
+        const size_t rounds = 4000;
+
+        for (size_t i = 0; i < rounds; ++i) {
+                begin();
+                put_some_open(&random);
+                spoil(&random);
+                n_brief[0] += is_brief(MESSAGE_OPEN, &shmd__open__descriptor);
+                begin();
+                put_some_batch(&random);
+                spoil(&random);
+                n_brief[1] += is_brief(MESSAGE_BATCH, &shmd__batch__descriptor);
+        }
+        cr_assert(n_brief[0] > rounds / 8 && n_brief[0] < rounds, "%zu", n_brief[0]);
+        cr_assert(n_brief[1] > rounds / 16 && n_brief[1] < rounds, "%zu", n_brief[1]);
+}
+
+static uint64_t some_number(uint64_t *random) {
+        uint64_t high = test_random(random, UINT64_C(1) << 32), low = test_random(random, UINT64_C(1) << 32);
+
+        return test_random(random, 3) ? (high << 32 | low) >> test_random(random, 64) : 0;
+}
+
+static Shmd__Granted some_granted(uint64_t *random) {
+        Shmd__Granted granted = SHMD__GRANTED__INIT;
+
+        granted.region = some_number(random);
+        granted.size = some_number(random);
+        granted.rights = (uint32_t)some_number(random);
+        granted.outcome = (uint32_t)some_number(random);
+        granted.huge_page_size = (uint32_t)some_number(random);
+        granted.freezable = (protobuf_c_boolean)test_random(random, 2);
+        granted.grant = some_number(random);
+        granted.marker = (protobuf_c_boolean)test_random(random, 2);
+        granted.granted = (protobuf_c_boolean)test_random(random, 2);
+        return granted;
+}
+
+static void expect_packed_as_by_protobuf_c(const ProtobufCMessage *message) {
+        static uint8_t expected[WIRE_REPLY_MAX], packed[WIRE_REPLY_MAX];
+        size_t n = protobuf_c_message_pack(message, expected);
+
+        cr_assert_eq(brief_pack(message, packed, sizeof(packed)), n);
+        cr_assert_arr_eq(packed, expected, n);
+}
+
+TEST(message, what_an_open_is_answered_is_packed_without_protobuf_c_to_the_same_bytes) {
+        Shmd__Granted granted[8], *items[8];
+        uint64_t random = 1;
+
+        for (int i = 0; i < 3000; ++i) {
+                Shmd__BatchReply reply = SHMD__BATCH_REPLY__INIT;
+
+                reply.items = items;
+                for (reply.n_items = 0; reply.n_items < 8; ++reply.n_items) {
+                        granted[reply.n_items] = some_granted(&random);
+                        items[reply.n_items] = &granted[reply.n_items];
+                        expect_packed_as_by_protobuf_c(&granted[reply.n_items].base);
+                        expect_packed_as_by_protobuf_c(&reply.base);
+                }
+        }
+}
+
+TEST(message, what_has_no_room_for_the_longest_answer_or_is_no_answer_to_an_open_is_for_protobuf_c) {
+        Shmd__Granted granted = SHMD__GRANTED__INIT;
+        Shmd__Done done = SHMD__DONE__INIT;
+        uint8_t packed[8];
+
+        cr_assert_eq(brief_pack(&granted.base, packed, sizeof(packed)), SIZE_MAX);
+        cr_assert_eq(brief_pack(&done.base, packed, sizeof(packed)), SIZE_MAX);
 }
 
 TEST(message, every_single_byte_is_judged_without_harm) {
