@@ -305,7 +305,6 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         for (Account *of = asker->account; of; of = of->parent)
                 ++of->granted;
         state_add(grants->state, &grant->record, STATE_GRANT, grant->id);
-        state_touch(&region->record);
 
         *ret_fd = steal_fd(&fd);
         *ret = grant;
@@ -317,6 +316,8 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
 Grant *grant_free(Grant *grant) {
         if (!grant)
                 return NULL;
+        if (grant->record.state)
+                state_touch(&grant->region->record);    /* one more that is over */
         state_drop(&grant->record);
         if (grant->marked)
                 --grant->region->grants.n_marked;
@@ -405,6 +406,7 @@ int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, con
         account_charge_anyway(asker, &grant_cost, &grant->charge);
         region->grants.n_marked += grant->marked;
         ++region->grants.n;
+        ++region->grants.granted;
         ++grants->n;
         *ret = grant;
         return 0;

@@ -56,7 +56,7 @@ void persist_region(const Region *region, SavedRegion *ret) {
                 .polled = region->polled,
                 .rings_for = region->rings_for ? region->rings_for->id : 0,
                 .session = region->session_number,
-                .granted = region->grants.granted,
+                .ended = region->grants.granted - region->grants.n,
                 .revoked = region->tickets.revoked,
         };
         saved_from_permissions(&region->permissions, &ret->permissions);

@@ -978,7 +978,7 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         region->published = saved->published;
         region->told_frozen = saved->told_frozen;
         region->polled = saved->polled;
-        region->grants.granted = saved->granted;
+        region->grants.granted = saved->ended;
         region->tickets.revoked = saved->revoked;
         account_charge_anyway(owner, &cost, &region->charge);
         if (saved->state == REGION_STATE_CONDEMNED)

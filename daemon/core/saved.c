@@ -96,7 +96,7 @@ static const Field region_fields[] = {
         FIELD(SavedRegion, polled, false, true),
         FIELD(SavedRegion, rings_for, 0, SAVED_ID_MAX),
         FIELD(SavedRegion, session, 0, SAVED_ID_MAX),
-        FIELD(SavedRegion, granted, 0, UINT64_MAX),
+        FIELD(SavedRegion, ended, 0, UINT64_MAX),
         FIELD(SavedRegion, revoked, 0, UINT32_MAX),
 };
 static const Form region_form = FORM(SavedRegion, region_fields);

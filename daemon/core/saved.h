@@ -119,7 +119,7 @@ typedef struct SavedRegion {
         bool polled;
         uint64_t rings_for;             /* a doorbell's page: its region; 0: that is gone */
         uint64_t session;               /* with which it ends; 0: with none */
-        uint64_t granted;               /* how often it ever was */
+        uint64_t ended;                 /* grants of it that are over */
         uint32_t revoked;               /* how often tickets of it were */
 } SavedRegion;
 

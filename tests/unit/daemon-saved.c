@@ -212,7 +212,7 @@ static void same_region(const Thing *thing, const uint8_t *data, size_t n) {
         SAME(saved.rings_for, is->rings_for ? is->rings_for->id : 0);
         SAME(saved.session, is->session_number);
         SAME(saved.session != 0, !list_is_empty(&is->session));
-        SAME(saved.granted, is->grants.granted);
+        SAME(saved.ended, is->grants.granted - is->grants.n);
         SAME(saved.revoked, is->tickets.revoked);
 }
 

@@ -90,8 +90,8 @@ static int put_region(FILE *out, const uint8_t *data, size_t n) {
         put_permissions(out, &saved.permissions);
         fprintf(out, " paid by %" PRIu32 " lifetime %u state %u freezable %d published %d frozen %d", saved.payer,
                 saved.lifetime, saved.state, saved.freezable, saved.published, saved.told_frozen);
-        fprintf(out, " bell %d polled %d for %" PRIu64 " session %" PRIu64 " granted %" PRIu64 " created %d inode %d",
-                saved.is_bell, saved.polled, saved.rings_for, saved.session, saved.granted, saved.created_ns > 0,
+        fprintf(out, " bell %d polled %d for %" PRIu64 " session %" PRIu64 " ended %" PRIu64 " created %d inode %d",
+                saved.is_bell, saved.polled, saved.rings_for, saved.session, saved.ended, saved.created_ns > 0,
                 saved.inode > 0);
         return r;
 }

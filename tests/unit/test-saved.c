@@ -123,7 +123,7 @@ static void fill_region(void *saved, uint64_t *random) {
         to->freezable = to->published = to->told_frozen = to->is_bell = to->polled = true;
         to->rings_for = to->id - 1;
         to->session = some_id(random);
-        to->granted = some_id(random);
+        to->ended = some_id(random);
         to->revoked = 1 + (uint32_t)test_random(random, UINT32_MAX);
 }
 
@@ -403,7 +403,7 @@ TEST(saved, fields_that_an_older_record_lacks_are_zero) {
         cr_assert_eq(decode(&kind_region, &out, data, n), 0);
         cr_assert_arr_eq(&out, &in, sizeof(in.region));
         n = shorten(data, n, 16);
-        in.region.session = in.region.granted = 0;
+        in.region.session = in.region.ended = 0;
         cr_assert_eq(decode(&kind_region, &out, data, n), 0);
         cr_assert_arr_eq(&out, &in, sizeof(in.region), "the ACL behind it is found as well");
         n = shorten(data, n, 8);
