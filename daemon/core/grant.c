@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 #include "base/cleanup.h"
+#include "buildinfo.h"
 #include "core/counters.h"
 #include "core/region.h"
 #include "core/saved.h"
@@ -30,6 +32,53 @@ DEFINE_CLEANUP(Grant, grant_free);
 
 static const Cost grant_cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
 
+/* -- memory ------------------------------------------------------------------------------- */
+
+/* Grants come and go with every open, and go many at a time: so some are kept, and an open allocates
+ * nothing. The sanitizers shall see each of them come and go. */
+#ifdef SHMD_SANITIZERS
+#define SPARE_MAX 0U
+#else
+#define SPARE_MAX GRANT_SPARE_MAX
+#endif
+
+/* What a spare one is full of, but for the pointer to the next: no address, if it is used nevertheless. */
+#define SPARE_BYTE 0xdb
+
+typedef struct Spare {
+        struct Spare *next;
+} Spare;
+
+static Grant *grant_alloc(Grants *grants) {
+        Spare *spare = grants->spare;
+
+        if (!spare)
+                return malloc(sizeof(Grant));
+        grants->spare = spare->next;
+        --grants->n_spare;
+        return (Grant *)spare;
+}
+
+static void grant_release(Grants *grants, Grant *grant) {
+        Spare *spare = (Spare *)grant;
+
+        if (grants->n_spare >= SPARE_MAX) {
+                free(grant);
+                return;
+        }
+        memset(grant, SPARE_BYTE, sizeof(*grant));
+        spare->next = grants->spare;
+        grants->spare = spare;
+        ++grants->n_spare;
+}
+
+static void free_spares(Grants *grants) {
+        while (grants->n_spare > 0)
+                free(grant_alloc(grants));
+}
+
+/* -- life --------------------------------------------------------------------------------- */
+
 void region_grants_init(RegionGrants *grants) {
         *grants = (RegionGrants){ .reap_at = GRANT_REAP_EVERY };
         list_init(&grants->list);
@@ -51,6 +100,7 @@ void grants_deinit(Grants *grants) {
         deadline_disarm(&grants->check);
         grants->sweeping = account_unref(grants->sweeping);
         ASSERT(grants->n == 0);
+        free_spares(grants);
 }
 
 /* -- who is alive --------------------------------------------------------------------- */
@@ -236,7 +286,6 @@ static bool is_slow(const Region *region, uint64_t mark) {
 static void mark(Grant *grant, int fd) {
         RegionGrants *of = &grant->region->grants;
         uint64_t before;
-
         if (of->marks_off || of->n_marked >= GRANT_MARKS_MAX || !probe_have(PROBE_MARKER))
                 return;
 
@@ -269,7 +318,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         if (region->grants.n >= region->grants.reap_at)
                 (void)region_grants_reap(region);
 
-        grant = malloc(sizeof(*grant));
+        grant = grant_alloc(grants);
         if (!grant)
                 return error_origin(-ENOMEM);
         *grant = (Grant){
@@ -314,19 +363,22 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
 }
 
 Grant *grant_free(Grant *grant) {
+        Grants *grants;
+
         if (!grant)
                 return NULL;
+        grants = grant->grants;
         if (grant->record.state)
                 state_touch(&grant->region->record);    /* one more that is over */
         state_drop(&grant->record);
         if (grant->marked)
                 --grant->region->grants.n_marked;
         --grant->region->grants.n;
-        --grant->grants->n;
+        --grants->n;
         list_unlink(&grant->in_region);
         list_unlink(&grant->in_account);
         charge_release(&grant->charge);
-        free(grant);
+        grant_release(grants, grant);
         return NULL;
 }
 
@@ -383,7 +435,7 @@ bool grants_swept(const Grants *grants, uint64_t ticket) {
 /* -- after a restart ------------------------------------------------------------------ */
 
 int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved) {
-        Grant *grant = malloc(sizeof(*grant));
+        Grant *grant = grant_alloc(grants);
 
         if (!grant)
                 return error_origin(-ENOMEM);

@@ -25,6 +25,7 @@
 #include "util/deadline.h"
 
 #define GRANT_MARKS_MAX 64
+#define GRANT_SPARE_MAX 512             /* kept to be used again */
 #define GRANT_STEPS 64                  /* looked at in one turn */
 #define GRANT_REAP_EVERY 16             /* grants of a region, after which those before are looked at */
 
@@ -101,6 +102,8 @@ struct Grants {
         Counters *counters;             /* likewise */
         uint64_t last_id;
         uint64_t n;
+        struct Spare *spare;            /* freed ones, to be used again */
+        unsigned int n_spare;
 };
 
 void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata);

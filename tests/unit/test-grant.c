@@ -1,5 +1,6 @@
 /* daemon/core/grant: who was handed what, as far as the kernel tells. */
 
+#include "buildinfo.h"
 #include "daemon-house.h"
 
 #include <errno.h>
@@ -371,6 +372,38 @@ TEST(grant, opening_and_closing_without_end_keeps_the_books_short) {
         }
         (void)region_grants_reap(region);
         cr_assert_eq(region->grants.n, 0);
+        end();
+}
+
+/* Those of a crowd that can be over at once. */
+static void crowd_goes(unsigned int n) {
+        CLEANUP(close_fdp) int held = -1;
+
+        (void)grant_unmarked(7, &held);         /* as long as this one is open, none is over */
+        while (region->grants.n < n) {
+                int fd;
+
+                (void)grant_unmarked(7, &fd);
+                close_fd(fd);
+        }
+        region_grants_clear(&region->grants);
+}
+
+TEST(grant, of_those_that_are_over_only_so_many_are_kept_to_be_used_again) {
+        static const unsigned int crowds[] = { 3, GRANT_SPARE_MAX - 1, GRANT_SPARE_MAX, GRANT_SPARE_MAX + 1, 2 };
+        unsigned int most = 0;
+
+        begin();
+        for (size_t i = 0; i < sizeof(crowds) / sizeof(crowds[0]); ++i) {
+                crowd_goes(crowds[i]);
+                if (crowds[i] > most)
+                        most = crowds[i];
+#ifdef SHMD_SANITIZERS
+                cr_assert_eq(house.grants.n_spare, 0, "they shall see each of them");
+#else
+                cr_assert_eq(house.grants.n_spare, most < GRANT_SPARE_MAX ? most : GRANT_SPARE_MAX);
+#endif
+        }
         end();
 }
 
