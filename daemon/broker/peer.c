@@ -130,8 +130,8 @@ static bool has_time(const Peer *peer) {
         return account->turn.spent < USER_TURN_NS;
 }
 
-static void spend(const Peer *peer, uint64_t since) {
-        peer->account->turn.spent += time_now() - since;
+static void spend(const Peer *peer, uint64_t ns) {
+        peer->account->turn.spent += ns;
 }
 
 /* Whether others of its user are in line since the turn before. */
@@ -166,7 +166,7 @@ static const char *violation_name(int r) {
 /* Receives and answers one request. Return: whether the peer may go on in this turn. */
 static bool peer_serve(Peer *peer) {
         Broker *broker = peer->broker;
-        uint64_t began = time_now();
+        uint64_t began = time_now(), clock = began;
         WireHeader header;
         int r;
 
@@ -177,8 +177,8 @@ static bool peer_serve(Peer *peer) {
                 peer_end(peer, r == WIRE_E_EOF ? NULL : violation_name(r));
                 return false;
         }
-        r = request_dispatch(peer, &header, broker->request);
-        spend(peer, began);
+        r = request_dispatch(peer, &header, broker->request, &clock);
+        spend(peer, clock - began);
         return r == 0;
 }
 
@@ -255,14 +255,14 @@ int peer_hold(Peer *peer, size_t n_packet, uint64_t at) {
 static void retry(Peer *peer) {
         Broker *broker = peer->broker;
         HeldRequest *held = &peer->held;
-        uint64_t began = time_now();
+        uint64_t began = time_now(), clock = began;
         WireHeader header;
         int r;
 
         memcpy(broker->request, held->packet, held->n_packet);
         wire_get_header(broker->request, &header);
-        r = request_dispatch(peer, &header, broker->request);
-        spend(peer, began);
+        r = request_dispatch(peer, &header, broker->request, &clock);
+        spend(peer, clock - began);
         if (r == REQUEST_E_HELD)
                 return;
         drop_held(peer);

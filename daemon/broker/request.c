@@ -291,10 +291,10 @@ static int hold(Peer *peer, size_t n_packet, uint64_t at) {
         return REQUEST_E_CLOSED;
 }
 
-static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
+static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet, uint64_t *clock) {
         Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial,
                             .who = &peer->who, .account = peer->account, .first = SESSION_NOTHING };
-        uint64_t began = peer->held.packet ? peer->held.since : time_now();
+        uint64_t began = peer->held.packet ? peer->held.since : *clock;
         bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
         int r = 0;
 
@@ -311,6 +311,9 @@ static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet)
         if (r < 0)
                 r = refuse_trouble(&request, r);
         change_over(peer->broker);
+        if (r == REQUEST_E_REFUSED)
+                peer_refuse(peer, header->kind, header->serial, &request.refusal, NULL);
+        *clock = time_now();
 
         switch (r) {
         case REQUEST_E_SOON:
@@ -319,19 +322,16 @@ static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet)
                 return hold(peer, header->length, PEER_HOLD_GROWING);
         case REQUEST_E_AT:
                 return hold(peer, header->length, request.again);
-        case REQUEST_E_REFUSED:
-                peer_refuse(peer, header->kind, header->serial, &request.refusal, NULL);
-                break;
         default:
                 break;
         }
-        stats_request(&peer->broker->stats, header->kind, r == REQUEST_E_REFUSED, time_now() - began);
+        stats_request(&peer->broker->stats, header->kind, r == REQUEST_E_REFUSED, *clock - began);
         return deadline_is_armed(&peer->end) ? REQUEST_E_CLOSED : 0;
 }
 
-int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet) {
+int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet, uint64_t *clock) {
         Broker *broker = peer->broker;
-        int r = dispatch(peer, header, packet);
+        int r = dispatch(peer, header, packet, clock);
 
         if (header->kind < _MESSAGE_N && requests[header->kind].secret) {
                 arena_wipe(broker->arena);

@@ -57,9 +57,10 @@ typedef struct Request {
 
 typedef int (*RequestFn)(Request *request);
 
-/* Checks and answers one packet that wire_receive() took.
+/* Checks and answers one packet that wire_receive() took. *clock is CLOCK_MONOTONIC when that began, and then
+ * when this ended.
  * Return: 0, REQUEST_E_HELD, REQUEST_E_CLOSED. */
-int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet);
+int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet, uint64_t *clock);
 
 /* Whether there is room for one packet more among those that are kept back. */
 bool request_may_keep_back(const Broker *broker);

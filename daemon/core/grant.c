@@ -283,18 +283,18 @@ static bool is_slow(const Region *region, uint64_t mark) {
         return true;
 }
 
+/* Right after it was born. */
 static void mark(Grant *grant, int fd) {
         RegionGrants *of = &grant->region->grants;
-        uint64_t before;
+
         if (of->marks_off || of->n_marked >= GRANT_MARKS_MAX || !probe_have(PROBE_MARKER))
                 return;
 
-        before = time_now();
         if (memfd_mark(fd, grant->id)) {
                 of->marks_off = true;
                 return;
         }
-        if (time_now() - before > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
+        if (time_now() - grant->born > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
                 of->marks_off = true;
                 of->reap_at = of->n + GRANT_SLOW_EVERY;
         }
@@ -327,7 +327,6 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 .record = STATE_RECORD_NULL,
                 .id = ++grants->last_id,
                 .session = asker->session,
-                .born = time_now(),
                 .pidfd_ino = asker->pidfd_ino,
                 .uid = asker->uid,
                 .pid = asker->pid,
@@ -349,6 +348,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         if (r)
                 return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY :
                        r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
+        grant->born = time_now();
         mark(grant, fd);
         ++region->grants.granted;
         for (Account *of = asker->account; of; of = of->parent)

@@ -118,6 +118,13 @@ static bool timer_update(Loop *loop) {
         return false;
 }
 
+/* Nothing is before the timer is, so that turns between need not ask what the time is. */
+static bool may_be_due(const Loop *loop) {
+        uint64_t at = deadlines_next(loop->deadlines);
+
+        return at != DEADLINE_NEVER && at != loop->timer_at;
+}
+
 int loop_run(Loop *loop) {
         while (!loop->stopped) {
                 bool due = timer_update(loop);
@@ -126,7 +133,7 @@ int loop_run(Loop *loop) {
                 if (event_base_loop(loop->base,
                                     EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
-                if (!loop->stopped && deadlines_next(loop->deadlines) != DEADLINE_NEVER)
+                if (!loop->stopped && may_be_due(loop))
                         deadlines_run(loop->deadlines, time_now());
                 if (loop->after)
                         loop->after(loop->after_userdata);

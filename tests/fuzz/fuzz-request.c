@@ -84,7 +84,7 @@ static void send_request(Scene *scene, size_t i, unsigned int kind, const uint8_
                 return;
         wire_put_header(broker->request, header.length, (uint16_t)kind, 0, header.serial);
         memcpy(broker->request + sizeof(WireHeader), payload, n);
-        r = request_dispatch(peer, &header, broker->request);
+        r = request_dispatch(peer, &header, broker->request, &(uint64_t){ time_now() });
         FUZZ_REQUIRE(r >= 0);
         read_answers(scene, i);
         turn(scene);

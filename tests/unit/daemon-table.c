@@ -284,7 +284,7 @@ uint32_t guest_ask_raw(Guest *guest, unsigned int kind, uint64_t serial, const v
         wire_put_header(table->request, n + sizeof(WireHeader), (uint16_t)kind, 0, serial);
         memcpy(table->request + sizeof(WireHeader), payload, n);
         wire_get_header(table->request, &header);
-        r = request_dispatch(peer, &header, table->request);
+        r = request_dispatch(peer, &header, table->request, &(uint64_t){ time_now() });
         REQUIRE(r >= 0, "%d", r);
         REQUIRE(r != 0 || !state_is_dirty(table->state), "something was changed after the answer");
         table_check_saved();

@@ -267,7 +267,7 @@ TEST(peer, who_ends_with_answers_unread_stays_on_the_books_until_they_are_read) 
         wire_put_header(table->request, n + sizeof(WireHeader), MESSAGE_OPEN, 0, 9);
         memcpy(table->request + sizeof(WireHeader), payload, n);
         wire_get_header(table->request, &header);
-        cr_assert_eq(request_dispatch(guest_peer(alice), &header, table->request), 0);
+        cr_assert_eq(request_dispatch(guest_peer(alice), &header, table->request, &(uint64_t){ time_now() }), 0);
         peer_end(guest_peer(alice), NULL);
         table_pass(0);
         cr_assert_eq(guest_peer(alice), NULL);

@@ -511,7 +511,7 @@ TEST(request, with_256_descriptors_unread_the_next_waits_and_others_are_served) 
                 wire_put_header(table->request, n + sizeof(WireHeader), MESSAGE_BATCH, 0, serial);
                 memcpy(table->request + sizeof(WireHeader), payload, n);
                 wire_get_header(table->request, &header);
-                cr_assert_eq(request_dispatch(guest_peer(alice), &header, table->request),
+                cr_assert_eq(request_dispatch(guest_peer(alice), &header, table->request, &(uint64_t){ time_now() }),
                              serial < 3 ? 0 : REQUEST_E_HELD);
         }
         cr_assert_eq(used(alice, ACCOUNT_INFLIGHT), 256);
@@ -556,7 +556,7 @@ TEST(request, one_connection_waits_until_another_of_its_user_has_read) {
         wire_put_header(table->request, n + sizeof(WireHeader), MESSAGE_OPEN, 0, 77);
         memcpy(table->request + sizeof(WireHeader), payload, n);
         wire_get_header(table->request, &header);
-        cr_assert_eq(request_dispatch(guest_peer(second), &header, table->request), 0);
+        cr_assert_eq(request_dispatch(guest_peer(second), &header, table->request, &(uint64_t){ time_now() }), 0);
 
         cr_assert_eq(ask_open(alice, OWN_NAME, READ_ONLY), HELD);
         guest_expect_done(second, guest_receive(second));
