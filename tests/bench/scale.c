@@ -1,0 +1,490 @@
+/* What grows with how much there is, and what does not: regions, connections, grants, and requests of others.
+ *
+ * The curves are of one broker that gets more and more regions, as far as its descriptors go. What is asked then
+ * is asked of regions all over, in an order that looks random, and so is the floor among as many memfds. Opening
+ * beside thousands of idle connections is compared with another broker that has one; opening a region with a
+ * thousand living grants with another region of the same broker. The flood is another user's: opens, as many in
+ * flight as one answer's wait allows, from a process that runs only when no other one wants its processor, so
+ * that what is measured is whom the broker serves, and not whom the kernel does.
+ *
+ * Memory is what the processes themselves have got, and the kernel's slabs beside it.
+ */
+
+#include "bench/driver.h"
+#include "bench/many.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+        OPENED = 4096,          /* packets to open regions with; the next request takes the next one */
+        CREATED = 64,           /* regions that are made before they are unlinked */
+        LISTED = 250,           /* names in an answer */
+        FULL = 15000,           /* what is compared with the floor */
+        PEERS = 4000,
+        PEERS_FEW = 1000,       /* from there on is what memory a peer takes */
+        GRANTS = 1000,
+        IN_FLIGHT = 64,
+};
+
+/* Descriptors of this process; those of brokers are their own. */
+static void raise_descriptors(void) {
+        struct rlimit limit;
+
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        limit.rlim_cur = limit.rlim_max;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+static Placement placement(void) {
+        return bench_processors() > 1 ? TWO_PROCESSORS : ONE_PROCESSOR;
+}
+
+/* -- what is asked ------------------------------------------------------------------------------- */
+
+typedef struct Asked {
+        Driver *driver;
+        Packet packets[OPENED];
+        size_t n, next;
+} Asked;
+
+static void asked_deinit(Asked *asked) {
+        for (size_t i = 0; i < asked->n; ++i)
+                packet_deinit(&asked->packets[i]);
+        asked->n = 0;
+}
+
+/* Regions all over, of n. */
+static void ask_to_open(Asked *asked, Driver *driver, uint64_t n) {
+        char path[32];
+
+        *asked = (Asked){ .driver = driver };
+        for (; asked->n < OPENED && asked->n < n; ++asked->n) {
+                many_path(path, asked->n * 7919 % n);
+                packet_open(&asked->packets[asked->n], path);
+        }
+}
+
+static void run_open(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+        int fd;
+
+        for (size_t i = 0; i < n; ++i) {
+                ns[i] = driver_ask(asked->driver, &asked->packets[asked->next++ % asked->n], &fd, 1);
+                close_fd(fd);
+        }
+}
+
+static void ask_to_create(Asked *asked, Driver *driver) {
+        char path[32];
+
+        *asked = (Asked){ .driver = driver };
+        for (; asked->n < (size_t)2 * CREATED; ++asked->n) {
+                (void)snprintf(path, sizeof(path), "/new%zu", asked->n / 2);
+                (asked->n % 2 ? packet_unlink : packet_create)(&asked->packets[asked->n], path);
+        }
+}
+
+static void run_create(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+        int fds[CREATED];
+
+        REQUIRE(n % CREATED == 0);
+        for (size_t done = 0; done < n; done += CREATED) {
+                for (size_t i = 0; i < CREATED; ++i)
+                        ns[done + i] = driver_ask(asked->driver, &asked->packets[2 * i], &fds[i], 1);
+                for (size_t i = 0; i < CREATED; ++i)
+                        close_fd(fds[i]);
+                for (size_t i = 0; i < CREATED; ++i)
+                        (void)driver_ask(asked->driver, &asked->packets[2 * i + 1], NULL, 0);
+        }
+}
+
+/* The first answer of each directory, that has so many names or all there are. */
+static void ask_to_list(Asked *asked, Driver *driver, uint64_t n) {
+        uint8_t bytes[256];
+        char path[32];
+
+        *asked = (Asked){ .driver = driver };
+        for (; asked->n * MANY_IN_DIRECTORY < n; ++asked->n) {
+                Packet *packet = &asked->packets[asked->n];
+
+                (void)snprintf(path, sizeof(path), "/%zu", asked->n);
+                packet->kind = MESSAGE_LIST;
+                packet->n = client_pack(bytes, sizeof(bytes), MESSAGE_LIST, 0,
+                                        REQUEST(List, list, .path = BYTES(path), .limit = LISTED));
+                packet->bytes = malloc(packet->n);
+                REQUIRE(packet->bytes);
+                memcpy(packet->bytes, bytes, packet->n);
+        }
+        /* The last one may have few. */
+        if (asked->n > 1)
+                packet_deinit(&asked->packets[--asked->n]);
+}
+
+static void run_list(void *userdata, double *ns, size_t n) {
+        Asked *asked = userdata;
+
+        for (size_t i = 0; i < n; ++i)
+                ns[i] = driver_ask(asked->driver, &asked->packets[asked->next++ % asked->n], NULL, 0);
+}
+
+/* -- curves ---------------------------------------------------------------------------------------- */
+
+typedef struct Step {
+        uint64_t n;
+        const char *name;
+} Step;
+
+/* The last one is as many as there is room for. */
+static const Step steps[] = { { 10, "10" }, { 100, "100" }, { 1000, "1000" }, { 10000, "10000" }, { FULL, "15000" },
+                              { UINT64_MAX, "limit" } };
+
+enum {
+        STEPS = sizeof(steps) / sizeof(*steps),
+        STEP_FEW = 2,           /* between this one and STEP_FULL is what memory a region takes */
+        STEP_FULL = 4,
+};
+
+typedef struct Curve {
+        uint64_t n;             /* regions there are */
+        BenchTimes open, list;
+        BenchTimes create;      /* none where there is no room for more */
+        Memory memory;
+} Curve;
+
+static void say(const Step *step, uint64_t n, const char *name, const char *what, const char *unit, BenchKind kind,
+                const BenchSeries *series) {
+        char row[64], text[BENCH_WHAT_MAX + 1];
+
+        (void)snprintf(row, sizeof(row), "growth-%s-%s", name, step->name);
+        (void)snprintf(text, sizeof(text), "%s, %" PRIu64 " regions", what, n);
+        bench_row(&(BenchRow){ .name = row, .what = text, .unit = unit, .kind = kind, .figure = series });
+}
+
+static void say_step(const Step *step, const Curve *curve) {
+        uint64_t n = curve->n, listed = n < LISTED ? n : LISTED;
+        BenchSeries each = curve->list.p50;
+
+        for (size_t i = 0; i < each.n; ++i)
+                each.values[i] /= (double)listed;
+        say(step, n, "regions", "how many there are", "regions", BENCH_COUNTED, BENCH_ONE(n));
+        say(step, n, "open", "open", "ns", BENCH_TIMED, &curve->open.p50);
+        if (curve->create.p50.n > 0)
+                say(step, n, "create", "create", "ns", BENCH_TIMED, &curve->create.p50);
+        say(step, n, "list", "list, of each name", "ns", BENCH_TIMED, &each);
+        say(step, n, "broker", "the broker's memory", "bytes", BENCH_COUNTED, BENCH_ONE(curve->memory.broker));
+        say(step, n, "keeper", "the keeper's memory", "bytes", BENCH_COUNTED, BENCH_ONE(curve->memory.keeper));
+}
+
+/* What regions between two steps cost, each. */
+static void say_memory(const Curve *few, const Curve *many) {
+        double n = (double)(many->n - few->n);
+        char note[256];
+
+        (void)snprintf(note, sizeof(note), "named, held by nobody, %" PRIu64 " to %" PRIu64 " of them; beside it %.0f "
+                       "bytes of the keeper, and the kernel's slabs (Slab in /proc/meminfo): %.0f", few->n, many->n,
+                       (many->memory.keeper - few->memory.keeper) / n, (many->memory.kernel - few->memory.kernel) / n);
+        bench_row(&(BenchRow){ .name = "memory-region", .what = "user-space memory of the broker for a region",
+                               .unit = "bytes", .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(512), .note = note,
+                               .figure = BENCH_ONE((many->memory.broker - few->memory.broker) / n) });
+        bench_row(&(BenchRow){ .name = "memory-region-kernel", .what = "the kernel's memory for a region",
+                               .unit = "bytes", .kind = BENCH_COUNTED,
+                               .figure = BENCH_ONE((many->memory.kernel - few->memory.kernel) / n) });
+}
+
+/* With room for a few more regions, or none. */
+static void measure(Driver *driver, const Broker *broker, bool room, Curve *curve) {
+        static Asked opens, creates, lists;
+        size_t n_open = bench_quick() ? 500 : 4000, n_create = bench_quick() ? CREATED : 10 * CREATED;
+
+        curve->memory = many_memory(broker);
+        ask_to_open(&opens, driver, curve->n);
+        ask_to_create(&creates, driver);
+        ask_to_list(&lists, driver, curve->n);
+        bench_take_turns((BenchSide[]){ { run_open, &opens, n_open, &curve->open },
+                                        { run_list, &lists, 50, &curve->list },
+                                        { run_create, &creates, n_create, &curve->create } }, room ? 3 : 2,
+                         bench_rounds(5, 3));
+        asked_deinit(&opens);
+        asked_deinit(&creates);
+        asked_deinit(&lists);
+}
+
+/* Among as many as the floor has memfds. Grants of all of them are asked for before, until there is no room for
+ * more on the books: from then on it stays as it is. */
+static void against_floor(Driver *driver, const Broker *broker, Placement where) {
+        static const char *const names[] = { "open-among-15000", "open-among-15000-two" };
+        static const char *const texts[] = { "open among 15,000, one processor, against its floor",
+                                             "open among 15,000, across two, against its floor" };
+        size_t n = bench_quick() ? 2000 : 10000;
+        BenchTimes open_times, floor_times;
+        static Asked asked, floored;
+        Floor floor;
+
+        ask_to_open(&asked, driver, FULL);
+        floor_start(&floor, "open", driver->n_answer, FULL);
+        ask_to_open(&floored, &floor.driver, FULL);
+        place_broker(broker, where);
+        place_floor(&floor, where);
+        bench_take_turns((BenchSide[]){ { run_open, &asked, n, &open_times }, { run_open, &floored, n, &floor_times } },
+                         2, bench_rounds(15, 5));
+        bench_row(&(BenchRow){ .name = names[where], .what = texts[where], .unit = "ns",
+                               .target = { .judged = where == ONE_PROCESSOR, .at_least = -INFINITY, .at_most = 1.30 },
+                               .figure = &open_times.p50, .against = &floor_times.p50 });
+        asked_deinit(&asked);
+        asked_deinit(&floored);
+        floor_stop(&floor);
+}
+
+static void warm_up(Driver *driver, uint64_t regions) {
+        size_t n = bench_quick() ? 4000 : 20000;
+        double *ns = calloc(n, sizeof(*ns));
+        static Asked asked;
+
+        REQUIRE(ns);
+        ask_to_open(&asked, driver, regions);
+        run_open(&asked, ns, n);
+        asked_deinit(&asked);
+        free(ns);
+}
+
+static void compare_with_floor(Driver *driver, const Broker *broker) {
+        warm_up(driver, FULL);
+        against_floor(driver, broker, ONE_PROCESSOR);
+        if (bench_processors() > 1)
+                against_floor(driver, broker, TWO_PROCESSORS);
+        place_broker(broker, placement());
+}
+
+TEST(bench, regions) {
+        Broker *broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = MANY_CONFIG });
+        static Curve curves[STEPS];
+        Client *client = client_connect_as(broker, MANY_ASKER, MANY_ASKER);
+        Driver driver;
+        Many many;
+
+        many_init(&many, broker);
+        place_client();
+        place_broker(broker, placement());
+        driver_init(&driver, client);
+        for (size_t i = 0; i < STEPS; ++i) {
+                bool all = many_make(&many, steps[i].n);
+
+                curves[i].n = many.n;
+                if (!all && i + 1 < STEPS) {
+                        bench_unmeasured("open-among-15000", "open among 15,000, against its floor",
+                                         "the limit of descriptors leaves room for %" PRIu64 " regions", many.n);
+                        break;
+                }
+                measure(&driver, broker, all, &curves[i]);
+                say_step(&steps[i], &curves[i]);
+                if (i == STEP_FULL) {
+                        say_memory(&curves[STEP_FEW], &curves[STEP_FULL]);
+                        compare_with_floor(&driver, broker);
+                }
+        }
+        client = client_free(client);
+        broker_stop(broker);
+}
+
+/* -- connections ------------------------------------------------------------------------------------- */
+
+#define PEERS_CONFIG "[global]\npeers = 14000\ninflight = 512\n[account]\npeers = unlimited\n[keeper]\nwatchdog = 0s\n"
+
+/* A broker, a region, and somebody who opens it. */
+typedef struct Scene {
+        Broker *broker;
+        Client *client;
+        Driver driver;
+        Asked asked;
+} Scene;
+
+static void scene_init(Scene *scene, const char *config) {
+        Many many;
+
+        *scene = (Scene){ .broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = config }) };
+        many_init(&many, scene->broker);
+        REQUIRE(many_make(&many, 2));
+        scene->client = client_connect_as(scene->broker, MANY_ASKER, MANY_ASKER);
+        driver_init(&scene->driver, scene->client);
+        ask_to_open(&scene->asked, &scene->driver, 1);
+        place_client();
+        place_broker(scene->broker, placement());
+}
+
+static void scene_deinit(Scene *scene) {
+        asked_deinit(&scene->asked);
+        scene->client = client_free(scene->client);
+        scene->broker = broker_stop(scene->broker);
+}
+
+/* They said hello, and nothing since. */
+static void connect_peers(Broker *broker, int *fds, size_t n) {
+        for (size_t i = 0; i < n; ++i) {
+                Client *client = client_connect_as(broker, ALICE, ALICE);
+
+                fds[i] = fcntl(client->fd, F_DUPFD_CLOEXEC, 0);
+                REQUIRE(fds[i] >= 0, "%s", strerror(errno));
+                client = client_free(client);
+        }
+}
+
+static void say_peer_memory(const Memory *few, const Memory *many, size_t n) {
+        double kernel = (many->kernel - few->kernel) / (double)n;
+        char note[200];
+
+        (void)snprintf(note, sizeof(note), "%d to %zu of them; beside it the kernel's slabs (Slab in /proc/meminfo), "
+                       "both ends: %.0f bytes", PEERS_FEW, PEERS_FEW + n, kernel);
+        bench_row(&(BenchRow){ .name = "memory-peer", .what = "user-space memory of the broker for an idle peer",
+                               .unit = "bytes", .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(2048), .note = note,
+                               .figure = BENCH_ONE((many->broker - few->broker) / (double)n) });
+        bench_row(&(BenchRow){ .name = "memory-peer-kernel", .what = "the kernel's memory for a connection, both ends",
+                               .unit = "bytes", .kind = BENCH_COUNTED, .figure = BENCH_ONE(kernel) });
+}
+
+TEST(bench, peers) {
+        static Scene crowded, lonely;
+        static int fds[PEERS];
+        BenchTimes among, alone;
+        size_t n = bench_quick() ? 2000 : 10000;
+        Memory few, many;
+
+        raise_descriptors();
+        scene_init(&crowded, PEERS_CONFIG);
+        scene_init(&lonely, PEERS_CONFIG);
+        connect_peers(crowded.broker, fds, PEERS_FEW);
+        few = many_memory(crowded.broker);
+        connect_peers(crowded.broker, fds + PEERS_FEW, PEERS - PEERS_FEW);
+        many = many_memory(crowded.broker);
+        say_peer_memory(&few, &many, PEERS - PEERS_FEW);
+        bench_take_turns((BenchSide[]){ { run_open, &crowded.asked, n, &among },
+                                        { run_open, &lonely.asked, n, &alone } }, 2, bench_rounds(15, 5));
+        bench_row(&(BenchRow){ .name = "open-4000-peers", .what = "open beside 4,000 idle peers, against none",
+                               .unit = "ns", .target = BENCH_AT_MOST(1.2), .figure = &among.p50,
+                               .against = &alone.p50 });
+        for (size_t i = 0; i < PEERS; ++i)
+                fds[i] = close_fd(fds[i]);
+        scene_deinit(&crowded);
+        scene_deinit(&lonely);
+}
+
+/* -- grants --------------------------------------------------------------------------------------------- */
+
+TEST(bench, grants) {
+        static Scene scene;
+        static Asked other;
+        static int fds[GRANTS + 1];
+        BenchTimes many, one;
+        size_t n = bench_quick() ? 2000 : 10000;
+        Client *holder;
+
+        raise_descriptors();
+        scene_init(&scene, MANY_CONFIG);
+        holder = client_connect_as(scene.broker, ALICE + 1, ALICE);
+        for (size_t i = 0; i <= GRANTS; ++i) {
+                Grant grant = GRANT_NULL;
+
+                client_expect_done(holder, call_open(holder, i < GRANTS ? "/0/0" : "/0/1", READ_ONLY, &grant));
+                fds[i] = grant.fd;
+        }
+        ask_to_open(&other, &scene.driver, 2);
+        other.next = 1;
+        packet_deinit(&other.packets[0]);
+        other.packets[0] = other.packets[1];
+        other.n = 1;
+        bench_take_turns((BenchSide[]){ { run_open, &scene.asked, n, &many }, { run_open, &other, n, &one } }, 2,
+                         bench_rounds(15, 5));
+        bench_row(&(BenchRow){ .name = "open-1000-grants", .unit = "ns",
+                               .what = "open of a region with 1,000 live grants, against one",
+                               .target = BENCH_AT_MOST(1.5), .figure = &many.p50, .against = &one.p50 });
+        bench_row(&(BenchRow){ .name = "open-1000-grants-p99", .what = "the same, p99", .unit = "ns",
+                               .figure = &many.p99, .against = &one.p99 });
+        for (size_t i = 0; i <= GRANTS; ++i)
+                fds[i] = close_fd(fds[i]);
+        asked_deinit(&other);
+        holder = client_free(holder);
+        scene_deinit(&scene);
+}
+
+/* -- a flood ---------------------------------------------------------------------------------------------- */
+
+typedef struct Flood {
+        Scene *scene;
+        pid_t pid;
+} Flood;
+
+/* In the child. */
+__attribute__((noreturn))
+static void flood_forever(Broker *broker) {
+        Client *client = client_connect_as(broker, BOB, BOB);
+        struct sched_param param = { 0 };
+        static Asked asked;
+        Driver driver;
+
+        REQUIRE(sched_setscheduler(0, SCHED_IDLE, &param) == 0, "%s", strerror(errno));
+        driver_init(&driver, client);
+        ask_to_open(&asked, &driver, 1);
+        for (uint64_t sent = driver.serial, received = sent;; ++received) {
+                int fd;
+
+                for (; sent < received + IN_FLIGHT; ++sent)
+                        driver_send(&driver, &asked.packets[0]);
+                driver_receive(&driver, received + 1, &fd, 1);
+                close_fd(fd);
+        }
+}
+
+static void start_flood(Flood *flood, Scene *scene) {
+        pid_t parent = getpid();
+
+        *flood = (Flood){ .scene = scene, .pid = fork() };
+        REQUIRE(flood->pid >= 0);
+        if (flood->pid == 0) {
+                test_end_with(parent);
+                flood_forever(scene->broker);
+        }
+}
+
+static void run_with(Flood *flood, int signal, double *ns, size_t n) {
+        REQUIRE(kill(flood->pid, signal) == 0, "%s", strerror(errno));
+        test_sleep_ms(5);
+        run_open(&flood->scene->asked, ns, n);
+}
+
+static void run_flooded(void *userdata, double *ns, size_t n) {
+        run_with(userdata, SIGCONT, ns, n);
+}
+
+static void run_alone(void *userdata, double *ns, size_t n) {
+        run_with(userdata, SIGSTOP, ns, n);
+}
+
+TEST(bench, flood) {
+        size_t n = bench_quick() ? 1000 : 4000;
+        BenchTimes flooded, alone;
+        static Scene scene;
+        Flood flood;
+        int status;
+
+        scene_init(&scene, MANY_CONFIG);
+        start_flood(&flood, &scene);
+        bench_take_turns((BenchSide[]){ { run_flooded, &flood, n, &flooded }, { run_alone, &flood, n, &alone } }, 2,
+                         bench_rounds(15, 5));
+        REQUIRE(kill(flood.pid, SIGKILL) == 0 && waitpid(flood.pid, &status, 0) == flood.pid);
+        bench_row(&(BenchRow){ .name = "flood-p99", .what = "open beside a client that floods, against alone, p99",
+                               .unit = "ns", .target = BENCH_AT_MOST(3), .figure = &flooded.p99,
+                               .against = &alone.p99 });
+        bench_row(&(BenchRow){ .name = "flood", .what = "open beside a client that floods, against alone", .unit = "ns",
+                               .figure = &flooded.p50, .against = &alone.p50 });
+        scene_deinit(&scene);
+}
