@@ -7,10 +7,12 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/inotify.h>
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/digits.h"
 #include "base/overflow.h"
 #include "core/saved.h"
 #include "util/error.h"
@@ -93,7 +95,12 @@ int region_cost(const RegionSpec *spec, Cost *ret) {
 }
 
 void region_store_name(uint64_t id, char ret[FDSTORE_NAME_MAX]) {
-        (void)snprintf(ret, FDSTORE_NAME_MAX, "r%" PRIu64, id);
+        char text[1 + DIGITS_MAX + 1], *end = text + sizeof(text), *first;
+
+        *--end = '\0';
+        first = digits_before(end, id, 10);
+        *--first = 'r';
+        memcpy(ret, first, (size_t)(end + 1 - first));
 }
 
 /* From here on the region outlives us: first its memory does, and with the next commit what it is. */
@@ -936,8 +943,12 @@ uint32_t region_seals(Region *region) {
 }
 
 bool region_is_frozen(Region *region) {
-        uint32_t seals = region_seals(region);
+        uint32_t seals;
 
+        /* It was sealed against every other seal when it was made. */
+        if (!region->freezable)
+                return false;
+        seals = region_seals(region);
         return seals & F_SEAL_SEAL && seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE);
 }
 

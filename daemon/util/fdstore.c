@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -42,6 +41,12 @@ static bool is_busy(int error) {
         return error == EAGAIN || error == ENOBUFS || error == ETOOMANYREFS;
 }
 
+/* What is asked for a name; both fit. */
+static const char *about(const char *what, const char *name, const char *rest, char text[static MESSAGE_MAX]) {
+        (void)stpcpy(stpcpy(stpcpy(text, what), name), rest);
+        return text;
+}
+
 /* fd (-1: none) stays the caller's. Return: 0, FDSTORE_E_BUSY, or a negative errno. */
 static int send_packet(const FdStore *store, const char *text, int fd) {
         union {
@@ -69,7 +74,7 @@ static bool send_removals(FdStore *store) {
         char text[MESSAGE_MAX];
 
         while (store->n_flushed > 0) {
-                (void)snprintf(text, sizeof(text), "FDSTOREREMOVE=1\nFDNAME=%s", store->removals[store->first]);
+                (void)about("FDSTOREREMOVE=1\nFDNAME=", store->removals[store->first], "", text);
                 if (send_packet(store, text, -1) == FDSTORE_E_BUSY)
                         return false;
                 /* Sent, or there is no store any more. */
@@ -137,8 +142,8 @@ static void look_now(FdStore *store) {
 void fdstore_remove(FdStore *store, const char *name) {
         if (!store)
                 return;
-        ASSERT(store->n < store->n_kept && store->n < store->room);
-        (void)snprintf(store->removals[(store->first + store->n) % store->room], FDSTORE_NAME_MAX, "%s", name);
+        ASSERT(store->n < store->n_kept && store->n < store->room && strlen(name) < FDSTORE_NAME_MAX);
+        (void)strcpy(store->removals[(store->first + store->n) % store->room], name);
         ++store->n;
 }
 
@@ -183,8 +188,7 @@ int fdstore_push(FdStore *store, const char *name, int fd) {
         if (r)
                 return r;
         /* FDPOLL=0: a service manager would let go of what polls as broken or hung up. */
-        (void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
-        r = send_packet(store, text, fd);
+        r = send_packet(store, about("FDSTORE=1\nFDNAME=", name, "\nFDPOLL=0", text), fd);
         if (!r)
                 ++store->n_kept;
         return r;

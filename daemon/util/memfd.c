@@ -4,14 +4,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
-#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/digits.h"
 #include "util/error.h"
 #include "util/probe.h"
 
@@ -80,6 +80,16 @@ static int set_seals(int fd, const MemfdSpec *spec) {
         return 0;
 }
 
+#define NAME_PREFIX "shmd:"
+#define NAME_ROOM (sizeof(NAME_PREFIX) + DIGITS_MAX)
+
+static const char *name_of(uint64_t id, char text[static NAME_ROOM]) {
+        char *end = text + NAME_ROOM - 1;
+
+        *end = '\0';
+        return memcpy(digits_before(end, id, 16) - strlen(NAME_PREFIX), NAME_PREFIX, strlen(NAME_PREFIX));
+}
+
 static mode_t mode_of(const MemfdSpec *spec) {
         return spec->readable ? 0644 : 0600;
 }
@@ -87,7 +97,7 @@ static mode_t mode_of(const MemfdSpec *spec) {
 int memfd_make(const MemfdSpec *spec, int *ret) {
         CLEANUP(close_fdp) int fd = -1;
         unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-        char name[32];
+        char name[NAME_ROOM];
         int own, r;
 
         if (probe_have(PROBE_NOEXEC_SEAL))
@@ -95,8 +105,7 @@ int memfd_make(const MemfdSpec *spec, int *ret) {
         if (spec->huge_shift)
                 flags |= MFD_HUGETLB | spec->huge_shift << MFD_HUGE_SHIFT;
 
-        (void)snprintf(name, sizeof(name), "shmd:%" PRIx64, spec->id);
-        fd = memfd_create(name, flags);
+        fd = memfd_create(name_of(spec->id, name), flags);
         if (fd < 0)
                 return create_errno(errno);
 
