@@ -102,6 +102,16 @@ static inline PathError path_check_character(uint32_t c) {
         return PATH_OK;
 }
 
+/* Whether eight bytes are printable ASCII, as most names are throughout. Of the bytes with the top bit clear, adding
+ * 0x60 sets it in those from 0x20 on, and 1 in DEL. */
+static inline int path_is_plain(const unsigned char *p) {
+        const uint64_t each = UINT64_C(0x0101010101010101), top = each << 7;
+        uint64_t word;
+
+        memcpy(&word, p, sizeof(word));
+        return !((word | (word + each) | ~(word + 0x60 * each)) & top);
+}
+
 /* Checks one component (no slash in it). */
 static inline PathError path_check_component(const char *name, size_t n) {
         const unsigned char *p = (const unsigned char *)name;
@@ -118,6 +128,10 @@ static inline PathError path_check_component(const char *name, size_t n) {
                 uint32_t c;
                 size_t length;
 
+                if (n - at >= 8 && path_is_plain(p + at)) {
+                        at += 8;
+                        continue;
+                }
                 length = path_decode_utf8(p + at, n - at, &c);
                 if (!length)
                         return PATH_NOT_UTF8;

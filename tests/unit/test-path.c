@@ -196,6 +196,25 @@ static PathError expected(uint32_t c) {
         return PATH_OK;
 }
 
+/* Eight bytes are looked at at once where they are plain. */
+TEST(path, a_byte_is_judged_the_same_wherever_it_is) {
+        for (unsigned int byte = 1; byte < 256; ++byte) {
+                char shortest[2] = { '/', (char)byte };
+                PathError expected = path_check(shortest, 2);
+
+                if (byte == '/' || byte == '.')
+                        continue;
+                for (size_t n = 2; n < 28; ++n) {
+                        for (size_t at = 1; at < n; ++at) {
+                                char path[28] = "/aB~ z0-_9aB~ z0-_9aB~ z0-_9";
+
+                                path[at] = (char)byte;
+                                cr_assert_eq(path_check(path, n), expected, "byte %u at %zu of %zu", byte, at, n);
+                        }
+                }
+        }
+}
+
 TEST(path, every_code_point_is_judged_as_documented) {
         for (uint32_t c = 0; c < 0x200000; ++c) {
                 char component[1 + 4] = { 'a' };
