@@ -18,13 +18,13 @@ void persist_directory(const Directory *directory, SavedDirectory *ret) {
                 .ruled = !list_is_empty(&directory->ruled),
                 .paid = directory->charge.account,
                 .payer = directory->charge.account ? directory->charge.account->uid : 0,
-                .n_name = (uint8_t)node->n_name,
+                .n_name = node->n_name,
         };
         saved_from_permissions(&directory->permissions, &ret->permissions);
         saved_from_defaults(&directory->default_acl, &ret->defaults);
         memcpy(ret->max, directory->account->max, sizeof(ret->max));
         memcpy(ret->own_max, directory->own_max, sizeof(ret->own_max));
-        memcpy(ret->name, node->name, node->n_name);
+        memcpy(ret->name, node_name(node), node->n_name);
 }
 
 void persist_name(const Node *name, SavedName *ret) {
@@ -34,9 +34,9 @@ void persist_name(const Node *name, SavedName *ret) {
                 .region = name->region->id,
                 .order = name->order,
                 .expires_at = name->expiry ? name->expiry->deadline.at : 0,
-                .n_name = (uint8_t)name->n_name,
+                .n_name = name->n_name,
         };
-        memcpy(ret->name, name->name, name->n_name);
+        memcpy(ret->name, node_name(name), name->n_name);
 }
 
 void persist_region(const Region *region, SavedRegion *ret) {

@@ -10,19 +10,14 @@
 #include "base/cleanup.h"
 #include "core/counters.h"
 #include "core/region.h"
+#include "core/secret.h"
 #include "util/deadline.h"
 #include "util/error.h"
 
-static int node_compare(Node *a, Node *b) {
-        return name_compare(a->name, a->n_name, b->name, b->n_name);
-}
-
-TREE_GENERATE(NodeTree, Node, entry, node_compare)
-
 Node *directory_child(Directory *directory, const char *name, size_t n) {
-        Node key = { .name = (char *)name, .n_name = (uint16_t)n };
+        const NodeTable *nodes = &directory->tree->nodes;
 
-        return RB_FIND(NodeTree, &directory->children, &key);
+        return node_table_find(nodes, node_table_hash(nodes, directory->seed, name, n), directory, name, n);
 }
 
 /* Keeps the bounds of a directory and of all above it true for a node below it. */
@@ -45,17 +40,16 @@ static void raise_bounds(Directory *directory, const Node *node) {
 }
 
 static void child_insert(Directory *directory, Node *node) {
-        Node *taken;
-
         node->parent = directory;
-        taken = RB_INSERT(NodeTree, &directory->children, node);
-        ASSERT(!taken);
+        node_table_insert(&directory->tree->nodes, node);
+        children_insert(&directory->children, node);
         ++directory->n_children;
         raise_bounds(directory, node);
 }
 
 static void child_remove(Node *node) {
-        (void)RB_REMOVE(NodeTree, &node->parent->children, node);
+        children_remove(&node->parent->children, node);
+        node_table_remove(&node->parent->tree->nodes, node);
         --node->parent->n_children;
         node->parent = NULL;
 }
@@ -64,13 +58,27 @@ const Permissions *node_permissions(const Node *node) {
         return node->region ? &node->region->permissions : &((const Directory *)node)->permissions;
 }
 
-/* room: where the name goes, in the node's own block. */
-static void node_init(Node *node, Region *region, char *room, const char *name, size_t n) {
-        *node = (Node){ .region = region, .place = CHARGE_NULL, .record = STATE_RECORD_NULL,
-                        .name = room, .n_name = (uint16_t)n };
+/* The place for a name of n bytes; NULL: there is no memory. */
+static char *node_room(Node *node, size_t n) {
+        if (n <= NODE_TEXT)
+                return node->name.text;
+        node->name.block = malloc(n);
+        return node->name.block;
+}
+
+/* Return: 0, -ENOMEM. */
+static int node_init(Node *node, Region *region, const char *name, size_t n) {
+        char *room;
+
+        *node = (Node){ .region = region, .place = CHARGE_NULL, .record = STATE_RECORD_NULL };
         list_init(&node->in_region);
         list_init(&node->watches);
+        room = node_room(node, n);
+        if (!room)
+                return error_origin(-ENOMEM);
         memcpy(room, name, n);
+        node->n_name = (uint8_t)n;
+        return 0;
 }
 
 static void node_deinit(Node *node) {
@@ -79,8 +87,8 @@ static void node_deinit(Node *node) {
         list_unlink(&node->in_region);
         charge_release(&node->place);
         node->expiry = expiry_free(node->expiry);
-        if (node->own_name)
-                free(node->name);
+        if (node->n_name > NODE_TEXT)
+                free(node->name.block);
 }
 
 /* -- saving --------------------------------------------------------------------------- */
@@ -154,19 +162,26 @@ static void tell_moved(const TreeMove *move) {
 
 static const Cost directory_cost = { .slots = { [ACCOUNT_REGIONS] = 1 } };
 
+/* Counts a directory that keeps, with what is in it, a seed that is not the one of its place. */
+static void directory_stray(Directory *directory, bool astray) {
+        directory->tree->n_astray += (uint64_t)astray - directory->astray;
+        directory->astray = astray;
+}
+
 static Directory *directory_free(Directory *directory) {
         if (!directory)
                 return NULL;
-        ASSERT(RB_EMPTY(&directory->children));
+        ASSERT(!directory->children);
         if (directory->node.parent)
                 child_remove(&directory->node);
+        directory_stray(directory, false);
         list_unlink(&directory->ruled);
         node_deinit(&directory->node);
         charge_release(&directory->charge);
         directory->account = account_unref(directory->account);
         permissions_deinit(&directory->permissions);
         default_acl_deinit(&directory->default_acl);
-        free(directory);
+        pool_give(&directory->tree->directories, directory);
         return NULL;
 }
 
@@ -177,7 +192,7 @@ static int directory_new(Directory **ret, Tree *tree, Directory *parent, const c
         CLEANUP(directory_freep) Directory *directory = NULL;
         int r;
 
-        directory = malloc(sizeof(*directory) + n);
+        directory = pool_take(&tree->directories);
         if (!directory)
                 return error_origin(-ENOMEM);
 
@@ -187,9 +202,10 @@ static int directory_new(Directory **ret, Tree *tree, Directory *parent, const c
                 .created_ns = time_wall(),
                 .charge = CHARGE_NULL,
         };
-        RB_INIT(&directory->children);
         list_init(&directory->ruled);
-        node_init(&directory->node, NULL, (char *)(directory + 1), name, n);
+        r = node_init(&directory->node, NULL, name, n);
+        if (r)
+                return error_fold(r);
 
         r = account_new_directory(&directory->account, parent ? parent->account : NULL);
         if (r)
@@ -201,17 +217,57 @@ static int directory_new(Directory **ret, Tree *tree, Directory *parent, const c
 }
 
 int tree_init(Tree *tree, const Permissions *root) {
+        SipKey key;
+        int r;
+
         *tree = (Tree){ .n_directories = 1, .last_directory = SAVED_ROOT };
         list_init(&tree->ruled);
-        return directory_new(&tree->root, tree, NULL, "", 0, root);
+        r = secret_draw((uint8_t *)&key, sizeof(key));
+        if (!r)
+                r = node_table_init(&tree->nodes, &key);
+        explicit_bzero(&key, sizeof(key));
+        if (r)
+                return error_fold(r);
+        pool_init(&tree->names, sizeof(Node));
+        pool_init(&tree->directories, sizeof(Directory));
+        r = directory_new(&tree->root, tree, NULL, "", 0, root);
+        if (r)
+                node_table_deinit(&tree->nodes);
+        return r;
 }
 
 void tree_deinit(Tree *tree) {
         tree->root = directory_free(tree->root);
         ASSERT(tree->n_directories == 1);
+        node_table_deinit(&tree->nodes);
+        pool_deinit(&tree->directories);
+        pool_deinit(&tree->names);
+}
+
+/* The seed of a directory that is made at a spot: the hash of its name there, unless a directory that has this one
+ * may have been moved away. Two directories with one seed would have nodes with one hash, and whoever made them as
+ * many of those as he likes. */
+static uint64_t seed_for(const Spot *spot) {
+        Tree *tree = spot->parent->tree;
+
+        if (tree->n_astray)
+                return node_table_hash(&tree->nodes, ++tree->last_seed, "", 0);
+        return node_table_hash(&tree->nodes, spot->parent->seed, spot->name, spot->n_name);
+}
+
+/* A directory is about to come from elsewhere to a spot. */
+static void directory_settle(Directory *directory, const Spot *spot) {
+        const NodeTable *nodes = &directory->tree->nodes;
+
+        directory_stray(directory, false);
+        if (!directory->n_children)
+                directory->seed = seed_for(spot);
+        else if (directory->seed != node_table_hash(nodes, spot->parent->seed, spot->name, spot->n_name))
+                directory_stray(directory, true);
 }
 
 static void directory_insert(Tree *tree, const Spot *spot, Directory *directory) {
+        directory->seed = seed_for(spot);
         child_insert(spot->parent, &directory->node);
         ++tree->n_directories;
         counters_used(tree->counters, COUNTER_DIRECTORY, ++tree->last_directory);
@@ -283,22 +339,34 @@ int tree_rmdir(Tree *tree, Directory *directory) {
 }
 
 Node *directory_any_child(Directory *directory) {
-        return RB_ROOT(&directory->children);
+        return directory->children;
 }
 
 /* -- names ---------------------------------------------------------------------------- */
 
 static int name_new(const Spot *spot, Region *region, Node **ret) {
+        Pool *pool = &spot->parent->tree->names;
         Node *node;
+        int r;
 
         ASSERT(spot->parent && !spot->node);
 
-        node = malloc(sizeof(*node) + spot->n_name);
+        node = pool_take(pool);
         if (!node)
                 return error_origin(-ENOMEM);
-        node_init(node, region, (char *)(node + 1), spot->name, spot->n_name);
+        r = node_init(node, region, spot->name, spot->n_name);
+        if (r) {
+                pool_give(pool, node);
+                return error_fold(r);
+        }
         *ret = node;
         return 0;
+}
+
+/* It is in no directory, or never was. */
+static void name_free(Tree *tree, Node *node) {
+        node_deinit(node);
+        pool_give(&tree->names, node);
 }
 
 int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret) {
@@ -310,7 +378,7 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
                 return error_fold(r);
         r = account_charge(spot->parent->account, cost, &node->place, shortage);
         if (r) {
-                free(node);
+                name_free(spot->parent->tree, node);
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
         }
         child_insert(spot->parent, node);
@@ -353,29 +421,53 @@ void node_expire(Node *node, Expiry *expiry, uint64_t at) {
         state_touch(&node->record);
 }
 
-static void name_free(Node *node) {
-        child_remove(node);
-        node_deinit(node);
-        free(node);
-}
-
 void tree_unlink(Node *node) {
+        Tree *tree = node->parent->tree;
+
         ASSERT(node->region);
         tell_removed(node);
-        name_free(node);
+        child_remove(node);
+        name_free(tree, node);
+}
+
+/* A component on the way, and the hash it has unless one of the directories above it came from elsewhere. */
+typedef struct Step {
+        NamePart part;
+        uint64_t hash;
+} Step;
+
+/* Takes a path apart, and has what it seems to lead to fetched from memory: all of it at once, instead of each
+ * directory when the one above it is known. Nothing of that is looked at yet. Return: how many components. */
+static size_t look_ahead(const Tree *tree, Name *name, Step steps[PATH_DEPTH_MAX]) {
+        uint64_t seed = tree->root->seed;
+        size_t n = 0;
+
+        for (; name_next(name, &steps[n].part); ++n) {
+                seed = steps[n].hash = node_table_hash(&tree->nodes, seed, steps[n].part.text, steps[n].part.n);
+                node_table_fetch_bucket(&tree->nodes, seed);
+        }
+        for (size_t i = 0; i < n; ++i)
+                node_table_fetch_node(&tree->nodes, steps[i].hash);
+        return n;
 }
 
 int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret) {
-        Directory *directory = tree->root;
-        NamePart part;
+        uint64_t seed = tree->root->seed;
+        Step steps[PATH_DEPTH_MAX];
+        size_t n_steps, above = 1;
         Name name;
 
         *ret = (Spot){ .path = path, .n_path = n, .decided = n };
         if (name_init(&name, path, n, &ret->name_error))
                 return TREE_E_NAME;
         ret->node = &tree->root->node;
+        n_steps = look_ahead(tree, &name, steps);
 
-        for (size_t above = 1; name_next(&name, &part); above = part.end) {
+        for (const Step *step = steps; step < steps + n_steps; ++step) {
+                const NamePart *part = &step->part;
+                uint64_t hash = step->hash;
+                Directory *directory;
+
                 /* Right before existence: the directory decides before what is in it is looked at. */
                 ret->decided = above;
                 if (!node_is_directory(ret->node))
@@ -384,12 +476,15 @@ int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n,
                 if (!access_allows(who, &directory->permissions, ACCESS_SEARCH))
                         return TREE_E_DENIED;
 
-                ret->decided = part.end;
+                ret->decided = above = part->end;
                 ret->parent = directory;
-                ret->name = part.text;
-                ret->n_name = part.n;
-                ret->node = directory_child(directory, part.text, part.n);
-                if (!ret->node && !part.last)
+                ret->name = part->text;
+                ret->n_name = part->n;
+                if (directory->seed != seed)
+                        hash = node_table_hash(&tree->nodes, directory->seed, part->text, part->n);
+                seed = step->hash;
+                ret->node = node_table_find(&tree->nodes, hash, directory, part->text, part->n);
+                if (!ret->node && !part->last)
                         return TREE_E_MISSING;
         }
         return 0;
@@ -440,7 +535,7 @@ size_t tree_path(const Node *node, char path[PATH_BYTES_MAX]) {
 
                 ASSERT(length + 1 + part->n_name <= PATH_BYTES_MAX);
                 path[length++] = '/';
-                memcpy(path + length, part->name, part->n_name);
+                memcpy(path + length, node_name(part), part->n_name);
                 length += part->n_name;
         }
         return length;
@@ -544,7 +639,11 @@ static Load node_load(Node *node) {
         };
 }
 
+/* A block for the name that a node is to get; NULL if it fits into the node. */
 static int copy_name(const Spot *spot, char **ret) {
+        *ret = NULL;
+        if (spot->n_name <= NODE_TEXT)
+                return 0;
         *ret = malloc(spot->n_name);
         if (!*ret)
                 return error_origin(-ENOMEM);
@@ -552,14 +651,18 @@ static int copy_name(const Spot *spot, char **ret) {
         return 0;
 }
 
-/* Puts a node that is in no directory into one, under a name that it owns from now on. */
-static void put_at(Node *node, Directory *directory, char *name, size_t n) {
-        if (node->own_name)
-                free(node->name);
-        node->name = name;
-        node->n_name = (uint16_t)n;
-        node->own_name = true;
-        child_insert(directory, node);
+/* Puts a node that is in no directory at a spot; block: what copy_name() made for that. */
+static void put_at(Node *node, const Spot *spot, char *block) {
+        if (node->n_name > NODE_TEXT)
+                free(node->name.block);
+        if (block)
+                node->name.block = block;
+        else
+                memcpy(node->name.text, spot->name, spot->n_name);
+        node->n_name = (uint8_t)spot->n_name;
+        if (node_is_directory(node))
+                directory_settle(node_directory(node), spot);
+        child_insert(spot->parent, node);
         state_touch(&node->record);
 }
 
@@ -569,7 +672,8 @@ static Region *overwrite(Tree *tree, Node *node) {
 
         tell_overwritten(node);
         if (region) {
-                name_free(node);
+                child_remove(node);
+                name_free(tree, node);
         } else {
                 (void)directory_free(node_directory(node));
                 --tree->n_directories;
@@ -580,42 +684,42 @@ static Region *overwrite(Tree *tree, Node *node) {
 static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *shortage, Region **ret_replaced) {
         Load load = node_load(from->node);
         bool replaced = to->node;
-        char *name;
+        char *block;
         int r;
 
-        r = copy_name(to, &name);
+        r = copy_name(to, &block);
         if (r)
                 return r;
         if (load_move(&load, to->parent->account, to->node ? &to->node->place : NULL, shortage)) {
-                free(name);
+                free(block);
                 return TREE_E_QUOTA;
         }
         if (replaced)
                 *ret_replaced = overwrite(tree, to->node);
         child_remove(from->node);
-        put_at(from->node, to->parent, name, to->n_name);
+        put_at(from->node, to, block);
         tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
                                 .n_name = from->n_name, .replaced = replaced });
         return 0;
 }
 
 static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
-        CLEANUP(freep) char *from_name = NULL, *to_name = NULL;
+        CLEANUP(freep) char *from_block = NULL, *to_block = NULL;
         Load a = node_load(from->node), b = node_load(to->node);
         int r;
 
-        r = copy_name(from, &from_name);
+        r = copy_name(from, &from_block);
         if (!r)
-                r = copy_name(to, &to_name);
+                r = copy_name(to, &to_block);
         if (r)
                 return r;
         if (load_exchange(&a, &b, shortage))
                 return TREE_E_QUOTA;
         child_remove(from->node);
         child_remove(to->node);
-        put_at(from->node, to->parent, to_name, to->n_name);
-        put_at(to->node, from->parent, from_name, from->n_name);
-        from_name = to_name = NULL;
+        put_at(from->node, to, to_block);
+        put_at(to->node, from, from_block);
+        from_block = to_block = NULL;
         tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
                                 .n_name = from->n_name, .other = to->node });
         return 0;
@@ -668,14 +772,14 @@ static bool may_list(const Credentials *who, Node *node) {
 }
 
 Node *tree_list_first(Directory *base) {
-        return RB_MIN(NodeTree, &base->children);
+        return children_first(base->children);
 }
 
 /* The next sibling, or the next sibling of whatever is above, up to base. */
 static Node *next_outside(const Directory *base, Node *node) {
         for (;;) {
                 Directory *parent = node->parent;
-                Node *next = RB_NEXT(NodeTree, &parent->children, node);
+                Node *next = children_next(parent->children, node);
 
                 if (next)
                         return next;
@@ -697,8 +801,7 @@ Node *tree_list_next(Directory *base, const Credentials *who, bool recursive, No
 
 /* The first child that sorts after a component that is not there, or what follows the directory. */
 static Node *next_after_missing(Directory *base, Directory *directory, const NamePart *part) {
-        Node key = { .name = (char *)part->text, .n_name = (uint16_t)part->n };
-        Node *next = RB_NFIND(NodeTree, &directory->children, &key);
+        Node *next = children_after(directory->children, part->text, part->n);
 
         if (next)
                 return next;

@@ -15,6 +15,14 @@
  * that is certain (tree_announce()); what was never announced goes in silence.
  *
  * A node does not own its region and is not owned by it: core/region.h ties the two.
+ *
+ * Among many names, looking one up is waiting for memory. All nodes but the root are in one hash
+ * table, by their directory's seed and their name (core/nodetable.h); the order of a directory's
+ * children stands beside it (core/children.h), and what is looked up does not go by that. The seed
+ * of a directory is, as a rule, the hash of its own name, so that all hashes on a path are known
+ * from the path alone, and what they lead to is fetched at the same time: then each directory is
+ * asked for its permission and each name compared, as ever. What was moved with something in it
+ * keeps its seed; below it a look-up waits at each step, and finds the same.
  */
 #ifndef CORE_TREE_H
 #define CORE_TREE_H
@@ -24,11 +32,13 @@
 #include <stdint.h>
 
 #include "acct/account.h"
-#include "base/tree.h"
 #include "core/access.h"
+#include "core/children.h"
 #include "core/expiry.h"
 #include "core/name.h"
+#include "core/nodetable.h"
 #include "core/state.h"
+#include "util/pool.h"
 
 enum {
         _TREE_E_SUCCESS,
@@ -60,33 +70,40 @@ typedef struct Tree Tree;
 typedef struct TreeMove TreeMove;
 typedef struct TreeObserver TreeObserver;
 
+/* Bytes of a name that lie inside the node; a longer one is a block of its own. */
+#define NODE_TEXT 24
+
+/* First what a look-up looks at, in one line or two. */
 struct Node {
-        RB_ENTRY(Node) entry;
+        Node *next;             /* in its chain of Tree.nodes */
+        uint32_t hash;
+        uint8_t n_name;
+        bool announced;         /* the observer knows of it */
         Directory *parent;      /* NULL for the root */
         Region *region;         /* NULL for a directory */
+        union {
+                char text[NODE_TEXT];
+                char *block;
+        } name;                 /* node_name() */
+        ChildLinks links;       /* in Directory.children */
         List in_region;         /* its region's names ... */
         uint64_t order;         /* ... among which the lowest is the first */
         StateRecord record;
         Charge place;           /* in its parent's account */
         List watches;           /* core/event: who watches it */
         Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
-        uint16_t n_name;
-        bool own_name;          /* renamed: the name is a block of its own */
-        bool announced;         /* the observer knows of it */
-        char *name;             /* else it is in the same block */
 };
-
-RB_HEAD(NodeTree, Node);
 
 /* What a directory can limit: bytes and regions, the first two slots. */
 #define DIRECTORY_SLOTS (ACCOUNT_REGIONS + 1)
 
 struct Directory {
         Node node;
-        Tree *tree;
         Permissions permissions;
+        uint64_t seed;          /* of the hashes of what is in it */
+        Tree *tree;
         DefaultAcl default_acl;
-        struct NodeTree children;
+        Node *children;
         uint64_t n_children;
         uint64_t created_ns;    /* CLOCK_REALTIME */
         Account *account;       /* of what is named below it */
@@ -94,6 +111,7 @@ struct Directory {
         uint64_t changed;       /* core/event: the event that made, moved or opened it last */
         /* Levels and bytes that the deepest and the longest path below it add; never too low. */
         uint8_t levels;
+        bool astray;            /* its seed is not that of its place */
         uint16_t bytes;
         List ruled;             /* in Tree.ruled */
         uint64_t own_max[DIRECTORY_SLOTS];      /* its account's limits but for the policy's */
@@ -130,6 +148,11 @@ struct Tree {
         uint64_t last_name;
         uint64_t n_directories; /* with the root */
         List ruled;             /* directories that the policy names: core/enact */
+        NodeTable nodes;        /* all but the root */
+        Pool names;             /* nodes of regions */
+        Pool directories;
+        uint64_t n_astray;      /* directories */
+        uint64_t last_seed;
 };
 
 /* Where a path leads: its parent directory and last component, and the node there if any. The
@@ -153,7 +176,11 @@ static inline Directory *node_directory(Node *node) {
         return (Directory *)node;
 }
 
-/* Makes the root. Return: 0, -ENOMEM. */
+static inline const char *node_name(const Node *node) {
+        return node->n_name > NODE_TEXT ? node->name.block : node->name.text;
+}
+
+/* Makes the root. Return: 0, -ENOMEM, -EIO (no random bytes). */
 int tree_init(Tree *tree, const Permissions *root);
 /* Everything but the root must be gone. */
 void tree_deinit(Tree *tree);

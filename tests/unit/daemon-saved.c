@@ -137,7 +137,8 @@ static void same_permissions(const Thing *thing, const SavedPermissions *saved, 
 
 static void same_name(const Thing *thing, const char *saved, size_t n_saved, const Node *is) {
         SAME(n_saved, is->n_name);
-        REQUIRE(!memcmp(saved, is->name, n_saved), "%.*s is saved as %.*s", (int)n_saved, is->name, (int)n_saved, saved);
+        REQUIRE(!memcmp(saved, node_name(is), n_saved), "%.*s is saved as %.*s", (int)n_saved, node_name(is),
+                (int)n_saved, saved);
 }
 
 static void same_directory(const Thing *thing, const uint8_t *data, size_t n) {

@@ -169,6 +169,173 @@ TEST(rename, a_list_has_the_moved_name_in_its_new_place) {
         end();
 }
 
+/* -- whatever moves, everything is found where it is -------------------------------------- */
+
+enum { THINGS = 48 };
+
+/* What there is, by path, in a way that has nothing to do with the tree's. */
+static struct {
+        char path[PATH_BYTES_MAX + 1];  /* "": nothing */
+        const Region *region;           /* NULL: a directory */
+} things[THINGS];
+
+static size_t thing_at(const char *path) {
+        size_t i = 0;
+
+        while (i < THINGS && strcmp(things[i].path, path))
+                ++i;
+        return i;
+}
+
+static bool is_in(const char *path, const char *directory) {
+        size_t n = strlen(directory);
+
+        return !strncmp(path, directory, n) && (path[n] == '/' || path[n] == '\0');
+}
+
+static void things_move(const char *from, const char *to) {
+        for (size_t i = 0; i < THINGS; ++i) {
+                char moved[sizeof(things[i].path)];
+
+                if (!is_in(things[i].path, from))
+                        continue;
+                (void)snprintf(moved, sizeof(moved), "%s%s", to, things[i].path + strlen(from));
+                (void)strcpy(things[i].path, moved);
+        }
+}
+
+/* A path of at most three components, of which there are few. */
+static void some_path(uint64_t *random, char path[128]) {
+        static const char *const components[] = {
+                "a", "b", "twenty-four-bytes-of-name", "more-than-twenty-four-bytes-of-a-name", "ab",
+        };
+        size_t n = 0;
+
+        for (uint64_t depth = 1 + test_random(random, 3); depth > 0; --depth)
+                n += (size_t)sprintf(path + n, "/%s", components[test_random(random, 5)]);
+}
+
+static void some_change(uint64_t *random) {
+        const TreeRename how = test_random(random, 3) ? TREE_RENAME_FREE : TREE_RENAME_EXCHANGE;
+        char from[128], to[128];
+        size_t free = thing_at("");
+        Spot spot;
+
+        some_path(random, from);
+        some_path(random, to);
+        if (tree_resolve(&house.tree, &house_admin, from, strlen(from), &spot))
+                return;
+        if (!spot.node && free < THINGS) {
+                bool directory = test_random(random, 2);
+
+                if (directory)
+                        (void)make_directory(from);
+                things[free].region = directory ? NULL : house_named(&house, alice, from, 1);
+                (void)strcpy(things[free].path, from);
+        } else if (spot.node && test_random(random, 4) == 0) {
+                if (node_is_directory(spot.node) && tree_rmdir(&house.tree, node_directory(spot.node)))
+                        return;
+                if (thing_at(from) < THINGS && things[thing_at(from)].region)
+                        region_unlink_name(spot.node);
+                *things[thing_at(from)].path = '\0';
+        } else if (spot.node && tree_resolve(&house.tree, &house_admin, to, strlen(to), &spot) == 0 &&
+                   strcmp(from, to) && move(from, to, how) == 0) {
+                if (how == TREE_RENAME_EXCHANGE)
+                        things_move(to, "/moving");
+                things_move(from, to);
+                if (how == TREE_RENAME_EXCHANGE)
+                        things_move("/moving", from);
+        }
+}
+
+/* That everything is found by its name, listed once, and in a table without two hashes that must be the same. */
+static void expect_all_found(void) {
+        const Directory *directories[THINGS];
+        size_t n = 0, n_listed = 0, n_directories = 0;
+
+        for (size_t i = 0; i < THINGS; ++i) {
+                Spot spot;
+
+                if (!*things[i].path)
+                        continue;
+                ++n;
+                REQUIRE(tree_find(&house.tree, &house_admin, things[i].path, strlen(things[i].path), &spot) == 0 &&
+                        spot.node->region == things[i].region, "%s", things[i].path);
+                if (!things[i].region)
+                        directories[n_directories++] = node_directory(spot.node);
+        }
+        for (Node *node = tree_list_first(house.tree.root); node;
+             node = tree_list_next(house.tree.root, &house_admin, true, node)) {
+                char path[PATH_BYTES_MAX + 1];
+
+                path[tree_path(node, path)] = '\0';
+                REQUIRE(thing_at(path) < THINGS, "%s is listed", path);
+                ++n_listed;
+        }
+        REQUIRE(n == n_listed && n == house.tree.nodes.n, "%zu are there, %zu are listed", n, n_listed);
+        for (size_t i = 0; i < n_directories; ++i)
+                for (size_t k = 0; k < i; ++k)
+                        REQUIRE(directories[i]->seed != directories[k]->seed);
+}
+
+TEST(rename, whatever_moves_everything_is_found_where_it_is) {
+        uint64_t random = test_seed();
+
+        begin();
+        memset(things, 0, sizeof(things));
+        for (size_t round = test_rounds(20000); round > 0; --round) {
+                some_change(&random);
+                if (round % 16 == 0)
+                        expect_all_found();
+        }
+        end();
+}
+
+TEST(rename, directories_that_are_made_where_others_were_moved_away_share_no_hash) {
+        enum { N = 100 };
+        uint32_t hashes[N];
+        char old[32];
+
+        begin();
+        for (size_t i = 0; i < N; ++i) {
+                (void)make_directory("/a");
+                (void)house_named(&house, alice, "/a/x", 1);
+                hashes[i] = node_at("/a/x")->hash;
+                for (size_t k = 0; k < i; ++k)
+                        cr_assert_neq(hashes[i], hashes[k]);
+                (void)snprintf(old, sizeof(old), "/old-%zu", i);
+                cr_assert_eq(move("/a", old, TREE_RENAME_FREE), 0);
+                (void)snprintf(old, sizeof(old), "/old-%zu/x", i);
+                cr_assert(exists(old) && node_at(old)->hash == hashes[i]);
+        }
+        cr_assert_eq(house.tree.n_astray, N);
+
+        /* Once they have gone, or are back, hashes are those of the paths again. */
+        for (size_t i = 1; i < N; ++i) {
+                (void)snprintf(old, sizeof(old), "/old-%zu/x", i);
+                unlink_name(old);
+                (void)snprintf(old, sizeof(old), "/old-%zu", i);
+                cr_assert_eq(tree_rmdir(&house.tree, node_directory(node_at(old))), 0);
+        }
+        cr_assert_eq(house.tree.n_astray, 1);
+        cr_assert_eq(move("/old-0", "/a", TREE_RENAME_FREE), 0);
+        cr_assert_eq(house.tree.n_astray, 0);
+        cr_assert_eq(node_at("/a/x")->hash, hashes[0]);
+        end();
+}
+
+TEST(rename, an_empty_directory_that_moves_leaves_no_trace) {
+        begin();
+        (void)make_directory("/a");
+        cr_assert_eq(move("/a", "/b", TREE_RENAME_FREE), 0);
+        cr_assert_eq(house.tree.n_astray, 0);
+        (void)make_directory("/a");
+        (void)house_named(&house, alice, "/a/x", 1);
+        (void)house_named(&house, alice, "/b/x", 1);
+        cr_assert_neq(node_at("/a/x")->hash, node_at("/b/x")->hash);
+        end();
+}
+
 TEST(rename, a_taken_name_is_not_taken_over_unless_that_is_asked_for) {
         begin();
         (void)make_directory("/d");
