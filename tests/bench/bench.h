@@ -111,7 +111,7 @@ typedef struct BenchRow {
 } BenchRow;
 
 void bench_row(const BenchRow *row);
-/* A row that has a target and cannot be had here: the whole run is not what it should be. */
+/* A row that cannot be had here. If it has a target, and is in the list, the whole run is not what it should be. */
 __attribute__((format(printf, 3, 4)))
 void bench_unmeasured(const char *name, const char *what, const char *why, ...);
 

@@ -31,17 +31,13 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "lib/broker.h"
-#include "shmd.h"
+#include "bench/ours.h"
 
 enum {
-        SIZE = 4096,
         TIMES = 1000,           /* in a round */
         NOBODY = 65534,
 };
 
-#define PATIENCE UINT64_C(20000000000)
-#define PATH "/music/loud"
 #define SERVICE "org.example.Memory"
 #define OBJECT "/org/example/Memory"
 
@@ -67,8 +63,8 @@ typedef struct Bus {
         char address[96];       /* of the bus, as D-Bus writes it */
 } Bus;
 
-/* It becomes somebody without rights, as a broker does, but with a name: it wants one. What it says when it listens is its address.
- * Return: whether there is such a program. */
+/* It becomes somebody without rights, as a broker does, but with a name: it wants one. What it says when it listens
+ * is its address. Return: whether there is such a program. */
 static bool bus_start(Bus *bus) {
         char file[96], option[128], said[256] = "";
         pid_t parent = getpid();
@@ -139,13 +135,13 @@ static int on_open(sd_bus_message *message, void *userdata, sd_bus_error *error)
         r = sd_bus_message_read(message, "sb", &path, &writable);
         if (r < 0)
                 return r;
-        if (strcmp(path, PATH) != 0)
+        if (strcmp(path, OURS_PATH) != 0)
                 return -ENOENT;
         (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", *memfd);
         fd = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
-        r = sd_bus_reply_method_return(message, "ht", fd, UINT64_C(4096));
+        r = sd_bus_reply_method_return(message, "ht", fd, OURS_SIZE);
         (void)close_fd(fd);
         return r;
 }
@@ -160,7 +156,7 @@ static int serve(void *userdata) {
         sd_bus *bus = bus_connect(userdata);
         int r;
 
-        REQUIRE(memfd >= 0 && ftruncate(memfd, SIZE) == 0 && fchmod(memfd, 0600) == 0);
+        REQUIRE(memfd >= 0 && ftruncate(memfd, OURS_SIZE) == 0 && fchmod(memfd, 0600) == 0);
         REQUIRE(sd_bus_add_object_vtable(bus, NULL, OBJECT, SERVICE, methods, &memfd) >= 0);
         r = sd_bus_request_name(bus, SERVICE, 0);
         REQUIRE(r >= 0, "%s", strerror(-r));
@@ -181,9 +177,9 @@ static int open_by_dbus(sd_bus *bus) {
         uint64_t size;
         int fd, r;
 
-        r = sd_bus_call_method(bus, SERVICE, OBJECT, SERVICE, "Open", &error, &reply, "sb", PATH, false);
+        r = sd_bus_call_method(bus, SERVICE, OBJECT, SERVICE, "Open", &error, &reply, "sb", OURS_PATH, false);
         REQUIRE(r >= 0, "%s", error.message);
-        REQUIRE(sd_bus_message_read(reply, "ht", &fd, &size) >= 0 && size == SIZE);
+        REQUIRE(sd_bus_message_read(reply, "ht", &fd, &size) >= 0 && size == OURS_SIZE);
         fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         REQUIRE(fd >= 0);
         sd_bus_message_unref(reply);
@@ -200,48 +196,20 @@ static void run_dbus(void *userdata, double *ns, size_t n) {
         }
 }
 
-static void run_ours(void *userdata, double *ns, size_t n) {
-        shmd *client = userdata;
-
-        for (size_t i = 0; i < n; ++i) {
-                int64_t began = test_now_ns();
-                shmd_region *region;
-                int r = shmd_open(client, PATH, SHMD_RIGHTS_READ_ONLY, &region, PATIENCE);
-
-                REQUIRE(r == 0, "%s", shmd_refusal(client)->sentence);
-                ns[i] = (double)(test_now_ns() - began);
-                (void)shmd_region_free(region);
-        }
-}
-
-static shmd *connect_ours(const Broker *broker) {
-        struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
-        shmd_region *region;
-        shmd *client;
-
-        options.size = SIZE;
-        REQUIRE(shmd_connect(&client, broker->socket, PATIENCE) == 0);
-        REQUIRE(shmd_mkdir(client, "/music", 0755, PATIENCE) == 0);
-        REQUIRE(shmd_create(client, PATH, &options, &region, PATIENCE) == 0, "%s", shmd_refusal(client)->sentence);
-        (void)shmd_region_free(region);
-        return client;
-}
-
 static void measure(const Bus *bus) {
-        Broker *broker = broker_spawn_with(&(BrokerOptions){ .keeper = true });
-        shmd *client = connect_ours(broker);
         sd_bus *connection = bus_connect(bus);
-        BenchTimes dbus, ours;
-        BenchSide sides[] = { { run_dbus, connection, TIMES, &dbus }, { run_ours, client, TIMES, &ours } };
+        BenchTimes dbus_ns, ours_ns;
+        Ours ours;
+        BenchSide sides[] = { { run_dbus, connection, TIMES, &dbus_ns }, { ours_open, &ours, TIMES, &ours_ns } };
 
+        ours_start(&ours);
         bench_take_turns(sides, 2, bench_rounds(15, 5));
-        bench_row(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns", .figure = &dbus.p50, .against = &ours.p50,
-                               .target = BENCH_AT_LEAST(3) });
-        bench_row(&(BenchRow){ .name = NAME "-p99", .what = WHAT ", p99", .unit = "ns", .figure = &dbus.p99,
-                               .against = &ours.p99 });
+        bench_row(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns", .figure = &dbus_ns.p50,
+                               .against = &ours_ns.p50, .target = BENCH_AT_LEAST(3) });
+        bench_row(&(BenchRow){ .name = NAME "-p99", .what = WHAT ", p99", .unit = "ns", .figure = &dbus_ns.p99,
+                               .against = &ours_ns.p99 });
         sd_bus_flush_close_unref(connection);
-        shmd_close(client);
-        broker_stop(broker);
+        ours_stop(&ours);
 }
 
 TEST(bench, opens_are_several_times_faster_than_by_dbus) {
