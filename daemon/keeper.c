@@ -35,9 +35,10 @@
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 20)
 
-/* After it has read something of the broker, the keeper listens to it again only then: a broker that makes
- * region after region would wake it for each. What comes meanwhile is in the queue, and so it is kept already. */
-#define LINK_REST NSEC_PER_MSEC
+/* How long the keeper does not listen when the broker has told it of regions: one that makes region after region
+ * would wake it for each. What comes meanwhile waits in the queue, and so it is kept already; the queue has room for
+ * what a broker can tell in that time, of which there is a hundred in a millisecond at most. */
+#define LINK_REST (5 * NSEC_PER_MSEC)
 
 /* A broker's status goes to the service manager once in this time. */
 #define STATUS_REST NSEC_PER_SEC
@@ -241,12 +242,13 @@ static void rest(Keeper *keeper) {
 
 /* Reads what there is, up to a bound. Return: whether there may be more. */
 static bool read_packets(Keeper *keeper) {
+        bool regions = false;
         Notify notify;
 
         for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
                 int r = notify_peek(keeper->link, &notify);
 
-                if (i > 0 && r == NOTIFY_E_AGAIN)
+                if (r == NOTIFY_E_AGAIN && regions && keeper->ready)
                         rest(keeper);
                 if (r == NOTIFY_E_GONE)
                         keeper->link = close_fd(keeper->link);
@@ -256,6 +258,7 @@ static bool read_packets(Keeper *keeper) {
                         refuse(keeper, "no packet of a broker's", "");
                 else
                         obey(keeper, &notify);
+                regions = regions || (r == 0 && *notify.name);
                 /* It has been done, and the next keeper need not do it. */
                 notify_drop(keeper->link);
         }
