@@ -26,10 +26,9 @@
 #include <unistd.h>
 
 enum {
-        OPENED = 4096,          /* packets to open regions with; the next request takes the next one */
         CREATED = 64,           /* regions that are made before they are unlinked */
         LISTED = 250,           /* names in an answer */
-        FULL = 15000,           /* what is compared with the floor */
+        FULL = 15000,           /* what is compared with the floor; regions that are opened, at most */
         PEERS = 4000,
         PEERS_FEW = 1000,       /* from there on is what memory a peer takes */
         GRANTS = 1000,
@@ -51,9 +50,10 @@ static Placement placement(void) {
 
 /* -- what is asked ------------------------------------------------------------------------------- */
 
+/* The next request takes the next packet. */
 typedef struct Asked {
         Driver *driver;
-        Packet packets[OPENED];
+        Packet packets[FULL];
         size_t n, next;
 } Asked;
 
@@ -63,12 +63,12 @@ static void asked_deinit(Asked *asked) {
         asked->n = 0;
 }
 
-/* Regions all over, of n. */
+/* Regions all over, of n, in the order in which the floor takes its memfds. */
 static void ask_to_open(Asked *asked, Driver *driver, uint64_t n) {
         char path[32];
 
         *asked = (Asked){ .driver = driver };
-        for (; asked->n < OPENED && asked->n < n; ++asked->n) {
+        for (; asked->n < FULL && asked->n < n; ++asked->n) {
                 many_path(path, asked->n * 7919 % n);
                 packet_open(&asked->packets[asked->n], path);
         }
