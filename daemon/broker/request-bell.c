@@ -113,7 +113,7 @@ static int reply_page(Request *request, const Region *page, const int *fds, size
 static int give_page(Request *request, const Shmd__Bell *bell, Region *region) {
         CLEANUP(close_fdp) int fd = -1;
         Asker asker = peer_asker(request->peer);
-        bool had_one = region->bell;
+        bool had_one = region_page(region);
         Shortage shortage;
         Region *page;
         Grant *grant;
@@ -174,7 +174,7 @@ static void poke_over(HelperJob *job, HelpersOutcome outcome) {
                 page->poked = false;
                 page->polled = outcome == HELPERS_DONE;
                 state_touch(&page->record);
-                page->poke_failed = page->polled ? 0 : time_now();
+                page->more->poke_failed = page->polled ? 0 : time_now();
         }
         (void)poke_free(poke);
 }
@@ -214,7 +214,7 @@ static int poke_begin(Request *request, const Shmd__Bell *bell, Region *page) {
 
 static int tell_ringers(Request *request, const Shmd__Bell *bell, Region *region) {
         const HeldRequest *held = &request->peer->held;
-        Region *page = region->is_bell ? region : region->bell;
+        Region *page = region->is_bell ? region : region_page(region);
         int r;
 
         r = request_reserve(request, 0);
@@ -227,7 +227,7 @@ static int tell_ringers(Request *request, const Shmd__Bell *bell, Region *region
                 return reply_page(request, page, NULL, 0);
         if (page->poked)
                 return REQUEST_E_LATER;
-        if (held->packet && page->poke_failed >= held->since)
+        if (held->packet && page->more->poke_failed >= held->since)
                 return request_refuse(request, SHMD__ERROR__ERROR_BUSY, SHMD__REASON__REASON_HELPER,
                                       bell->path.data, bell->path.len, "a holder of the doorbell keeps it locked");
         return poke_begin(request, bell, page);

@@ -155,7 +155,7 @@ Session *session_resume(Sessions *sessions, const uint8_t id[MESSAGE_SESSION_BYT
 static bool unlink_some(Session *session, size_t n, uint64_t until) {
         Region *region;
 
-        while ((region = list_first(&session->regions, Region, session))) {
+        while ((region = region_of_session(&session->regions))) {
                 /* Not before: with a name, and in no session, it would stay for ever. */
                 if (region->n_names == 0) {
                         region_leave_session(region);

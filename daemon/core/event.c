@@ -554,7 +554,7 @@ static void notice_free(Notice *notice) {
         Events *events = notice->events;
 
         if (notice->interest.region)
-                notice->interest.region->notice = NULL;
+                notice->interest.region->more->notice = NULL;
         region_drop_interest(&notice->interest);
         list_unlink(&notice->link);
         list_unlink(&notice->noted);
@@ -576,18 +576,24 @@ static void notice_heard(RegionInterest *interest, RegionNews news) {
 /* Takes an interest in the holders of a region, unless there is one. Return: false without memory. */
 static bool notice_take(Events *events, Region *region) {
         Notice *notice;
+        int held;
 
-        if (region->notice)
+        if (region_more(region)->notice)
                 return true;
         notice = malloc(sizeof(*notice));
         if (!notice)
                 return false;
         *notice = (Notice){ .events = events };
+        held = region_take_interest(region, &notice->interest, true, notice_heard, notice);
+        if (held < 0) {
+                free(notice);
+                return false;
+        }
         list_init(&notice->noted);
         list_append(&events->notices, &notice->link);
         ++events->n_notices;
-        region->notice = notice;
-        notice->held = region_take_interest(region, &notice->interest, true, notice_heard, notice);
+        region->more->notice = notice;
+        notice->held = held;
         notice->grants = region->grants.n;
         return true;
 }

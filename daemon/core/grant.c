@@ -391,8 +391,8 @@ static unsigned int sweep_step(Grants *grants) {
         Grant *grant = list_first(&account->grants, Grant, in_account);
         Region *region = grant->region;
 
-        if (region->grants.swept != grants->sweeps + 1) {
-                region->grants.swept = grants->sweeps + 1;
+        if (region->grants.swept != (uint32_t)(grants->sweeps + 1)) {
+                region->grants.swept = (uint32_t)(grants->sweeps + 1);
                 return region_grants_reap(region);
         }
         list_move(&account->grants, &grant->in_account);

@@ -76,13 +76,13 @@ struct Grant {
 /* A region's part. */
 struct RegionGrants {
         List list;              /* oldest first */
-        uint64_t n;
         uint64_t granted;       /* all that were ever made */
-        uint32_t n_marked;
-        uint64_t reap_at;       /* as many grants as this: reap before the next is marked */
-        bool marks_off;         /* a mark failed or was slow: none until the next reaping */
         uint64_t again_at;      /* without leases: until then, marks that are off are not asked after */
-        uint64_t swept;         /* the sweep that looked at all of them last */
+        uint32_t n;
+        uint32_t reap_at;       /* as many grants as this: reap before the next is marked */
+        uint32_t n_marked : 31;
+        uint32_t marks_off : 1; /* a mark failed or was slow: none until the next reaping */
+        uint32_t swept;         /* the sweep that looked at all of them last, modulo 2^32 */
 };
 
 typedef bool (*GrantsConnected)(uint64_t session, void *userdata);

@@ -717,7 +717,7 @@ static void settle_region(const NewRegion *made) {
         if (region->state == REGION_STATE_CONDEMNED)
                 return;
         region_adopted(region);
-        if (region->state != made->state || (made->rings_for && !region->rings_for))
+        if (region->state != made->state || (made->rings_for && !region_rings_for(region)))
                 state_touch(&region->record);
 }
 

@@ -40,6 +40,9 @@
 static const uint64_t collects[] = { 250 * NSEC_PER_MSEC, 750 * NSEC_PER_MSEC };
 #define N_COLLECTS (sizeof(collects) / sizeof(collects[0]))
 
+/* How long until there may be memory again. */
+#define OVERLOOKED_NS NSEC_PER_SEC
+
 /* After an event that found it still held: the last reference may be a moment behind. */
 static const uint64_t retries[] = {
         4 * NSEC_PER_MSEC, 16 * NSEC_PER_MSEC, 64 * NSEC_PER_MSEC, 256 * NSEC_PER_MSEC, 1000 * NSEC_PER_MSEC,
@@ -50,14 +53,40 @@ static int compare_id(Region *a, Region *b) {
         return a->id < b->id ? -1 : a->id > b->id;
 }
 
-static int compare_watch(Region *a, Region *b) {
+static int compare_watch(RegionMore *a, RegionMore *b) {
         return a->watch < b->watch ? -1 : a->watch > b->watch;
 }
 
 TREE_GENERATE(RegionTree, Region, by_id, compare_id)
-TREE_GENERATE(RegionWatchTree, Region, by_watch, compare_watch)
+TREE_GENERATE(RegionWatchTree, RegionMore, by_watch, compare_watch)
 
 static void work_arm(Regions *regions);
+static void overlook(Regions *regions);
+
+const RegionMore region_nothing_more = { .watch = -1 };
+
+static Region *first_of(const List *list) {
+        const RegionMore *more = list_first(list, RegionMore, link);
+
+        return more ? more->region : NULL;
+}
+
+/* Makes room for what most regions do not have. Return: 0, -ENOMEM. */
+static int expand(Region *region) {
+        RegionMore *more;
+
+        if (region->more)
+                return 0;
+        more = malloc(sizeof(*more));
+        if (!more)
+                return error_origin(-ENOMEM);
+        *more = (RegionMore){ .region = region, .watch = -1, .probe = DEADLINE_NULL };
+        list_init(&more->link);
+        list_init(&more->interests);
+        list_init(&more->session);
+        region->more = more;
+        return 0;
+}
 
 static void saved_change(Region *region) {
         state_touch(&region->record);
@@ -143,6 +172,11 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
 
         if (!region)
                 return error_origin(-ENOMEM);
+        region->more = NULL;
+        if ((spec->lifetime != REGION_NAMED || spec->bell) && expand(region)) {
+                free(region);
+                return error_origin(-ENOMEM);
+        }
         *region = (Region){
                 .regions = regions,
                 .id = id,
@@ -150,21 +184,17 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
                 .size = spec->size,
                 .created_ns = time_wall(),
                 .fd = -1,
-                .watch = -1,
                 .permissions = permissions_copy(&spec->permissions),
                 .huge_shift = (uint8_t)spec->huge_shift,
                 .lifetime = (uint8_t)spec->lifetime,
                 .freezable = spec->freezable,
                 .is_bell = spec->bell,
                 .charge = CHARGE_NULL,
-                .probe = DEADLINE_NULL,
+                .more = region->more,
         };
         region_grants_init(&region->grants);
         region_tickets_init(&region->tickets);
         list_init(&region->names);
-        list_init(&region->link);
-        list_init(&region->session);
-        list_init(&region->interests);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
         counters_used(regions->counters, COUNTER_REGION, id);
@@ -214,57 +244,62 @@ Region *regions_after(Regions *regions, uint64_t id) {
 
 /* -- watching ------------------------------------------------------------------------- */
 
+/* It has room for more. */
 static void watch_begin(Region *region) {
-        Region *taken;
+        RegionMore *more = region->more, *taken;
         char path[32];
 
-        if (region->regions->inotify < 0 || region->watch >= 0)
+        if (region->regions->inotify < 0 || more->watch >= 0)
                 return;
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", region->fd);
-        region->watch = inotify_add_watch(region->regions->inotify, path, IN_CLOSE);
-        if (region->watch < 0)
+        more->watch = inotify_add_watch(region->regions->inotify, path, IN_CLOSE);
+        if (more->watch < 0)
                 return;                 /* out of watches: the timer does what it can */
-        taken = RB_INSERT(RegionWatchTree, &region->regions->by_watch, region);
+        taken = RB_INSERT(RegionWatchTree, &region->regions->by_watch, more);
         ASSERT(!taken);
 }
 
 static void watch_end(Region *region) {
-        if (region->watch < 0)
+        RegionMore *more = region->more;
+
+        if (region_more(region)->watch < 0)
                 return;
-        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, region);
-        (void)inotify_rm_watch(region->regions->inotify, region->watch);
-        region->watch = -1;
+        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, more);
+        (void)inotify_rm_watch(region->regions->inotify, more->watch);
+        more->watch = -1;
 }
 
 /* -- dying ---------------------------------------------------------------------------- */
 
 static void ask_no_more(Region *region) {
-        if (!deadline_is_armed(&region->probe))
+        if (!deadline_is_armed(&region->more->probe))
                 return;
-        deadline_disarm(&region->probe);
+        deadline_disarm(&region->more->probe);
         --region->regions->n_asking;
 }
 
 /* Whether close events of the region lead to questions. */
 static bool is_asked(const Region *region) {
-        return region->state == REGION_STATE_ORPHAN ||
-               (region->state == REGION_STATE_NAMED && region->n_wanting > 0);
+        return region->more && (region->state == REGION_STATE_ORPHAN ||
+                                (region->state == REGION_STATE_NAMED && region->more->n_wanting > 0));
 }
 
 /* From now on it is asked, unless it is so already; without a watch yet. That somebody holds it now is
- * the usual case, and an event will say when not. */
+ * the usual case, and an event will say when not. There is room for more. */
 static void asking_begin(Region *region) {
-        if (!list_is_empty(&region->link))
+        RegionMore *more = region->more;
+
+        if (!list_is_empty(&more->link))
                 return;
-        region->retry = N_RETRIES;
-        list_append(&region->regions->asked, &region->link);
+        more->retry = N_RETRIES;
+        list_append(&region->regions->asked, &more->link);
         ++region->regions->n_asked;
 }
 
 static void asking_end(Region *region) {
-        if (list_is_empty(&region->link))
+        if (!region->more || list_is_empty(&region->more->link))
                 return;
-        list_unlink(&region->link);
+        list_unlink(&region->more->link);
         --region->regions->n_asked;
         ask_no_more(region);
         watch_end(region);
@@ -279,8 +314,8 @@ static void leave_state(Region *region) {
         region->state = REGION_STATE_NAMED;
         if (condemned) {
                 --region->regions->n_condemned;
-                list_unlink(&region->link);
-        } else if (region->n_wanting == 0) {
+                list_unlink(&region->more->link);
+        } else if (region_more(region)->n_wanting == 0) {
                 asking_end(region);
         }
 }
@@ -288,7 +323,7 @@ static void leave_state(Region *region) {
 static void tell_gone(Region *region) {
         RegionInterest *interest;
 
-        while ((interest = list_first(&region->interests, RegionInterest, link))) {
+        while (region->more && (interest = list_first(&region->more->interests, RegionInterest, link))) {
                 region_drop_interest(interest);
                 interest->fn(interest, REGION_IS_GONE);
         }
@@ -296,16 +331,13 @@ static void tell_gone(Region *region) {
 
 /* Takes a region and its doorbell's page apart. Return: the page, NULL without one. */
 static Region *bell_detach(Region *region) {
-        Region *page = region->bell;
+        Region *page = region_page(region);
 
-        if (page) {
-                page->rings_for = NULL;
+        if (region->pair)
+                region->pair->pair = NULL;
+        region->pair = NULL;
+        if (page)
                 saved_change(page);
-        }
-        region->bell = NULL;
-        if (region->rings_for)
-                region->rings_for->bell = NULL;
-        region->rings_for = NULL;
         return page;
 }
 
@@ -327,11 +359,12 @@ Region *region_free(Region *region) {
         charge_release(&region->charge);
         permissions_deinit(&region->permissions);
         --region->regions->n;
+        free(region->more);
         free(region);
         return NULL;
 }
 
-/* Nobody holds it and nobody can find it any more. */
+/* Nobody holds it and nobody can find it any more. There is room for more. */
 static void region_condemn(Region *region) {
         Regions *regions = region->regions;
         Region *page = bell_detach(region);
@@ -344,7 +377,7 @@ static void region_condemn(Region *region) {
         (void)region_tickets_clear(&region->tickets);
         region->state = REGION_STATE_CONDEMNED;
         saved_change(region);
-        list_append(&regions->condemned, &region->link);
+        list_append(&regions->condemned, &region->more->link);
         ++regions->n_condemned;
         work_arm(regions);
         /* Before anybody is told, all of it is so. */
@@ -353,22 +386,22 @@ static void region_condemn(Region *region) {
         tell_gone(region);
 }
 
-/* It was condemned before a restart. */
+/* It was condemned before a restart. There is room for more. */
 static void region_recondemn(Region *region) {
         Regions *regions = region->regions;
 
         (void)RB_REMOVE(RegionTree, &regions->by_id, region);
         region->state = REGION_STATE_CONDEMNED;
         (void)region_is_held(region);
-        list_append(&regions->condemned, &region->link);
+        list_append(&regions->condemned, &region->more->link);
         ++regions->n_condemned;
         work_arm(regions);
 }
 
 /* Bytes, within what a file can have. */
 static uint64_t punch_to_the_end(const Region *region) {
-        uint64_t most = (uint64_t)INT64_MAX - region->punched;
-        uint64_t left = region_charged(region) - region->punched;
+        uint64_t most = (uint64_t)INT64_MAX - region->more->punched;
+        uint64_t left = region_charged(region) - region->more->punched;
 
         return left < most - PUNCH_BEYOND ? left + PUNCH_BEYOND : most;
 }
@@ -378,14 +411,14 @@ static uint64_t punch_to_the_end(const Region *region) {
  * may, and it is neither ours to empty nor its inode's lock ours to wait for.
  * Return: whether all is done. */
 static bool punch_step(Region *region) {
-        uint64_t left = region_charged(region) - region->punched;
+        uint64_t left = region_charged(region) - region->more->punched;
         uint64_t allocated = left > 0 ? memfd_allocated(region->fd) : 0;
         uint64_t step = allocated > PUNCH_STEP && left > PUNCH_STEP ? PUNCH_STEP : left;
 
         if (allocated == 0 || !region->proven)
                 return true;
-        memfd_punch(region->fd, region->punched, step == left ? punch_to_the_end(region) : step);
-        region->punched += step;
+        memfd_punch(region->fd, region->more->punched, step == left ? punch_to_the_end(region) : step);
+        region->more->punched += step;
         return step == left;
 }
 
@@ -410,7 +443,7 @@ static bool depart(Region *region) {
         if (!region->stored || !is_heavy(region))
                 return false;
         leave_store(region);
-        list_move(&regions->leaving, &region->link);
+        list_move(&regions->leaving, &region->more->link);
         ++regions->n_leaving;
         return true;
 }
@@ -450,20 +483,20 @@ static void region_release(Region *region) {
 
 /* Closes it, and releases it unless its file has to be gone first. */
 static void region_close(Region *region) {
-        if (region->watch < 0) {
+        if (region->more->watch < 0) {
                 region_release(region);
                 return;
         }
         leave_store(region);
         region->fd = close_fd(region->fd);
-        list_move(&region->regions->kept, &region->link);
+        list_move(&region->regions->kept, &region->more->link);
         ++region->regions->n_kept;
 }
 
 /* The last descriptor of any kind is gone, and so was the watch then. */
 static void region_file_gone(Region *region) {
-        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, region);
-        region->watch = -1;
+        (void)RB_REMOVE(RegionWatchTree, &region->regions->by_watch, region->more);
+        region->more->watch = -1;
         if (region->fd >= 0)
                 return;                 /* buried, and not returned yet */
         --region->regions->n_kept;
@@ -475,7 +508,7 @@ static void punch_turn(Regions *regions) {
         uint64_t until = time_now() + PUNCH_TURN_NS;
         Region *region;
 
-        while ((region = list_first(&regions->condemned, Region, link))) {
+        while ((region = first_of(&regions->condemned))) {
                 /* What is not committed might have its name again, with nothing in it. */
                 if (region->record.dirty)
                         return;
@@ -506,25 +539,24 @@ bool region_is_held(Region *region) {
 
 static void probe_expired(Deadline *deadline, void *userdata);
 
+static void ask_at(Region *region, uint64_t at) {
+        ask_no_more(region);
+        deadline_arm(&region->more->probe, region->regions->deadlines, at, probe_expired, region);
+        ++region->regions->n_asking;
+}
+
 static void ask_later(Region *region) {
-        bool blind = region->watch < 0 || !probe_have(PROBE_LEASE);
+        RegionMore *more = region->more;
+        bool blind = more->watch < 0 || !probe_have(PROBE_LEASE);
         uint64_t wait;
 
-        if (region->retry < N_RETRIES)
-                wait = retries[region->retry++];
+        if (more->retry < N_RETRIES)
+                wait = retries[more->retry++];
         else if (blind)
                 wait = retries[N_RETRIES - 1];  /* no event will come: keep asking, slowly */
         else
                 return;
-        ask_no_more(region);
-        deadline_arm(&region->probe, region->regions->deadlines, time_now() + wait, probe_expired, region);
-        ++region->regions->n_asking;
-}
-
-static void ask_soon(Region *region) {
-        ask_no_more(region);
-        deadline_arm(&region->probe, region->regions->deadlines, 0, probe_expired, region);
-        ++region->regions->n_asking;
+        ask_at(region, time_now() + wait);
 }
 
 /* It was asked, and nobody holds it. */
@@ -557,25 +589,26 @@ static void probe_expired(Deadline *deadline, void *userdata) {
 }
 
 static void region_event(Region *region) {
-        region->retry = 0;
+        if (region->more)
+                region->more->retry = 0;
         region_ask(region);
 }
 
 static void sweep_turn(Regions *regions) {
         for (unsigned int i = 0; i < SWEEP_STEPS && regions->sweep > 0; ++i, --regions->sweep) {
-                Region *region = list_first(&regions->asked, Region, link);
+                Region *region = first_of(&regions->asked);
 
                 if (!region) {
                         regions->sweep = 0;
                         return;
                 }
-                list_move(&regions->asked, &region->link);
+                list_move(&regions->asked, &region->more->link);
                 /* There was no watch left for it, or there is none yet after a restart. */
                 watch_begin(region);
                 if (!region_is_held(region)) {
                         region_let_go(region);
                 } else if (regions->missed) {
-                        region->retry = 0;
+                        region->more->retry = 0;
                         ask_later(region);
                 }
         }
@@ -638,8 +671,7 @@ void regions_dispatch(Regions *regions) {
         n = read(regions->inotify, buffer, sizeof(buffer));
         for (ssize_t at = 0; at < n;) {
                 const struct inotify_event *event = (const struct inotify_event *)(const void *)(buffer + at);
-                Region key = { .watch = event->wd };
-                Region *region;
+                RegionMore key = { .watch = event->wd }, *more;
 
                 at += (ssize_t)(sizeof(*event) + event->len);
                 if (event->mask & IN_Q_OVERFLOW) {
@@ -648,11 +680,11 @@ void regions_dispatch(Regions *regions) {
                         regions_sweep(regions);
                         continue;
                 }
-                region = RB_FIND(RegionWatchTree, &regions->by_watch, &key);
-                if (region && event->mask & IN_IGNORED)
-                        region_file_gone(region);
-                else if (region && event->mask & IN_CLOSE)
-                        region_event(region);
+                more = RB_FIND(RegionWatchTree, &regions->by_watch, &key);
+                if (more && event->mask & IN_IGNORED)
+                        region_file_gone(more->region);
+                else if (more && event->mask & IN_CLOSE)
+                        region_event(more->region);
         }
 }
 
@@ -670,26 +702,30 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
 
 /* -- interest ------------------------------------------------------------------------- */
 
+/* There is room for more. */
 static void interest_begin(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
         *interest = (RegionInterest){ .region = region, .holders = holders, .fn = fn, .userdata = userdata };
         list_init(&interest->link);
-        list_append(&region->interests, &interest->link);
+        list_append(&region->more->interests, &interest->link);
         if (!holders)
                 return;
-        ++region->n_wanting;
+        ++region->more->n_wanting;
         asking_begin(region);
 }
 
-bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
+int region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata) {
         bool held;
 
+        interest->region = NULL;
+        if (expand(region))
+                return error_origin(-ENOMEM);
         interest_begin(region, interest, holders, fn, userdata);
         if (!holders)
                 return true;
         watch_begin(region);
         /* After the watch: a close in between must not go unseen. */
         held = region_is_held(region);
-        if (held && !deadline_is_armed(&region->probe))
+        if (held && !deadline_is_armed(&region->more->probe))
                 ask_later(region);
         return held;
 }
@@ -701,7 +737,7 @@ void region_drop_interest(RegionInterest *interest) {
                 return;
         interest->region = NULL;
         list_unlink(&interest->link);
-        if (interest->holders && --region->n_wanting == 0 && region->state == REGION_STATE_NAMED)
+        if (interest->holders && --region->more->n_wanting == 0 && region->state == REGION_STATE_NAMED)
                 asking_end(region);
 }
 
@@ -709,9 +745,11 @@ void region_tell(Region *region, RegionNews news) {
         List telling = LIST_INIT(telling);
         RegionInterest *interest;
 
-        list_splice(&telling, &region->interests);
+        if (!region->more)
+                return;
+        list_splice(&telling, &region->more->interests);
         while ((interest = list_first(&telling, RegionInterest, link))) {
-                list_move(&region->interests, &interest->link);
+                list_move(&region->more->interests, &interest->link);
                 if (interest->holders || news == REGION_WAS_FROZEN)
                         interest->fn(interest, news);
         }
@@ -720,39 +758,75 @@ void region_tell(Region *region, RegionNews news) {
 /* -- sessions -------------------------------------------------------------------------- */
 
 void region_join_session(Region *region, List *regions, uint64_t number) {
-        list_move(regions, &region->session);
-        region->session_number = number;
+        ASSERT(region->lifetime == REGION_SESSION);
+        list_move(regions, &region->more->session);
+        region->more->session_number = number;
         saved_change(region);
 }
 
 void region_leave_session(Region *region) {
-        list_unlink(&region->session);
-        if (region->session_number == 0)
+        if (region_more(region)->session_number == 0)
                 return;
-        region->session_number = 0;
+        list_unlink(&region->more->session);
+        region->more->session_number = 0;
         saved_change(region);
+}
+
+Region *region_of_session(const List *regions) {
+        const RegionMore *more = list_first(regions, RegionMore, session);
+
+        return more ? more->region : NULL;
 }
 
 /* -- names ---------------------------------------------------------------------------- */
 
-void region_orphan(Region *region) {
-        Regions *regions = region->regions;
-
-        if (region->state != REGION_STATE_NAMED)
+/* Whom nobody holds nobody can get any more. Otherwise watch first, and ask again: a close in between
+ * must not go unseen. */
+static void orphan_begin(Region *region) {
+        if (expand(region)) {
+                overlook(region->regions);
                 return;
-        region->state = REGION_STATE_ORPHAN;
-        saved_change(region);
-        ++regions->n_orphans;
+        }
         asking_begin(region);
-
-        /* Whom nobody holds nobody can get any more. Otherwise watch first, and ask again: a close
-         * in between must not go unseen. */
         if (region_is_held(region)) {
                 watch_begin(region);
                 region_ask(region);
         } else {
                 region_condemn(region);
         }
+}
+
+void region_orphan(Region *region) {
+        if (region->state != REGION_STATE_NAMED)
+                return;
+        region->state = REGION_STATE_ORPHAN;
+        saved_change(region);
+        ++region->regions->n_orphans;
+        orphan_begin(region);
+}
+
+/* Begins to ask after orphans for which there was no memory, wherever they are. */
+static void overlooked_turn(Deadline *deadline, void *userdata) {
+        Regions *regions = userdata;
+        Region *region;
+
+        for (unsigned int i = 0; i < SWEEP_STEPS; ++i) {
+                region = regions_after(regions, regions->overlooked);
+                if (!region)
+                        return;
+                regions->overlooked = region->id;
+                if (region->state == REGION_STATE_ORPHAN && !region->more)
+                        orphan_begin(region);
+                if (deadline_is_armed(deadline))
+                        return;         /* there still is none */
+        }
+        deadline_arm(deadline, regions->deadlines, 0, overlooked_turn, regions);
+}
+
+static void overlook(Regions *regions) {
+        regions->overlooked = 0;
+        deadline_arm(&regions->overlooked_due, regions->deadlines, time_now() + OVERLOOKED_NS,
+                     overlooked_turn, regions);
 }
 
 Node *region_name(const Region *region) {
@@ -846,22 +920,23 @@ int region_link_silently(Region *region, const Spot *spot, Shortage *shortage) {
 
 int region_chown(Region *region, Account *owner, Shortage *shortage) {
         Account *old = account_ref(region->charge.account);
+        Region *page = region_page(region);
         int r = 0;
 
-        if (region->bell)
-                r = charge_move(&region->bell->charge, owner, shortage);
+        if (page)
+                r = charge_move(&page->charge, owner, shortage);
         if (!r) {
                 r = charge_move(&region->charge, owner, shortage);
                 /* Back where it was a moment ago, also when a limit has been lowered since it was charged there. */
-                if (r && region->bell)
-                        charge_move_anyway(&region->bell->charge, old);
+                if (r && page)
+                        charge_move_anyway(&page->charge, old);
         }
         (void)account_unref(old);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
-        if (region->bell) {
-                region->bell->permissions.uid = owner->uid;
-                saved_change(region->bell);
+        if (page) {
+                page->permissions.uid = owner->uid;
+                saved_change(page);
         }
         saved_change(region);
         (void)region_revoke_tickets(region);
@@ -879,14 +954,14 @@ int region_bell(Region *region, Region **ret, Shortage *shortage) {
         int r;
 
         ASSERT(!region->is_bell && region->state != REGION_STATE_CONDEMNED);
-        if (!region->bell) {
-                r = region_new(&region->bell, region->regions, region->charge.account, &spec, shortage);
+        if (!region->pair) {
+                r = region_new(&region->pair, region->regions, region->charge.account, &spec, shortage);
                 if (r)
                         return r;
-                region->bell->rings_for = region;
-                saved_change(region->bell);
+                region->pair->pair = region;
+                saved_change(region->pair);
         }
-        *ret = region->bell;
+        *ret = region->pair;
         return 0;
 }
 
@@ -902,20 +977,21 @@ static void counted_news(RegionInterest *interest, RegionNews news) {
         while (region->n_names > 1 && n++ < NAMES_TURN)
                 region_unlink_name(region_name(region));
         if (region->n_names > 1)
-                ask_soon(region);
+                ask_at(region, 0);
         else
                 region_unlink(region);
 }
 
 void region_count(Region *region) {
-        (void)region_take_interest(region, &region->counted, true, counted_news, NULL);
+        ASSERT(region->lifetime == REGION_COUNTED);
+        (void)region_take_interest(region, &region->more->counted, true, counted_news, NULL);
 }
 
 void region_lend(Region *region) {
         ASSERT(!region->lent);
         region->lent = true;
         if (region->state == REGION_STATE_CONDEMNED) {
-                list_unlink(&region->link);
+                list_unlink(&region->more->link);
                 ++region->regions->n_buried;
         }
 }
@@ -927,7 +1003,7 @@ void region_return(Region *region) {
         region->lent = false;
         if (region->state == REGION_STATE_CONDEMNED) {
                 --regions->n_buried;
-                list_append(&regions->condemned, &region->link);
+                list_append(&regions->condemned, &region->more->link);
                 work_arm(regions);
                 return;
         }
@@ -938,7 +1014,7 @@ void region_return(Region *region) {
 
 uint32_t region_seals(Region *region) {
         if (!(region->seals & F_SEAL_SEAL))
-                region->seals = memfd_seals(region->fd);
+                region->seals = (uint16_t)memfd_seals(region->fd);
         return region->seals;
 }
 
@@ -980,6 +1056,8 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         r = cost_of(saved, owner, &cost);
         if (!r)
                 r = region_make(&region, regions, saved->id, &spec);
+        if (!r && saved->state == REGION_STATE_CONDEMNED)
+                r = expand(region);
         if (r)
                 return r;
         region->created_ns = saved->created_ns;
@@ -1008,10 +1086,10 @@ void region_adopt_name(Region *region, Node *name) {
 }
 
 bool region_adopt_bell(Region *region, Region *page) {
-        if (region == page || region->bell || region->is_bell || !page->is_bell || page->rings_for)
+        if (region == page || region->is_bell || !page->is_bell || region->pair || page->pair)
                 return false;
-        region->bell = page;
-        page->rings_for = region;
+        region->pair = page;
+        page->pair = region;
         return true;
 }
 
@@ -1020,13 +1098,16 @@ void region_adopted(Region *region) {
 
         if (region->n_names > 0) {
                 ++regions->n_named;
-        } else if (!region->rings_for) {
+        } else if (!region_rings_for(region)) {
                 region->state = REGION_STATE_ORPHAN;
                 ++regions->n_orphans;
-                asking_begin(region);
+                if (expand(region))
+                        overlook(regions);
+                else
+                        asking_begin(region);
         }
         if (region->lifetime == REGION_COUNTED)
-                interest_begin(region, &region->counted, true, counted_news, NULL);
+                interest_begin(region, &region->more->counted, true, counted_news, NULL);
         if (regions->frozen && region->freezable && !region->told_frozen && region_is_frozen(region))
                 regions->frozen(region, regions->frozen_userdata);
 }
@@ -1069,11 +1150,12 @@ void regions_deinit(Regions *regions) {
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
         deadline_disarm(&regions->collect);
+        deadline_disarm(&regions->overlooked_due);
         fdbarrier_cancel(&regions->departure);
         list_splice(&regions->condemned, &regions->kept);
         list_splice(&regions->condemned, &regions->leaving);
         list_splice(&regions->condemned, &regions->departing);
-        while ((region = list_first(&regions->condemned, Region, link)))
+        while ((region = first_of(&regions->condemned)))
                 (void)region_free(region);
         for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {
                 next = RB_NEXT(RegionTree, &regions->by_id, region);

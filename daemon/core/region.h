@@ -106,9 +106,27 @@ typedef struct RegionSpec {
         Permissions permissions;        /* borrowed: it gets a copy */
 } RegionSpec;
 
+/* What most regions never need: those that have a name, whose holders nobody cares for, and which are
+ * doorbells or a session's no more than they count their holders. */
+typedef struct RegionMore {
+        RB_ENTRY(RegionMore) by_watch;
+        Region *region;
+        int watch;              /* inotify, -1: none */
+        uint8_t retry;          /* how often it was asked since the last event */
+        List link;              /* asked, or condemned */
+        Deadline probe;
+        uint64_t punched;       /* bytes */
+        List interests;
+        uint32_t n_wanting;     /* of them, in its holders */
+        Notice *notice;         /* core/event: its own interest, NULL: none */
+        RegionInterest counted; /* the region's own, for REGION_COUNTED */
+        List session;           /* in its creator's list, for REGION_SESSION ... */
+        uint64_t session_number;/* ... and which that is; 0: in none */
+        uint64_t poke_failed;   /* a page: when the helper last could not write its flag; CLOCK_MONOTONIC */
+} RegionMore;
+
 struct Region {
         RB_ENTRY(Region) by_id;
-        RB_ENTRY(Region) by_watch;
         Regions *regions;
         uint64_t id;
         uint64_t size;
@@ -116,40 +134,28 @@ struct Region {
         uint64_t inode;         /* 0 where nothing is saved */
         StateRecord record;
         int fd;                 /* our own description, opened, O_NONBLOCK */
-        int watch;              /* inotify, -1: none */
-        Permissions permissions;
+        uint16_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         uint8_t huge_shift;
         uint8_t lifetime;       /* RegionLifetime */
         uint8_t state;          /* RegionState */
-        uint8_t retry;          /* how often it was asked since the last event */
-        bool freezable;
-        bool published;         /* has or had a name */
-        bool proven;            /* the latest lease said that nobody holds it */
-        bool lent;              /* another process has our descriptor, and may be stuck with it */
-        bool buried;            /* fd is not its own any more, but something that encloses it */
-        bool stored;            /* the store of descriptors has one of it */
-        bool told_frozen;       /* those who wait for that, and watch, were told */
-        uint32_t seals;         /* F_SEAL_*, as last asked: region_seals() */
-        List names;             /* Node.in_region; empty without a name */
+        bool freezable : 1;
+        bool published : 1;     /* has or had a name */
+        bool proven : 1;        /* the latest lease said that nobody holds it */
+        bool lent : 1;          /* another process has our descriptor, and may be stuck with it */
+        bool buried : 1;        /* fd is not its own any more, but something that encloses it */
+        bool stored : 1;        /* the store of descriptors has one of it */
+        bool told_frozen : 1;   /* those who wait for that, and watch, were told */
+        bool is_bell : 1;       /* a doorbell's page */
+        bool polled : 1;        /* a page: it tells ringers that somebody polls */
+        bool poked : 1;         /* a page: the helper is about to write that */
         uint32_t n_names;
+        List names;             /* Node.in_region; empty without a name */
+        Permissions permissions;
         Charge charge;          /* the owner's */
         RegionGrants grants;
         RegionTickets tickets;
-        List link;              /* asked, or condemned */
-        List session;           /* in its creator's list, for REGION_SESSION ... */
-        uint64_t session_number;/* ... and which that is; 0: in none */
-        Region *bell;           /* the page of its doorbell, NULL: none yet */
-        Region *rings_for;      /* for such a page: its region, NULL: gone */
-        bool is_bell;
-        bool polled;            /* a page: it tells ringers that somebody polls */
-        bool poked;             /* a page: the helper is about to write that */
-        uint64_t poke_failed;   /* a page: when the helper last could not write that; CLOCK_MONOTONIC */
-        Deadline probe;
-        Notice *notice;         /* core/event: its own interest, NULL: none */
-        RegionInterest counted; /* the region's own, for REGION_COUNTED */
-        List interests;
-        uint32_t n_wanting;     /* of them, in its holders */
-        uint64_t punched;       /* bytes */
+        Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
+        RegionMore *more;       /* NULL: region_more() says what is so then. Owned */
 };
 
 /* Lets a region that was condemned, and cannot be emptied in steps, be closed where nobody waits for
@@ -159,7 +165,7 @@ typedef bool (*RegionsBury)(Region *region, void *userdata);
 typedef void (*RegionsFrozen)(Region *region, void *userdata);
 
 RB_HEAD(RegionTree, Region);
-RB_HEAD(RegionWatchTree, Region);
+RB_HEAD(RegionWatchTree, RegionMore);
 
 struct Regions {
         struct RegionTree by_id;
@@ -198,6 +204,8 @@ struct Regions {
         Deadline collect;
         unsigned int n_collects;
         uint64_t n_asking;      /* of those asked: to be asked again after an event */
+        Deadline overlooked_due;
+        uint64_t overlooked;    /* how far it is looked for orphans that there was no memory to ask after */
         uint64_t n_overflows;   /* of events */
         bool overflowed;        /* since the last sweep began */
         bool missed;            /* this sweep is for events that got lost: "held" is asked again as after one */
@@ -261,6 +269,8 @@ Region *regions_after(Regions *regions, uint64_t id);
 /* It ends with the session of that number, which has it in its list; and does not any more. */
 void region_join_session(Region *region, List *regions, uint64_t number);
 void region_leave_session(Region *region);
+/* The first of a session's list, NULL if there is none. */
+Region *region_of_session(const List *regions);
 
 /* Gives it a name, the first or one more, at a free spot, or, with spot->node naming a region, takes
  * that name over; if it was the other's last, that is an orphan. Charged to the directories, and one
@@ -288,8 +298,9 @@ void region_orphan(Region *region);
 
 /* Takes an interest in the region: fn is told what happens to it, and with `holders` who holds it.
  * interest is the caller's, and lasts until it is dropped or the region is gone. To hear of holders
- * costs an inotify watch. Return: whether somebody holds the region now; without `holders`, true. */
-bool region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata);
+ * costs an inotify watch. Return: 1 if somebody holds the region now; without `holders`, always 1;
+ * 0; -ENOMEM, and there is no interest. */
+int region_take_interest(Region *region, RegionInterest *interest, bool holders, RegionNewsFn fn, void *userdata);
 /* Harmless if it is over already, or was never taken (region NULL). */
 void region_drop_interest(RegionInterest *interest);
 /* From now on its names go when nobody holds it any more, and it with them. Somebody must hold it. */
@@ -334,6 +345,22 @@ bool region_adopt_bell(Region *region, Region *page);
 void region_adopted(Region *region);
 /* All have: begins to ask. */
 void regions_adopted(Regions *regions);
+
+/* -- looking ------------------------------------------------------------------------------ */
+
+/* For what it has only when it is needed, and most have not. */
+extern const RegionMore region_nothing_more;
+static inline const RegionMore *region_more(const Region *region) {
+        return region->more ? region->more : &region_nothing_more;
+}
+
+/* The page of its doorbell, or a page's region, NULL: it has none. */
+static inline Region *region_page(const Region *region) {
+        return region->is_bell ? NULL : region->pair;
+}
+static inline Region *region_rings_for(const Region *region) {
+        return region->is_bell ? region->pair : NULL;
+}
 
 /* -- figures ------------------------------------------------------------------------------ */
 

@@ -123,8 +123,9 @@ int waiter_new_for_region(Waiter **ret, Waiters *waiters, Account *account, cons
                 return r < 0 ? error_fold(r) : r;
         waiter->region = region;
         waiter->until = until;
-        if (!region_take_interest(region, &waiter->interest, holders, waiter_heard, waiter))
-                return WATCH_E_DONE;
+        r = region_take_interest(region, &waiter->interest, holders, waiter_heard, waiter);
+        if (r <= 0)
+                return r < 0 ? error_fold(r) : WATCH_E_DONE;
         deadline_arm(&waiter->deadline, waiters->deadlines, deadline, waiter_expired, waiter);
 
         *ret = waiter;

@@ -88,12 +88,17 @@ Credentials house_who(uid_t uid) {
         return (Credentials){ .uid = uid, .gid = uid };
 }
 
-Region *house_region(House *house, Account *owner, uint64_t size) {
-        RegionSpec spec = { .size = size, .permissions = { .uid = owner->uid, .gid = owner->uid, .mode = 0600 } };
+static Region *make_region(House *house, Account *owner, uint64_t size, RegionLifetime lifetime) {
+        RegionSpec spec = { .size = size, .lifetime = lifetime,
+                            .permissions = { .uid = owner->uid, .gid = owner->uid, .mode = 0600 } };
         Region *region;
 
         REQUIRE(region_new(&region, &house->regions, owner, &spec, NULL) == 0);
         return region;
+}
+
+Region *house_region(House *house, Account *owner, uint64_t size) {
+        return make_region(house, owner, size, REGION_NAMED);
 }
 
 Spot house_spot(House *house, const char *path) {
@@ -103,12 +108,16 @@ Spot house_spot(House *house, const char *path) {
         return spot;
 }
 
-Region *house_named(House *house, Account *owner, const char *path, uint64_t size) {
-        Region *region = house_region(house, owner, size);
+Region *house_named_for(House *house, Account *owner, const char *path, uint64_t size, RegionLifetime lifetime) {
+        Region *region = make_region(house, owner, size, lifetime);
         Spot spot = house_spot(house, path);
 
         REQUIRE(!spot.node && region_link(region, &spot, NULL) == 0, "%s", path);
         return region;
+}
+
+Region *house_named(House *house, Account *owner, const char *path, uint64_t size) {
+        return house_named_for(house, owner, path, size, REGION_NAMED);
 }
 
 Directory *house_mkdir(House *house, Account *owner, const char *path, mode_t mode) {

@@ -59,6 +59,7 @@ extern const Credentials house_admin;
 /* A region of `size` bytes owned by the account, and one with a name. */
 Region *house_region(House *house, Account *owner, uint64_t size);
 Region *house_named(House *house, Account *owner, const char *path, uint64_t size);
+Region *house_named_for(House *house, Account *owner, const char *path, uint64_t size, RegionLifetime lifetime);
 Directory *house_mkdir(House *house, Account *owner, const char *path, mode_t mode);
 /* A spot, resolved by an administrator. */
 Spot house_spot(House *house, const char *path);

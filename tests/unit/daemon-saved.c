@@ -76,17 +76,18 @@ static void add_region(Check *check, Region *region) {
 /* Condemned regions are no longer found by their numbers. */
 static void add_regions(Check *check) {
         Regions *regions = check->house->regions;
+        RegionMore *more;
         Region *region;
         size_t n = 0;
 
         for (region = regions_after(regions, 0); region; region = regions_after(regions, region->id), ++n)
                 add_region(check, region);
-        list_for_each(region, &regions->condemned, Region, link) {
-                add_region(check, region);
+        list_for_each(more, &regions->condemned, RegionMore, link) {
+                add_region(check, more->region);
                 ++n;
         }
-        list_for_each(region, &regions->kept, Region, link) {
-                add_region(check, region);
+        list_for_each(more, &regions->kept, RegionMore, link) {
+                add_region(check, more->region);
                 ++n;
         }
         REQUIRE(n + regions->n_buried == regions->n, "%zu regions of %lu", n, regions->n);
@@ -210,9 +211,9 @@ static void same_region(const Thing *thing, const uint8_t *data, size_t n) {
         SAME(saved.told_frozen, is->told_frozen);
         SAME(saved.is_bell, is->is_bell);
         SAME(saved.polled, is->polled);
-        SAME(saved.rings_for, is->rings_for ? is->rings_for->id : 0);
-        SAME(saved.session, is->session_number);
-        SAME(saved.session != 0, !list_is_empty(&is->session));
+        SAME(saved.rings_for, region_rings_for(is) ? is->pair->id : 0);
+        SAME(saved.session, region_more(is)->session_number);
+        SAME(saved.session != 0, is->more && !list_is_empty(&is->more->session));
         SAME(saved.ended, is->grants.granted - is->grants.n);
         SAME(saved.revoked, is->tickets.revoked);
 }

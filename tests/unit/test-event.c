@@ -581,11 +581,11 @@ TEST(event, grants_that_are_given_and_let_go_are_told_of_once_a_turn) {
         (void)house_mkdir(&house, alice, "/d", 0755);
         old = house_named(&house, alice, "/d/old", 0);
         watch = watch_as(&stranger, "/", EVENT_HOLDERS, 0);
-        cr_assert_eq(old->watch, -1);
+        cr_assert_eq(region_more(old)->watch, -1);
         turns();
-        cr_assert_neq(old->watch, -1, "what was there is found by a walk");
+        cr_assert_neq(region_more(old)->watch, -1, "what was there is found by a walk");
         new = house_named(&house, alice, "/new", 0);
-        cr_assert_neq(new->watch, -1, "what comes has it at once");
+        cr_assert_neq(region_more(new)->watch, -1, "what comes has it at once");
 
         a = grant(old);
         b = grant(old);
@@ -601,7 +601,7 @@ TEST(event, grants_that_are_given_and_let_go_are_told_of_once_a_turn) {
 
         (void)watch_free(watch);
         turns();
-        cr_assert(old->watch == -1 && new->watch == -1, "nobody wants to know any more");
+        cr_assert(region_more(old)->watch == -1 && region_more(new)->watch == -1, "nobody wants to know any more");
         end();
 }
 
@@ -618,14 +618,14 @@ TEST(event, regions_that_come_below_a_watch_otherwise_are_found) {
         turns();
         move("/away", "/d/p/here", TREE_RENAME_FREE);
         turns();
-        cr_assert_eq(region->watch, -1, "what he may not list is nothing to him");
+        cr_assert_eq(region_more(region)->watch, -1, "what he may not list is nothing to him");
         change_mode("/d/p", 0755);
         turns();
-        cr_assert_neq(region->watch, -1);
+        cr_assert_neq(region_more(region)->watch, -1);
         (void)watch_free(watch);
         name = watch_as(&stranger, "/d/p/here/x", EVENT_HOLDERS, 0);
         turns();
-        cr_assert_neq(region->watch, -1, "somebody else watches it");
+        cr_assert_neq(region_more(region)->watch, -1, "somebody else watches it");
         close_fd(grant(region));
         turns();
         region_unlink(region);

@@ -443,11 +443,12 @@ static int explain_after_slow_marks(void *userdata) {
         house_deny(EINVAL, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
         grant_many(&grant, &fd, 1);
         region->grants.marks_off = true;
-        region->grants.reap_at = UINT64_MAX;
+        region->grants.reap_at = UINT32_MAX;
         REQUIRE(region_grants_explain(region), "it is asked after, and there");
         REQUIRE(region->grants.again_at > time_now());
         region->grants.marks_off = true;
-        region->grants.reap_at = region->grants.again_at = UINT64_MAX;
+        region->grants.reap_at = UINT32_MAX;
+        region->grants.again_at = UINT64_MAX;
         close_fd(fd);
         REQUIRE(region_grants_explain(region), "it was asked after a moment ago");
         region->grants.again_at = time_now();

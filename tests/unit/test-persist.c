@@ -178,12 +178,12 @@ static void some_acl(AclList *ret) {
                                                   (uint32_t)below(8)));
 }
 
-static Region *make(void) {
+static Region *make(RegionLifetime lifetime) {
         Account *owner = some_user();
         RegionSpec spec = {
                 .size = 1 + below(3 * PAGE),
                 .freezable = below(4) == 0,
-                .lifetime = below(8) == 0 ? REGION_SESSION : REGION_NAMED,
+                .lifetime = lifetime,
                 .permissions = { .uid = owner->uid, .gid = (gid_t)below(100), .mode = (mode_t)below(01000) },
         };
         Region *region;
@@ -192,6 +192,10 @@ static Region *make(void) {
         if (region->lifetime == REGION_SESSION)
                 region_join_session(region, &sessions, 1 + below(5));
         return region;
+}
+
+static RegionLifetime some_lifetime(void) {
+        return below(8) == 0 ? REGION_SESSION : REGION_NAMED;
 }
 
 static Grant *grant(Region *region) {
@@ -217,24 +221,23 @@ static bool link_at(Region *region, const Spot *spot) {
 /* -- operations ---------------------------------------------------------------------------- */
 
 static void op_create(void) {
+        bool counted = below(10) == 0;
         Region *region;
         Spot spot;
 
         if (house.regions.n >= REGIONS_MAX || !some_spot(&spot) || (spot.node && node_is_directory(spot.node)))
                 return;
-        region = make();
+        region = make(counted ? REGION_COUNTED : some_lifetime());
         if (!link_at(region, &spot)) {
                 (void)region_free(region);
                 return;
         }
-        if (below(2))
-                (void)grant(region);
-        if (below(10) == 0 && region->grants.n > 0) {
-                region->lifetime = REGION_COUNTED;      /* as if it had been made so */
-                region_leave_session(region);
-                state_touch(&region->record);
+        if (counted && grant(region))
                 region_count(region);
-        }
+        else if (counted)
+                region_unlink(region);
+        else if (below(2))
+                (void)grant(region);
 }
 
 static void op_create_anonymous(void) {
@@ -242,7 +245,7 @@ static void op_create_anonymous(void) {
 
         if (house.regions.n >= REGIONS_MAX)
                 return;
-        region = make();
+        region = make(some_lifetime());
         (void)grant(region);
         region_orphan(region);
 }
@@ -255,7 +258,7 @@ static void op_undo(void) {
 
         if (!some_spot(&spot) || spot.node)
                 return;
-        region = make();
+        region = make(some_lifetime());
         (void)region_link_silently(region, &spot, NULL);
         made = grant(region);
         if (made)
@@ -431,7 +434,7 @@ static void op_expire(void) {
 }
 
 static void op_session(void) {
-        Region *region = list_first(&sessions, Region, session);
+        Region *region = region_of_session(&sessions);
 
         if (!region)
                 return;

@@ -129,6 +129,7 @@ static void keep_region(const Region *region) {
 
 /* The broker is killed: what is committed and what is kept is left. */
 static void die(void) {
+        RegionMore *more;
         Region *region;
 
         state_commit(scene.state);
@@ -136,8 +137,8 @@ static void die(void) {
         left.state_fd = copy_of(scene.state);
         for (region = first_region(); region; region = regions_after(&scene.house.regions, region->id))
                 keep_region(region);
-        list_for_each(region, &scene.house.regions.condemned, Region, link)
-                keep_region(region);
+        list_for_each(more, &scene.house.regions.condemned, RegionMore, link)
+                keep_region(more->region);
         end();
 }
 
@@ -399,6 +400,7 @@ static void put_account(FILE *out, const char *what, const Account *account) {
 static char *describe(void) {
         Regions *regions = &scene.house.regions;
         char *text = NULL;
+        RegionMore *more;
         Region *region;
         size_t n;
         FILE *out = open_memstream(&text, &n);
@@ -407,8 +409,8 @@ static char *describe(void) {
         put_tree(out);
         for (region = first_region(); region; region = regions_after(regions, region->id))
                 put_region(out, region);
-        list_for_each(region, &regions->condemned, Region, link)
-                put_region(out, region);
+        list_for_each(more, &regions->condemned, RegionMore, link)
+                put_region(out, more->region);
         for (Account *a = accounts_next_user(&scene.house.accounts, 0); a;
              a = accounts_next_user(&scene.house.accounts, a->uid + 1))
                 put_account(out, "user", a);
@@ -1076,7 +1078,7 @@ TEST(recover, names_grants_and_tickets_of_nothing_are_dropped) {
         EXPECT_NOTE(NAME, 67, "its region is gone");
         EXPECT_NOTE(TICKET, 70, "its region is gone");
         EXPECT_NOTE(GRANT, 71, "its region is gone");
-        cr_assert_eq(region_at("/x")->bell->id, page.id);
+        cr_assert_eq(region_page(region_at("/x"))->id, page.id);
         cr_assert_eq(scene.house.tree.root->n_children, 1);
         end();
 }
@@ -1292,7 +1294,7 @@ TEST(recover, a_region_goes_with_its_session_if_that_is_gone) {
         region_join_session(region, &scene.session_regions, 7);
         die();
         revive_with(7);
-        cr_assert_eq(list_first(&scene.session_regions, Region, session), region_at("/x"));
+        cr_assert_eq(region_of_session(&scene.session_regions), region_at("/x"));
         die();
         revive_with(8);
         cr_assert(!node_at("/x") && !node_at("/y"));

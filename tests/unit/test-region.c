@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
@@ -233,7 +234,7 @@ TEST(region, a_name_keeps_it_and_nobody_else_must) {
         begin();
         region = house_named(&house, alice, "/x", 4096);
         cr_assert_eq(region->state, REGION_STATE_NAMED);
-        cr_assert_eq(region->watch, -1, "nobody waits for its end");
+        cr_assert_eq(region_more(region)->watch, -1, "nobody waits for its end");
         regions_sweep(&house.regions);
         house_turn(&house);
         cr_assert_eq(house.regions.n_named, 1);
@@ -376,11 +377,11 @@ TEST(region, what_is_still_held_after_events_got_lost_is_asked_again_as_after_an
         region_unlink(region);
         house_turn(&house);
         for (int lost = 0; lost < 2; ++lost) {
-                deadline_disarm(&region->probe);
+                deadline_disarm(&region->more->probe);
                 house.regions.overflowed = lost;
                 regions_sweep(&house.regions);
                 house_until(&house, house.regions.sweep == 0 && !deadline_is_armed(&house.regions.sweep_due));
-                cr_assert_eq(deadline_is_armed(&region->probe), lost);
+                cr_assert_eq(deadline_is_armed(&region_more(region)->probe), lost);
         }
         close_fd(fd);
         house_until(&house, house.regions.n == 0);
@@ -479,13 +480,13 @@ TEST(region, a_full_one_is_punched_in_steps_and_is_charged_until_the_last) {
         path = open_path(region);
         close_fd(fd);
         region_unlink(region);
-        cr_assert_eq(region->punched, 0, "not in the turn of whoever unlinks");
+        cr_assert_eq(region_more(region)->punched, 0, "not in the turn of whoever unlinks");
         while (house.regions.n > 0) {
                 cr_assert_eq(bytes(alice), size);
-                cr_assert_eq(region->punched % step, 0);
-                cr_assert_geq(region->punched, before);
-                cr_assert_eq(blocks(path) * 512, size - region->punched);
-                before = region->punched;
+                cr_assert_eq(region_more(region)->punched % step, 0);
+                cr_assert_geq(region_more(region)->punched, before);
+                cr_assert_eq(blocks(path) * 512, size - region_more(region)->punched);
+                before = region_more(region)->punched;
                 deadlines_run(&house.deadlines, time_now());
         }
         cr_assert_eq(bytes(alice), 0);
@@ -578,15 +579,15 @@ TEST(region, an_event_that_found_it_still_held_is_followed_by_questions) {
         a = house_hold(region, true);
         b = house_hold(region, true);
         region_unlink(region);
-        cr_assert_not(deadline_is_armed(&region->probe), "held when it lost its name is the usual case");
+        cr_assert_not(deadline_is_armed(&region_more(region)->probe), "held when it lost its name is the usual case");
         close_fd(a);
         take_event();
         cr_assert_eq(region->state, REGION_STATE_ORPHAN);
-        cr_assert(deadline_is_armed(&region->probe));
+        cr_assert(deadline_is_armed(&region_more(region)->probe));
 
         /* The last reference goes; whatever event comes of it is not looked at. */
         close_fd(b);
-        deadlines_run(&house.deadlines, region->probe.at);
+        deadlines_run(&house.deadlines, region->more->probe.at);
         deadlines_run(&house.deadlines, time_now());
         house_until(&house, house.regions.n == 0);
         end();
@@ -608,14 +609,14 @@ TEST(region, it_asks_after_4_16_64_256_and_1000_ms_and_then_no_more) {
         take_event();
         after = time_now();
         for (size_t i = 0; i < 5; ++i) {
-                cr_assert(deadline_is_armed(&region->probe), "question %zu", i);
-                cr_assert_geq(region->probe.at, before + ms[i] * NSEC_PER_MSEC);
-                cr_assert_leq(region->probe.at, after + ms[i] * NSEC_PER_MSEC);
+                cr_assert(deadline_is_armed(&region_more(region)->probe), "question %zu", i);
+                cr_assert_geq(region->more->probe.at, before + ms[i] * NSEC_PER_MSEC);
+                cr_assert_leq(region->more->probe.at, after + ms[i] * NSEC_PER_MSEC);
                 before = time_now();
-                deadlines_run(&house.deadlines, region->probe.at);
+                deadlines_run(&house.deadlines, region->more->probe.at);
                 after = time_now();
         }
-        cr_assert_not(deadline_is_armed(&region->probe));
+        cr_assert_not(deadline_is_armed(&region_more(region)->probe));
 
         close_fd(b);
         take_event();
@@ -636,7 +637,7 @@ TEST(region, events_of_a_region_that_has_a_name_again_are_nothing) {
         spot = house_spot(&house, "/x");
         cr_assert_eq(region_link(region, &spot, NULL), 0);
         cr_assert_eq(region->state, REGION_STATE_NAMED);
-        cr_assert_eq(region->watch, -1);
+        cr_assert_eq(region_more(region)->watch, -1);
         cr_assert_eq(house.regions.n_orphans, 0);
         for (int i = 0; i < 3; ++i)
                 house_turn(&house);
@@ -773,12 +774,12 @@ TEST(region, without_inotify_a_timer_asks) {
         fd = house_hold(region, true);
         region_unlink(region);
         for (int i = 0; i < 10; ++i) {
-                cr_assert(deadline_is_armed(&region->probe), "it goes on for as long as it takes");
-                deadlines_run(&house.deadlines, region->probe.at);
+                cr_assert(deadline_is_armed(&region_more(region)->probe), "it goes on for as long as it takes");
+                deadlines_run(&house.deadlines, region->more->probe.at);
         }
         cr_assert_eq(bytes(alice), 4096);
         close_fd(fd);
-        deadlines_run(&house.deadlines, region->probe.at);
+        deadlines_run(&house.deadlines, region->more->probe.at);
         house_until(&house, house.regions.n == 0);
         end();
 }
@@ -795,7 +796,7 @@ static int run_out_of(void *userdata) {
         region = house_named(&house, alice, "/x", 4096);
         fd = house_hold(region, true);
         region_unlink(region);
-        REQUIRE(region->watch == -1 && deadline_is_armed(&region->probe));
+        REQUIRE(region_more(region)->watch == -1 && deadline_is_armed(&region_more(region)->probe));
         close_fd(fd);
         house_until(&house, house.regions.n == 0);
         REQUIRE(bytes(alice) == 0);
@@ -809,6 +810,66 @@ TEST(region, out_of_inotify_instances_or_watches_a_timer_asks) {
         for (size_t i = 0; i < 2; ++i)
                 house_expect_child(run_out_of, &calls[i]);
 }
+
+#ifndef SHMD_SANITIZERS
+/* All that can be had, as a list. */
+static void **take_all_memory(void) {
+        void **all = NULL, **one;
+
+        for (size_t size = 1 << 20; size >= sizeof(RegionMore); size = size * 3 / 4)
+                while ((one = malloc(size))) {
+                        *one = all;
+                        all = one;
+                }
+        while ((one = malloc(sizeof(RegionMore)))) {
+                *one = all;
+                all = one;
+        }
+        return all;
+}
+
+static void give_memory_back(void **all) {
+        while (all) {
+                void **next = *all;
+
+                free(all);
+                all = next;
+        }
+}
+
+static int run_out_of_memory(void *userdata) {
+        struct rlimit limit, none;
+        Region *region;
+        void **all;
+        int fd;
+
+        REQUIRE(probe_run() == 0);
+        house_open_forced(&house);
+        take_accounts();
+        region = house_region(&house, alice, 4096);
+        fd = house_hold(region, true);
+        REQUIRE(getrlimit(RLIMIT_AS, &limit) == 0);
+        none = (struct rlimit){ .rlim_cur = 1, .rlim_max = limit.rlim_max };
+        REQUIRE(setrlimit(RLIMIT_AS, &none) == 0);
+        all = take_all_memory();
+        region_orphan(region);
+        REQUIRE(region->state == REGION_STATE_ORPHAN && !region->more && house.regions.n_asked == 0);
+        deadlines_run(&house.deadlines, house.regions.overlooked_due.at);
+        REQUIRE(!region->more && deadline_is_armed(&house.regions.overlooked_due), "there still is none");
+        give_memory_back(all);
+        REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0);
+        deadlines_run(&house.deadlines, house.regions.overlooked_due.at);
+        REQUIRE(region->more && house.regions.n_asked == 1);
+        close_fd(fd);
+        house_until(&house, house.regions.n == 0);
+        end();
+        return 0;
+}
+
+TEST(region, out_of_memory_an_orphan_is_asked_after_later) {
+        house_expect_child(run_out_of_memory, NULL);
+}
+#endif
 
 static int init_without_permission(void *userdata) {
         Deadlines deadlines;
@@ -957,22 +1018,22 @@ TEST(region, who_takes_an_interest_hears_that_the_last_holder_let_go_and_the_nam
         region = house_named(&house, alice, "/x", 4096);
         a = house_hold(region, true);
         b = house_hold(region, true);
-        cr_assert_eq(region->watch, -1, "what nobody is interested in costs nothing");
+        cr_assert_eq(region_more(region)->watch, -1, "what nobody is interested in costs nothing");
         cr_assert(region_take_interest(region, &interest, true, hear, NULL));
-        cr_assert_neq(region->watch, -1);
+        cr_assert_neq(region_more(region)->watch, -1);
         close_fd(a);
         take_event();
         cr_assert_str_eq(news, "held ");
-        cr_assert(deadline_is_armed(&region->probe), "as an orphan is asked again, so is this one");
+        cr_assert(deadline_is_armed(&region_more(region)->probe), "as an orphan is asked again, so is this one");
         close_fd(b);
         take_event();
         cr_assert_str_eq(news, "held unheld ");
-        cr_assert_not(deadline_is_armed(&region->probe));
+        cr_assert_not(deadline_is_armed(&region_more(region)->probe));
         cr_assert(region->state == REGION_STATE_NAMED && house.regions.n_asked == 1);
 
         region_drop_interest(&interest);
         region_drop_interest(&interest);
-        cr_assert(region->watch == -1 && house.regions.n_asked == 0);
+        cr_assert(region_more(region)->watch == -1 && house.regions.n_asked == 0);
         close_fd(house_hold(region, true));
         house_turn(&house);
         cr_assert_str_eq(news, "held unheld ");
@@ -988,7 +1049,7 @@ TEST(region, an_interest_ends_with_the_region_and_one_that_is_not_in_holders_cos
         news[0] = '\0';
         region = house_named(&house, alice, "/x", 4096);
         cr_assert(region_take_interest(region, &second, false, hear, (void *)"2:"));
-        cr_assert_eq(region->watch, -1);
+        cr_assert_eq(region_more(region)->watch, -1);
         cr_assert_not(region_take_interest(region, &first, true, hear, (void *)"1:"), "nobody holds it");
         region_tell(region, REGION_WAS_FROZEN);
         cr_assert_str_eq(news, "2:frozen 1:frozen ");
@@ -1073,7 +1134,7 @@ TEST(region, who_hears_of_it_may_end_its_own_interest_and_that_of_others) {
         close_fd(fd);
         take_event();
         cr_assert_str_eq(news, "unheld ");
-        cr_assert(region->watch == -1 && region->n_wanting == 0 && house.regions.n_asked == 0);
+        cr_assert(region->more->watch == -1 && region->more->n_wanting == 0 && house.regions.n_asked == 0);
         end();
 }
 
@@ -1107,12 +1168,12 @@ TEST(region, with_an_interest_and_no_inotify_a_timer_asks) {
         region = house_named(&house, alice, "/x", 4096);
         fd = house_hold(region, true);
         cr_assert(region_take_interest(region, &interest, true, hear, NULL));
-        cr_assert(deadline_is_armed(&region->probe));
+        cr_assert(deadline_is_armed(&region_more(region)->probe));
         close_fd(fd);
-        deadlines_run(&house.deadlines, region->probe.at);
+        deadlines_run(&house.deadlines, region->more->probe.at);
         cr_assert_str_eq(news, "unheld ");
         region_drop_interest(&interest);
-        cr_assert_not(deadline_is_armed(&region->probe));
+        cr_assert_not(deadline_is_armed(&region_more(region)->probe));
         end();
 }
 
@@ -1186,7 +1247,7 @@ TEST(region, one_that_nobody_holds_costs_no_watch) {
         region = house_named(&house, alice, "/x", UINT64_C(1) << 42);
         region_unlink(region);
         cr_assert_eq(region->state, REGION_STATE_CONDEMNED);
-        cr_assert_eq(region->watch, -1);
+        cr_assert_eq(region_more(region)->watch, -1);
         end();
 }
 
@@ -1361,13 +1422,14 @@ TEST(region, a_doorbell_is_one_page_of_the_owners_made_once) {
         region = house_named(&house, alice, "/x", 1);
         page = bell_of(region);
         cr_assert_eq(bell_of(region), page);
-        cr_assert(page->size == PAGE && page->is_bell && page->rings_for == region && region->bell == page);
+        cr_assert(page->size == PAGE && page->is_bell);
+        cr_assert(region_rings_for(page) == region && region_page(region) == page);
         cr_assert(bytes(alice) == 2 * PAGE && alice->used[ACCOUNT_REGIONS] == 2);
 
         region = house_named(&house, alice, "/y", 1);
         alice->max[ACCOUNT_REGIONS] = 3;
         cr_assert_eq(region_bell(region, &page, &shortage), REGION_E_QUOTA);
-        cr_assert(shortage.slot == ACCOUNT_REGIONS && !region->bell);
+        cr_assert(shortage.slot == ACCOUNT_REGIONS && !region_page(region));
         end();
 }
 
@@ -1393,7 +1455,7 @@ TEST(region, a_doorbell_that_is_held_outlives_its_region_until_it_is_let_go) {
         fd = house_hold(page, false);
         region_unlink(region);
         house_until(&house, house.regions.n == 1);
-        cr_assert(page->state == REGION_STATE_ORPHAN && !page->rings_for && bytes(alice) == PAGE);
+        cr_assert(page->state == REGION_STATE_ORPHAN && !region_rings_for(page) && bytes(alice) == PAGE);
         fd = close_fd(fd);
         house_until(&house, house.regions.n == 0);
         cr_assert_eq(bytes(alice), 0);
@@ -1410,7 +1472,7 @@ TEST(region, a_region_that_is_held_keeps_its_doorbell_without_a_name) {
         fd = house_hold(region, false);
         region_unlink(region);
         house_turn(&house);
-        cr_assert(house.regions.n == 2 && region->bell && bytes(alice) == 2 * PAGE);
+        cr_assert(house.regions.n == 2 && region_page(region) && bytes(alice) == 2 * PAGE);
         fd = close_fd(fd);
         house_until(&house, house.regions.n == 0);
         end();
@@ -1426,12 +1488,12 @@ TEST(region, a_doorbell_moves_to_a_new_owner_with_its_region_or_not_at_all) {
         for (uint64_t room = 0; room < 2; ++room) {
                 bob->max[ACCOUNT_REGIONS] = room;
                 cr_assert_eq(region_chown(region, bob, &shortage), REGION_E_QUOTA);
-                cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region->bell == page);
+                cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region_page(region) == page);
         }
         bob->max[ACCOUNT_REGIONS] = 1;
         alice->max[ACCOUNT_REGIONS] = 1;
         cr_assert_eq(region_chown(region, bob, &shortage), REGION_E_QUOTA);
-        cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region->bell == page, "a lowered limit takes nothing");
+        cr_assert(bytes(alice) == 2 * PAGE && bytes(bob) == 0 && region_page(region) == page, "a lowered limit takes nothing");
         bob->max[ACCOUNT_REGIONS] = 2;
         cr_assert_eq(region_chown(region, bob, &shortage), 0);
         cr_assert(bytes(alice) == 0 && bytes(bob) == 2 * PAGE && page->permissions.uid == BOB);

@@ -214,9 +214,8 @@ TEST(session, without_a_commit_it_never_was) {
 
 static Region *region_of(Session *session, const char *path) {
         Account *account = house_account(&house, session->uid);
-        Region *region = house_named(&house, account, path, PAGE);
+        Region *region = house_named_for(&house, account, path, PAGE, REGION_SESSION);
 
-        region->lifetime = REGION_SESSION;
         region_join_session(region, &session->regions, session->number);
         account = account_unref(account);
         return region;
@@ -255,7 +254,7 @@ TEST(session, when_it_ends_regions_are_asked_who_holds_them) {
         begin();
         known = make(0, ALICE);
         account = house_account(&house, BOB);
-        region = house_named(&house, account, "/x", PAGE);
+        region = house_named_for(&house, account, "/x", PAGE, REGION_SESSION);
         account = account_unref(account);
         fd = house_hold(region, false);
         region_unlink(region);
@@ -275,7 +274,7 @@ TEST(session, when_it_ends_regions_are_asked_who_holds_them) {
 static void name_goes(Node *node, void *userdata) {
         unsigned int *n = userdata;
 
-        REQUIRE(node->region->session_number != 0, "dead now, its other names would stay for ever");
+        REQUIRE(region_more(node->region)->session_number != 0, "dead now, its other names would stay for ever");
         ++*n;
 }
 
@@ -293,15 +292,15 @@ TEST(session, a_region_is_its_own_until_the_last_name_is_gone) {
         begin();
         alice = house_account(&house, ALICE);
         REQUIRE(session_new(&session, id, &sessions, peer(0), ALICE) == 0);
-        region = house_named(&house, alice, "/a", PAGE);
+        region = house_named_for(&house, alice, "/a", PAGE, REGION_SESSION);
         spot = house_spot(&house, "/b");
         REQUIRE(region_link(region, &spot, NULL) == 0);
-        region->lifetime = REGION_SESSION;
         region_join_session(region, &session->regions, session->number);
         fd = house_hold(region, false);
         house.tree.observer = &observer;
         cr_assert(session_wind_up(session));
-        cr_assert(n == 2 && region->n_names == 0 && region->session_number == 0 && list_is_empty(&region->session));
+        cr_assert(n == 2 && region->n_names == 0 && region->more->session_number == 0);
+        cr_assert(list_is_empty(&region->more->session));
         cr_assert_eq(region->state, REGION_STATE_ORPHAN);
         house.tree.observer = NULL;
         fd = close_fd(fd);
@@ -319,12 +318,11 @@ TEST(session, regions_find_their_session_or_are_told_that_it_is_gone) {
         known = make(0, ALICE);
         restart_and_await();
         account = house_account(&house, ALICE);
-        region = house_named(&house, account, "/x", PAGE);
+        region = house_named_for(&house, account, "/x", PAGE, REGION_SESSION);
         account = account_unref(account);
-        region->lifetime = REGION_SESSION;
         cr_assert_not(sessions_adopt(region, 4711, &sessions));
         cr_assert(sessions_adopt(region, 1, &sessions));
-        cr_assert_eq(region->session_number, 1);
+        cr_assert_eq(region_more(region)->session_number, 1);
         known.session = session_resume(&sessions, known.id, peer(0), ALICE);
         known.session = session_free(known.session);
         cr_assert_eq(house.regions.n_named, 0);

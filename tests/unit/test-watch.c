@@ -291,7 +291,7 @@ TEST(watch, that_nobody_holds_a_region_is_told_when_the_last_holder_lets_go) {
         region = house_named(&house, alice, "/x", 4096);
         cr_assert_eq(wait_region(&waiter, region, REGION_IS_UNHELD, "w"), WATCH_E_DONE);
         cr_assert_eq(alice->used[ACCOUNT_WATCHES], 0);
-        cr_assert_eq(region->watch, -1);
+        cr_assert_eq(region_more(region)->watch, -1);
 
         fd = house_hold(region, true);
         REQUIRE(wait_region(&waiter, region, REGION_IS_UNHELD, "w") == 0);
@@ -303,7 +303,7 @@ TEST(watch, that_nobody_holds_a_region_is_told_when_the_last_holder_lets_go) {
         close_fd(fd);
         house_until(&house, heard[0]);
         cr_assert_str_eq(heard, "w:done ");
-        cr_assert_eq(region->watch, -1, "the watch goes with the wait");
+        cr_assert_eq(region_more(region)->watch, -1, "the watch goes with the wait");
         end();
 }
 
@@ -316,7 +316,7 @@ TEST(watch, a_region_that_goes_is_held_by_nobody_and_will_never_be_frozen) {
         region = house_named(&house, alice, "/x", 4096);
         fd = house_hold(region, true);
         REQUIRE(wait_region(&frozen, region, REGION_WAS_FROZEN, "frozen") == 0);
-        cr_assert_eq(region->watch, -1, "nobody asks after its holders");
+        cr_assert_eq(region_more(region)->watch, -1, "nobody asks after its holders");
         REQUIRE(wait_region(&unheld, region, REGION_IS_UNHELD, "unheld") == 0);
         region_unlink(region);
         drain();
@@ -341,7 +341,7 @@ TEST(watch, that_a_region_was_frozen_is_told_to_who_waits_for_it) {
         cr_assert_str_eq(heard, "frozen:done ");
         deadlines_run(&house.deadlines, DEADLINE_NEVER);
         cr_assert_str_eq(heard, "frozen:done unheld:late ");
-        cr_assert_eq(region->watch, -1);
+        cr_assert_eq(region_more(region)->watch, -1);
         close_fd(fd);
         end();
 }
