@@ -349,10 +349,10 @@ static int filter_calls(SandboxRole role) {
         r = add_rules(filter, SCMP_ACT_ALLOW, &roles[role][0]);
         if (!r)
                 r = add_rules(filter, SCMP_ACT_ALLOW, &roles[role][1]);
-        /* The most frequent calls first: the filter is a program that runs at each. */
-        for (size_t i = 0; !r && role == SANDBOX_BROKER && i < 3; ++i)
-                r = seccomp_syscall_priority(filter, (const int[]){ SCMP_SYS(recvmsg), SCMP_SYS(sendmsg),
-                                                                    SCMP_SYS(epoll_wait) }[i], 255);
+        /* The filter is a program. What it allows whatever the arguments are, the kernel remembers; of the rest, the
+         * two calls of every open come first, which else are the last for having conditions. */
+        for (size_t i = 0; !r && role == SANDBOX_BROKER && i < 2; ++i)
+                r = seccomp_syscall_priority(filter, (const int[]){ SCMP_SYS(openat), SCMP_SYS(fcntl) }[i], 255);
         if (!r)
                 r = seccomp_load(filter);
         seccomp_release(filter);
