@@ -393,10 +393,6 @@ static void charge_set(Charge *charge, const Cost *cost) {
         }
 }
 
-int account_may_charge(const Account *account, const Cost *cost, Shortage *shortage) {
-        return chain_allows(account, cost, NULL, shortage) ? 0 : ACCOUNT_E_QUOTA;
-}
-
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {
         ASSERT(!charge->account);
 
@@ -473,6 +469,51 @@ int charge_change(Charge *charge, const Cost *cost, Shortage *shortage) {
         }
         chain_take(charge->account, cost);
         charge_set(charge, cost);
+        return 0;
+}
+
+/* -- charges of one slot: on the way of every open ---------------------------------------- */
+
+int account_may_charge_slot(const Account *account, AccountSlot slot, uint32_t amount, Shortage *shortage) {
+        for (const Account *a = account; a; a = a->parent)
+                if (!slot_allows(a, account, slot, amount, shortage))
+                        return ACCOUNT_E_QUOTA;
+        return 0;
+}
+
+static void take_slot(Account *payer, AccountSlot slot, uint64_t amount) {
+        for (Account *a = payer; a; a = a->parent)
+                a->used[slot] += amount;
+        payer->audit.slots &= ~(UINT32_C(1) << slot);
+}
+
+static void give_slot(Account *payer, AccountSlot slot, uint64_t amount) {
+        for (Account *a = payer; a; a = a->parent) {
+                ASSERT(a->used[slot] >= amount);
+                a->used[slot] -= amount;
+        }
+}
+
+int account_charge_slot(Account *account, AccountSlot slot, uint32_t amount, Charge *charge, Shortage *shortage) {
+        ASSERT(!charge->account && slot != ACCOUNT_BYTES && amount > 0);
+
+        if (account_may_charge_slot(account, slot, amount, shortage))
+                return ACCOUNT_E_QUOTA;
+        take_slot(account, slot, amount);
+        *charge = (Charge){ .account = account_ref(account), .n = amount, .slot = (uint8_t)slot };
+        return 0;
+}
+
+int charge_grow_slot(Charge *charge, Account *account, AccountSlot slot, uint32_t amount, Shortage *shortage) {
+        if (!charge->account)
+                return account_charge_slot(account, slot, amount, charge, shortage);
+
+        ASSERT(charge->account == account && charge->slot == slot && charge->n > 0 && charge->n_second == 0);
+        ASSERT(charge->n <= UINT32_MAX - amount);
+        if (account_may_charge_slot(account, slot, amount, shortage))
+                return ACCOUNT_E_QUOTA;
+        take_slot(account, slot, amount);
+        charge->n += amount;
         return 0;
 }
 
@@ -574,12 +615,15 @@ void charge_move_anyway(Charge *charge, Account *payer) {
 
 void charge_release(Charge *charge) {
         Account *payer = charge->account;
-        Cost cost;
 
         if (!payer)
                 return;
-        cost = charge_cost(charge);
-        chain_give(payer, &cost);
+        if (charge->bytes)
+                give_slot(payer, ACCOUNT_BYTES, charge->bytes);
+        if (charge->n)
+                give_slot(payer, (AccountSlot)charge->slot, charge->n);
+        if (charge->n_second)
+                give_slot(payer, (AccountSlot)charge->second, charge->n_second);
         *charge = (Charge)CHARGE_NULL;
         (void)account_unref(payer);
 }

@@ -227,8 +227,12 @@ bool account_can_give(const Account *account, const Account *payer, AccountSlot 
  * Return: 0, ACCOUNT_E_QUOTA. */
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage);
 
-/* What that would return; changes nothing. Return: 0, ACCOUNT_E_QUOTA. */
-int account_may_charge(const Account *account, const Cost *cost, Shortage *shortage);
+/* The same of one slot alone, which is all that most charges are, and (the second) whether it would be;
+ * charge_grow_slot() is what charge_grow() is, for a charge of that slot alone. Amounts are not 0.
+ * Return: 0, ACCOUNT_E_QUOTA. */
+int account_charge_slot(Account *account, AccountSlot slot, uint32_t amount, Charge *charge, Shortage *shortage);
+int account_may_charge_slot(const Account *account, AccountSlot slot, uint32_t amount, Shortage *shortage);
+int charge_grow_slot(Charge *charge, Account *account, AccountSlot slot, uint32_t amount, Shortage *shortage);
 
 /* The same without asking any limit: for what an administrator's policy names, and for what was charged
  * before a restart. */

@@ -340,7 +340,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         ++grants->n;
         counters_used(grants->counters, COUNTER_GRANT, grant->id);
 
-        r = account_charge(asker->account, &grant_cost, &grant->charge, shortage);
+        r = account_charge_slot(asker->account, ACCOUNT_GRANTS, 1, &grant->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? GRANT_E_QUOTA : error_fold(r);
 

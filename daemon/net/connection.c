@@ -188,17 +188,6 @@ static void refresh_arm(Connections *connections) {
                              refresh_expired, connections);
 }
 
-static Cost inflight_cost(size_t n_fds) {
-        return (Cost){ .slots = { [ACCOUNT_INFLIGHT] = n_fds } };
-}
-
-/* Whether the account has room for so many more in flight. */
-static int may_inflight(const Connection *connection, uint32_t n_fds, Shortage *shortage) {
-        Cost cost = inflight_cost(n_fds);
-
-        return account_may_charge(connection->account, &cost, shortage);
-}
-
 int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shortage) {
         int r;
 
@@ -211,10 +200,10 @@ int connection_may_send(Connection *connection, uint32_t n_fds, Shortage *shorta
         if (n_fds == 0)
                 return 0;
 
-        r = may_inflight(connection, n_fds, shortage);
+        r = account_may_charge_slot(connection->account, ACCOUNT_INFLIGHT, n_fds, shortage);
         if (r == ACCOUNT_E_QUOTA && connection->n_inflight) {
                 (void)ask_kernel(connection);
-                r = may_inflight(connection, n_fds, shortage);
+                r = account_may_charge_slot(connection->account, ACCOUNT_INFLIGHT, n_fds, shortage);
         }
         if (r == ACCOUNT_E_QUOTA) {
                 refresh_soon(connection->connections);
@@ -236,12 +225,11 @@ bool connection_has_room_beside(Connection *connection, size_t bytes) {
 }
 
 static int charge_inflight(Connection *connection, size_t n_fds) {
-        Cost cost = inflight_cost(n_fds);
         int r;
 
         if (n_fds == 0)
                 return 0;
-        r = charge_grow(&connection->inflight, connection->account, &cost, NULL);
+        r = charge_grow_slot(&connection->inflight, connection->account, ACCOUNT_INFLIGHT, (uint32_t)n_fds, NULL);
         if (r)
                 return error_fold(r);           /* connection_may_send() was not asked, or said no */
         connection->n_inflight += (uint32_t)n_fds;

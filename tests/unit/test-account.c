@@ -63,18 +63,29 @@ TEST(account, a_limit_is_exact_and_comes_back) {
         accounts_deinit(&accounts);
 }
 
-TEST(account, whether_it_may_be_charged_is_what_charging_it_would_say_and_takes_nothing) {
-        Cost much = { .slots = { [ACCOUNT_INFLIGHT] = 101, [ACCOUNT_BYTES] = 1 } };
-        Cost fits = { .slots = { [ACCOUNT_INFLIGHT] = 100, [ACCOUNT_BYTES] = 1 } };
+TEST(account, of_one_slot_alone_it_is_the_same) {
+        Charge a = CHARGE_NULL, b = CHARGE_NULL;
         Account *alice;
         Shortage s;
 
         begin();
         alice = user(ALICE);
-        cr_assert_eq(account_may_charge(alice, &much, &s), ACCOUNT_E_QUOTA);
+        cr_assert_eq(account_may_charge_slot(alice, ACCOUNT_INFLIGHT, 101, &s), ACCOUNT_E_QUOTA);
         cr_assert(s.kind == ACCOUNT_USER && s.slot == ACCOUNT_INFLIGHT && s.asked == 101 && s.left == 100);
-        cr_assert_eq(account_may_charge(alice, &much, NULL), ACCOUNT_E_QUOTA);
-        cr_assert_eq(account_may_charge(alice, &fits, &s), 0);
+        cr_assert_eq(account_charge_slot(alice, ACCOUNT_INFLIGHT, 101, &a, NULL), ACCOUNT_E_QUOTA);
+        cr_assert_eq(account_may_charge_slot(alice, ACCOUNT_INFLIGHT, 100, &s), 0);
+        cr_assert_arr_eq(alice->used, nothing, sizeof(nothing));
+
+        cr_assert_eq(charge_grow_slot(&a, alice, ACCOUNT_INFLIGHT, 60, &s), 0);
+        cr_assert_eq(charge_grow_slot(&a, alice, ACCOUNT_INFLIGHT, 41, &s), ACCOUNT_E_QUOTA);
+        cr_assert_eq(charge_grow_slot(&a, alice, ACCOUNT_INFLIGHT, 39, &s), 0);
+        cr_assert_eq(account_charge_slot(alice, ACCOUNT_INFLIGHT, 1, &b, &s), 0);
+        cr_assert_eq(account_may_charge_slot(alice, ACCOUNT_INFLIGHT, 1, NULL), ACCOUNT_E_QUOTA);
+        cr_assert(charge_cost(&a).slots[ACCOUNT_INFLIGHT] == 99 && alice->used[ACCOUNT_INFLIGHT] == 100);
+        cr_assert_eq(accounts.pool.used[ACCOUNT_INFLIGHT], 100);
+        charge_release(&a);
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 1);
+        charge_release(&b);
         cr_assert_arr_eq(alice->used, nothing, sizeof(nothing));
         cr_assert_arr_eq(accounts.pool.used, nothing, sizeof(nothing));
         alice = account_unref(alice);
