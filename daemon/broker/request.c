@@ -3,6 +3,7 @@
 #include "broker/request.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -291,9 +292,21 @@ static int hold(Peer *peer, size_t n_packet, uint64_t at) {
         return REQUEST_E_CLOSED;
 }
 
+/* All but the sentence of a refusal, which is most of it: that is empty, and who refuses writes it. */
+static void request_init(Request *request, Peer *peer, const WireHeader *header) {
+        memset(request, 0, offsetof(Request, refusal.sentence));
+        request->refusal.sentence[0] = '\0';
+        request->broker = peer->broker;
+        request->peer = peer;
+        request->kind = header->kind;
+        request->serial = header->serial;
+        request->who = &peer->who;
+        request->account = peer->account;
+        request->first = SESSION_NOTHING;
+}
+
 static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet, uint64_t *clock) {
-        Request request = { .broker = peer->broker, .peer = peer, .kind = header->kind, .serial = header->serial,
-                            .who = &peer->who, .account = peer->account, .first = SESSION_NOTHING };
+        Request request;
         uint64_t began = peer->held.packet ? peer->held.since : *clock;
         bool grants = header->kind < _MESSAGE_N && requests[header->kind].grants;
         int r = 0;
@@ -302,6 +315,7 @@ static int dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet,
                 peer_end(peer, "serial-zero");
                 return REQUEST_E_CLOSED;
         }
+        request_init(&request, peer, header);
 
         peer->broker->changing = true;
         if (!grants)

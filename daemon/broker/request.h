@@ -44,7 +44,6 @@ typedef struct Request {
         Account *account;       /* whose, likewise */
         Why *why;               /* what is met is noted there; NULL: it is done, not explained */
         uint64_t again;         /* CLOCK_MONOTONIC: for REQUEST_E_AT */
-        Refusal refusal;
 
         /* Of those that change something: what is to be remembered. */
         uint32_t hash;          /* of the payload */
@@ -53,6 +52,8 @@ typedef struct Request {
         SavedOutcome outcome;   /* what it is of the answer; `region` and `extra` are the handler's */
         const uint64_t *items;  /* of a batch */
         size_t n_items;
+
+        Refusal refusal;        /* last: its sentence is not cleared before it is made */
 } Request;
 
 typedef int (*RequestFn)(Request *request);
