@@ -260,12 +260,12 @@ typedef struct Request {
 } Request;
 
 static const Request open_request = {
-        .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 10000,
+        .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 8000,
         .most = { [ONE_PROCESSOR] = 1.30, [TWO_PROCESSORS] = 1.20 },
 };
 
 static const Request create_request = {
-        .name = "create", .run = run_create, .run_calls = run_create_calls, .calls = FLOOR_CREATE_CALLS, .n = 5000,
+        .name = "create", .run = run_create, .run_calls = run_create_calls, .calls = FLOOR_CREATE_CALLS, .n = 3000,
         .most = { [ONE_PROCESSOR] = 1.35, [TWO_PROCESSORS] = 1.35 },
 };
 
@@ -318,7 +318,7 @@ enum { FLOOR, AGAIN, ECHO, _SERVER_N };
 static void compare(Scene *scene, const Request *request, Placement placement) {
         const char *kinds[] = { [FLOOR] = request->name, [AGAIN] = request->name, [ECHO] = "echo" };
         size_t n_reply = request == &open_request ? scene->open_bytes : scene->create_bytes;
-        size_t n = bench_quick() ? request->n / 5 : request->n, n_few = n / 4;
+        size_t n = bench_quick() ? request->n / 4 : request->n, n_few = n / 4;
         static Asked asked, others[_SERVER_N];
         static Found found;
         Floor floors[_SERVER_N];
