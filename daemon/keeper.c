@@ -32,13 +32,15 @@
 /* Packets read in one turn, so that a broker that never stops talking does not keep the keeper from
  * its signals and deadlines. */
 #define PACKETS_TURN 256
-/* Bytes the broker may have on the way; the kernel gives what it allows. */
-#define LINK_BYTES (1 << 20)
+/* Bytes the broker may have on the way; the kernel gives what it allows. It counts a packet as not quite a KiB. */
+#define LINK_BYTES (1 << 19)
+#define LINK_PACKET_BYTES 1024
 
-/* How long the keeper does not listen when the broker has told it of regions: one that makes region after region
- * would wake it for each. What comes meanwhile waits in the queue, and so it is kept already; the queue has room for
- * what a broker can tell in that time, of which there is a hundred in a millisecond at most. */
-#define LINK_REST (5 * NSEC_PER_MSEC)
+/* A broker that makes region after region would wake its keeper for each. So when the keeper has been told of regions
+ * it does not listen for a while: what comes meanwhile waits in the queue, and is kept already. No broker fills the
+ * queue in that time, if a packet takes it this long to put together; where it could, it would have to wait. */
+#define LINK_PACKET_NS (10 * NSEC_PER_USEC)
+#define LINK_REST_MAX (10 * NSEC_PER_MSEC)
 
 /* A broker's status goes to the service manager once in this time. */
 #define STATUS_REST NSEC_PER_SEC
@@ -68,6 +70,7 @@ typedef struct Keeper {
         /* The broker; pid 0: there is none. */
         pid_t pid;
         int link;               /* its packets; -1: it closed its end, or there is none */
+        uint64_t rest_ns;       /* how long it may go without being listened to */
         bool ready;
         uint64_t since;         /* when it was started, or ready */
         uint64_t n_refused;     /* packets of it */
@@ -237,7 +240,7 @@ static void obey(Keeper *keeper, const Notify *notify) {
 static void rest_over(Deadline *deadline, void *userdata);
 
 static void rest(Keeper *keeper) {
-        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + LINK_REST, rest_over, keeper);
+        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + keeper->rest_ns, rest_over, keeper);
 }
 
 /* Reads what there is, up to a bound. Return: whether there may be more. */
@@ -299,6 +302,18 @@ static void read_left(void *userdata, int socket) {
 
 /* -- processes ------------------------------------------------------------------------------ */
 
+/* Makes as large a queue as there can be. Return: how long the broker takes to fill it. */
+static uint64_t widen(int socket) {
+        int bytes = LINK_BYTES;
+        uint64_t ns;
+
+        (void)setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+        if (getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &(socklen_t){ sizeof(bytes) }) < 0)
+                return 0;
+        ns = (uint64_t)bytes / LINK_PACKET_BYTES * LINK_PACKET_NS;
+        return ns < LINK_REST_MAX ? ns : LINK_REST_MAX;
+}
+
 static int fork_broker(Keeper *keeper) {
         CLEANUP(close_fdp) int ours = -1, theirs = -1;
         int pair[2], r;
@@ -307,7 +322,7 @@ static int fork_broker(Keeper *keeper) {
                 return error_origin(-errno);
         ours = pair[0];
         theirs = pair[1];
-        (void)setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &(int){ LINK_BYTES }, sizeof(int));
+        keeper->rest_ns = widen(theirs);
         refuge_link(keeper->refuge, ours);
         r = child_start_broker(keeper->options, keeper->names, theirs, &keeper->news, &keeper->pid);
         if (r) {
