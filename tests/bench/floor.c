@@ -10,7 +10,7 @@
  *
  * Requests and answers are packets of the protocol, as long as the broker's, so that the same client can drive
  * both; of a request it reads no more than the header. An unlink, which is not measured, ends the region that
- * was made first. open takes one of MEMFDS, in an order that looks random.
+ * was made first. open takes one of MEMFDS, read-only as it is asked to, in an order that looks random.
  *
  * `strace -c -p PID` shows those calls and no others; tests/bench/test-floor sees to that.
  */
@@ -38,6 +38,7 @@
 
 static int memfds[MOST];                /* those of open, and those that create made and has not ended */
 static size_t n_memfds = 1, n_made, n_ended;
+static int directory;                   /* of its descriptors: from there, a name is looked up in a quarter less */
 static unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL;
 static uint8_t request[WIRE_REQUEST_MAX], reply[WIRE_REPLY_MAX];
 static size_t n_reply;
@@ -50,15 +51,14 @@ static int must(int r, const char *what) {
         return r;
 }
 
-static int reopen(int fd) {
-        char path[32] = "/proc/self/fd/", *end = path + strlen(path);
+static int reopen(int fd, int mode) {
+        char digits[12], *name = digits + sizeof(digits) - 1;
 
-        for (int n = fd; n >= 10; n /= 10)
-                ++end;
-        for (; fd >= 10; fd /= 10)
-                *end-- = (char)('0' + fd % 10);
-        *end = (char)('0' + fd);
-        return must(open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK), path);
+        *name = '\0';
+        do
+                *--name = (char)('0' + fd % 10);
+        while (fd /= 10);
+        return must(openat(directory, name, mode | O_CLOEXEC | O_NONBLOCK), name);
 }
 
 static int make(void) {
@@ -67,7 +67,7 @@ static int make(void) {
         must(ftruncate(fd, SIZE), "ftruncate");
         must(fchmod(fd, 0600), "fchmod");
         must(fcntl(fd, F_ADD_SEALS, SEALS), "seals");
-        own = reopen(fd);
+        own = reopen(fd, O_RDWR);
         must(close(fd), "close");
         return own;
 }
@@ -102,7 +102,7 @@ static void serve_echo(const WireHeader *header) {
 }
 
 static void serve_open(const WireHeader *header) {
-        int fd = reopen(memfds[le64toh(header->serial) * 7919 % n_memfds]);
+        int fd = reopen(memfds[le64toh(header->serial) * 7919 % n_memfds], O_RDONLY);
 
         answer(*header, n_reply, fd);
         must(close(fd), "close");
@@ -117,7 +117,7 @@ static void serve_create(const WireHeader *header) {
                 return;
         }
         own = make();
-        fd = reopen(own);
+        fd = reopen(own, O_RDWR);
         memfds[n_made++ % MOST] = own;
         answer(*header, n_reply, fd);
         must(close(fd), "close");
@@ -136,6 +136,7 @@ int main(int argc, char **argv) {
                 fprintf(stderr, "Usage: floor echo|open|create REPLY-BYTES [MEMFDS] <&SOCKET\n");
                 return 64;
         }
+        directory = must(open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC), "/proc/self/fd");
         if (probe < 0)
                 flags &= ~MFD_NOEXEC_SEAL;
         for (size_t i = 0; serve != serve_create && i < n_memfds; ++i)

@@ -103,8 +103,9 @@ static void run_pipeline(void *userdata, double *ns, size_t n) {
 /* -- the floor's system calls, alone --------------------------------------------------------------- */
 
 typedef struct Calls {
+        int directory;          /* of this process's descriptors, as the floor has it */
         int fds[4][MANY];
-        char paths[MANY][32];
+        char names[MANY][16];
         int64_t ns;             /* that they took */
 } Calls;
 
@@ -117,17 +118,23 @@ typedef struct Calls {
                 (calls)->ns += test_now_ns() - began_;                                  \
         } while (0)
 
-static void find_paths(Calls *calls, size_t of) {
-        for (size_t i = 0; i < MANY; ++i)
-                (void)snprintf(calls->paths[i], sizeof(calls->paths[i]), "/proc/self/fd/%d", calls->fds[of][i]);
+static void calls_init(Calls *calls) {
+        calls->directory = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        REQUIRE(calls->directory >= 0, "%s", strerror(errno));
 }
 
-/* Re-opens what is in one column into another, and closes that: not the last descriptor, as a client has one. */
-static void reopen_and_close(Calls *calls, size_t of, size_t to) {
-        int flags = O_RDWR | O_CLOEXEC | O_NONBLOCK;
+/* Re-opens what is in one column into another. */
+static void reopen(Calls *calls, size_t of, size_t to, int mode) {
+        int flags = mode | O_CLOEXEC | O_NONBLOCK;
 
-        find_paths(calls, of);
-        TIMED(calls, i, calls->fds[to][i] = open(calls->paths[i], flags));
+        for (size_t i = 0; i < MANY; ++i)
+                (void)snprintf(calls->names[i], sizeof(calls->names[i]), "%d", calls->fds[of][i]);
+        TIMED(calls, i, calls->fds[to][i] = openat(calls->directory, calls->names[i], flags));
+}
+
+/* The same, and closes that: not the last descriptor, as a client has one. */
+static void reopen_and_close(Calls *calls, size_t of, size_t to, int mode) {
+        reopen(calls, of, to, mode);
         for (size_t i = 0; i < MANY; ++i)
                 calls->fds[3][i] = fcntl(calls->fds[to][i], F_DUPFD_CLOEXEC, 0);
         TIMED(calls, i, close(calls->fds[to][i]));
@@ -140,34 +147,37 @@ static void run_open_calls(void *userdata, double *ns, size_t n) {
         int fd = memfd_create("alone", MFD_CLOEXEC);
 
         REQUIRE(fd >= 0, "%s", strerror(errno));
+        calls_init(&calls);
         for (size_t i = 0; i < MANY; ++i)
                 calls.fds[0][i] = fd;
         for (size_t i = 0; i < n; ++i) {
                 calls.ns = 0;
-                reopen_and_close(&calls, 0, 1);
+                reopen_and_close(&calls, 0, 1, O_RDONLY);
                 ns[i] = (double)calls.ns / MANY;
         }
+        close_fd(calls.directory);
         close_fd(fd);
 }
 
 static void run_create_calls(void *userdata, double *ns, size_t n) {
-        int flags = O_RDWR | O_CLOEXEC | O_NONBLOCK, seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
+        int seals = F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL;
         static Calls calls;
 
+        calls_init(&calls);
         for (size_t i = 0; i < n; ++i) {
                 calls.ns = 0;
                 TIMED(&calls, k, calls.fds[0][k] = memfd_create("alone", MFD_CLOEXEC | MFD_ALLOW_SEALING));
                 TIMED(&calls, k, ftruncate(calls.fds[0][k], PAGE));
                 TIMED(&calls, k, fchmod(calls.fds[0][k], 0600));
                 TIMED(&calls, k, fcntl(calls.fds[0][k], F_ADD_SEALS, seals));
-                find_paths(&calls, 0);
-                TIMED(&calls, k, calls.fds[1][k] = open(calls.paths[k], flags));
+                reopen(&calls, 0, 1, O_RDWR);
                 TIMED(&calls, k, close(calls.fds[0][k]));
-                reopen_and_close(&calls, 1, 2);
+                reopen_and_close(&calls, 1, 2, O_RDWR);
                 ns[i] = (double)calls.ns / MANY;
                 for (size_t k = 0; k < MANY; ++k)
                         close_fd(calls.fds[1][k]);
         }
+        close_fd(calls.directory);
 }
 
 /* -- the scene --------------------------------------------------------------------------------------- */

@@ -51,6 +51,21 @@ TEST(floor, an_echo_is_without_either) {
         expect("echo", &packet, FLOOR_ECHO_CALLS);
 }
 
+/* A mode that costs more than what was asked for would make it slower than it has to be. */
+TEST(floor, what_was_opened_can_only_be_read) {
+        Packet packet;
+        Floor floor;
+        int fd;
+
+        packet_open(&packet, "/a/b/c");
+        floor_start(&floor, "open", REPLY, 3);
+        (void)driver_ask(&floor.driver, &packet, &fd, 1);
+        REQUIRE((fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY);
+        close_fd(fd);
+        floor_stop(&floor);
+        packet_deinit(&packet);
+}
+
 /* What it hands out is what the broker would hand out: sealed, of that size, and nobody else's. */
 TEST(floor, what_was_created_is_a_region_until_it_is_unlinked) {
         struct stat first, second;
