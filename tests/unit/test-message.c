@@ -636,6 +636,8 @@ TEST(message, what_an_open_is_answered_is_packed_without_protobuf_c_to_the_same_
         Shmd__Granted granted[8], *items[8];
         uint64_t random = 1;
 
+        cr_assert_eq(shmd__granted__descriptor.n_fields, 9, "it knows nine, and would leave out any other");
+        cr_assert_eq(shmd__batch_reply__descriptor.n_fields, 1);
         for (int i = 0; i < 3000; ++i) {
                 Shmd__BatchReply reply = SHMD__BATCH_REPLY__INIT;
 
