@@ -62,7 +62,7 @@ static Grant *grant_alloc(Grants *grants) {
 static void grant_release(Grants *grants, Grant *grant) {
         Spare *spare = (Spare *)grant;
 
-        if (grants->n_spare >= SPARE_MAX) {
+        if (grants->n_spare == SPARE_MAX) {
                 free(grant);
                 return;
         }
