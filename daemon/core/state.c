@@ -70,8 +70,11 @@ typedef struct Entry {
         Cell cell;
 } Entry;
 
+_Static_assert(_STATE_KIND_N <= 16, "a record has four bits for its kind");
 _Static_assert(sizeof(Header) == 72 && sizeof(Cell) == STATE_CELL_BYTES && sizeof(JournalHead) == 24 &&
                sizeof(Entry) == 136, "the layout has no padding");
+
+#define DIRTY_MAX ((UINT32_C(1) << 28) - 1)      /* and cells as well: 32 GiB of them */
 
 #define TAKEN UINT8_MAX                 /* in heads[]: nothing begins there that can be walked to */
 
@@ -106,7 +109,8 @@ struct State {
         uint32_t n_free;
         uint32_t dropped;
         uint32_t n_dropped;
-        List dirty;
+        StateRecord **dirty;    /* what is marked; room for as many as there can be cells, of which what is
+                                 * not used costs nothing */
         uint32_t n_dirty;
         uint64_t n_records;     /* objects that have a record here */
         bool detached;          /* freed, and here for those alone */
@@ -257,19 +261,26 @@ int state_make_room(State *state, uint32_t cells) {
 /* -- marks: what was changed and is not committed ---------------------------------------- */
 
 static void mark(StateRecord *record) {
+        State *state = record->state;
+
         if (record->dirty)
                 return;
-        record->dirty = true;
-        list_append(&record->state->dirty, &record->link);
-        ++record->state->n_dirty;
+        ASSERT(state->n_dirty < state->cells_max);
+        state->dirty[state->n_dirty] = record;
+        record->dirty = ++state->n_dirty & DIRTY_MAX;
 }
 
+/* The last one takes its place. */
 static void unmark(StateRecord *record) {
+        State *state = record->state;
+        StateRecord *last;
+
         if (!record->dirty)
                 return;
-        record->dirty = false;
-        list_unlink(&record->link);
-        --record->state->n_dirty;
+        last = state->dirty[--state->n_dirty];
+        state->dirty[record->dirty - 1] = last;
+        last->dirty = record->dirty;
+        record->dirty = 0;
 }
 
 /* -- life ------------------------------------------------------------------------------- */
@@ -283,7 +294,6 @@ static int state_alloc(State **ret, int fd) {
                 return error_origin(-ENOMEM);
         }
         state->fd = fd;
-        list_init(&state->dirty);
         *ret = state;
         return 0;
 }
@@ -297,10 +307,21 @@ static int map_memfd(int fd, size_t n, uint8_t **ret) {
         return 0;
 }
 
+static size_t dirty_bytes(const State *state) {
+        return (size_t)state->cells_max * sizeof(state->dirty[0]);
+}
+
 /* All that it may ever have is mapped at once: what is beyond the file's end costs nothing, and nothing
  * moves when it grows. */
 static int map(State *state, uint32_t cells_max) {
-        state->cells_max = cells_max;
+        void *dirty;
+
+        state->cells_max = cells_max > DIRTY_MAX ? DIRTY_MAX : cells_max;
+        dirty = mmap(NULL, dirty_bytes(state), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                     -1, 0);
+        if (dirty == MAP_FAILED)
+                return error_origin(-errno);
+        state->dirty = dirty;
         state->n_map = (size_t)cell_at(cells_max);
         return map_memfd(state->fd, state->n_map, &state->map);
 }
@@ -381,12 +402,12 @@ static void detach(State *state) {
 static void unmap_copy(StateCopy *copy);
 
 State *state_free(State *state) {
-        StateRecord *record;
-
         if (!state)
                 return NULL;
-        list_for_each(record, &state->dirty, StateRecord, link)
-                unmark(record);
+        while (state->n_dirty > 0)
+                unmark(state->dirty[state->n_dirty - 1]);
+        if (state->dirty)
+                (void)munmap(state->dirty, dirty_bytes(state));
         if (state->copy)
                 unmap_copy(state->copy);
         if (state->map)
@@ -415,7 +436,7 @@ void state_add(State *state, StateRecord *record, StateKind kind, uint64_t id) {
         if (!state)
                 return;
         ASSERT(!record->state && !state->detached && kind > STATE_MORE && kind < _STATE_KIND_N);
-        *record = (StateRecord){ .state = state, .id = id, .kind = (uint16_t)kind };
+        *record = (StateRecord){ .state = state, .id = id, .kind = (unsigned int)kind & 15 };
         ++state->n_records;
         mark(record);
 }
@@ -529,7 +550,7 @@ static void stage_record(State *state, StateRecord *record) {
                 size_t rest = n - i * STATE_CELL_DATA;
                 Cell cell = {
                         .next = i + 1 < n_cells ? numbers[i + 1] : 0,
-                        .kind = i > 0 ? STATE_MORE : record->kind,
+                        .kind = i > 0 ? STATE_MORE : (uint16_t)record->kind,
                         .n = (uint16_t)(rest < STATE_CELL_DATA ? rest : STATE_CELL_DATA),
                         .id = record->id,
                 };
@@ -541,13 +562,12 @@ static void stage_record(State *state, StateRecord *record) {
 }
 
 static void stage_dirty(State *state) {
-        StateRecord *record;
-
-        list_for_each(record, &state->dirty, StateRecord, link) {
+        for (uint32_t i = 0; i < state->n_dirty; ++i) {
                 stage_room(state);
-                stage_record(state, record);
-                unmark(record);
+                stage_record(state, state->dirty[i]);
+                state->dirty[i]->dirty = 0;
         }
+        state->n_dirty = 0;
 }
 
 static void stage_dropped(State *state) {
@@ -843,7 +863,7 @@ int state_walk(State *state, StateKind kind, StateVisit fn, void *userdata) {
 
 void state_bind(State *state, StateRecord *record, StateKind kind, uint64_t id, uint32_t cell) {
         ASSERT(!record->state && cell < state->n_heads && state->heads[cell] == kind);
-        *record = (StateRecord){ .state = state, .id = id, .kind = (uint16_t)kind, .cell = cell };
+        *record = (StateRecord){ .state = state, .id = id, .kind = (unsigned int)kind & 15, .cell = cell };
         ++state->n_records;
 }
 

@@ -88,12 +88,11 @@ typedef struct State State;
 /* What an object has of its record; it lives inside the object. One that is NULL is in no state, and
  * all that is done with it does nothing. */
 typedef struct StateRecord {
-        List link;              /* in what is marked, if dirty */
         State *state;
         uint64_t id;
         uint32_t cell;          /* its first; 0 before its first commit */
-        uint16_t kind;
-        bool dirty;
+        uint32_t dirty : 28;    /* its place among what is marked, from 1 on; 0: it is not */
+        uint32_t kind : 4;
 } StateRecord;
 
 #define STATE_RECORD_NULL { .state = NULL }
