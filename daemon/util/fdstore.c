@@ -83,6 +83,9 @@ static bool send_removals(FdStore *store) {
                 --store->n_flushed;
                 --store->n_kept;
         }
+        /* Most of the ring is never touched, and then costs no memory. */
+        if (store->n == 0)
+                store->first = 0;
         return true;
 }
 
