@@ -168,13 +168,13 @@ static void region_unsave(Region *region) {
 }
 
 static int region_make(Region **ret, Regions *regions, uint64_t id, const RegionSpec *spec) {
-        Region *region = malloc(sizeof(*region));
+        Region *region = pool_take(&regions->pool);
 
         if (!region)
                 return error_origin(-ENOMEM);
         region->more = NULL;
         if ((spec->lifetime != REGION_NAMED || spec->bell) && expand(region)) {
-                free(region);
+                pool_give(&regions->pool, region);
                 return error_origin(-ENOMEM);
         }
         *region = (Region){
@@ -342,8 +342,11 @@ static Region *bell_detach(Region *region) {
 }
 
 Region *region_free(Region *region) {
+        Regions *regions;
+
         if (!region)
                 return NULL;
+        regions = region->regions;
         ASSERT(list_is_empty(&region->names) && !region->lent);
         (void)bell_detach(region);
         tell_gone(region);
@@ -358,9 +361,9 @@ Region *region_free(Region *region) {
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
         permissions_deinit(&region->permissions);
-        --region->regions->n;
+        --regions->n;
         free(region->more);
-        free(region);
+        pool_give(&regions->pool, region);
         return NULL;
 }
 
@@ -1121,6 +1124,7 @@ void regions_adopted(Regions *regions) {
 
 int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1 };
+        pool_init(&regions->pool, sizeof(Region));
         RB_INIT(&regions->by_id);
         RB_INIT(&regions->by_watch);
         list_init(&regions->asked);
@@ -1162,5 +1166,6 @@ void regions_deinit(Regions *regions) {
                 (void)region_free(region);
         }
         ASSERT(regions->n == 0);
+        pool_deinit(&regions->pool);
         regions->inotify = close_fd(regions->inotify);
 }

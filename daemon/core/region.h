@@ -51,6 +51,7 @@
 #include "core/tree.h"
 #include "util/deadline.h"
 #include "util/fdstore.h"
+#include "util/pool.h"
 
 enum {
         _REGION_E_SUCCESS,
@@ -125,18 +126,16 @@ typedef struct RegionMore {
         uint64_t poke_failed;   /* a page: when the helper last could not write its flag; CLOCK_MONOTONIC */
 } RegionMore;
 
+/* What it takes to hand it out comes first: a cache line. */
 struct Region {
-        RB_ENTRY(Region) by_id;
-        Regions *regions;
-        uint64_t id;
-        uint64_t size;
-        uint64_t created_ns;    /* CLOCK_REALTIME */
-        uint64_t inode;         /* 0 where nothing is saved */
-        StateRecord record;
+        Permissions permissions;
         int fd;                 /* our own description, opened, O_NONBLOCK */
         uint16_t seals;         /* F_SEAL_*, as last asked: region_seals() */
         uint8_t huge_shift;
         uint8_t lifetime;       /* RegionLifetime */
+        uint64_t id;
+        uint64_t size;
+        Regions *regions;
         uint8_t state;          /* RegionState */
         bool freezable : 1;
         bool published : 1;     /* has or had a name */
@@ -149,13 +148,16 @@ struct Region {
         bool polled : 1;        /* a page: it tells ringers that somebody polls */
         bool poked : 1;         /* a page: the helper is about to write that */
         uint32_t n_names;
-        List names;             /* Node.in_region; empty without a name */
-        Permissions permissions;
-        Charge charge;          /* the owner's */
         RegionGrants grants;
-        RegionTickets tickets;
-        Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
         RegionMore *more;       /* NULL: region_more() says what is so then. Owned */
+        Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
+        RegionTickets tickets;
+        List names;             /* Node.in_region; empty without a name */
+        StateRecord record;
+        Charge charge;          /* the owner's */
+        RB_ENTRY(Region) by_id;
+        uint64_t created_ns;    /* CLOCK_REALTIME */
+        uint64_t inode;         /* 0 where nothing is saved */
 };
 
 /* Lets a region that was condemned, and cannot be emptied in steps, be closed where nobody waits for
@@ -168,6 +170,7 @@ RB_HEAD(RegionTree, Region);
 RB_HEAD(RegionWatchTree, RegionMore);
 
 struct Regions {
+        Pool pool;
         struct RegionTree by_id;
         struct RegionWatchTree by_watch;
         Deadlines *deadlines;
