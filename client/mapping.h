@@ -1,7 +1,8 @@
 /* A mapping that is being made: what client/map.c decided, and how its pages come to be there.
  *
  * Populating goes by what is there. Data is mapped by reading, which for shared memory makes it
- * writable too; holes are allocated by writing. Nothing that is in the region is changed.
+ * writable too; holes are allocated by writing. Nothing that is in the region is changed. Holes are
+ * looked for only where something is missing, as that takes a look at every page.
  *
  * Data: a fault by reading maps the pages around it as well, 64 KiB at a time, and so one page of
  * each 64 KiB is enough and costs less than asking for all. Whether it was enough (the kernel may

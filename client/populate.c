@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -216,6 +217,13 @@ static int populate_hole(const Populate *p, char *from, char *to) {
 
 /* -- all of it ----------------------------------------------------------------------- */
 
+/* Looking for holes is looking at every page; that none is missing is known at once. */
+static bool is_whole(int fd) {
+        struct stat st;
+
+        return fstat(fd, &st) == 0 && (uint64_t)st.st_blocks >= ((uint64_t)st.st_size + 511) / 512;
+}
+
 /* Where the next run of data (or, with SEEK_HOLE, of nothing) starts; `end` if there is none. */
 static uint64_t seek_run(int fd, uint64_t from, uint64_t end, int whence) {
         off_t at = lseek(fd, (off_t)from, whence);
@@ -234,10 +242,11 @@ static int populate_runs(const Populate *p) {
         const Mapping *mapping = p->mapping;
         uint64_t end = mapping->offset + mapping->length;
         uint64_t at = mapping->offset;
+        bool whole = is_whole(mapping->fd);
 
         while (at < end) {
-                uint64_t data = seek_run(mapping->fd, at, end, SEEK_DATA);
-                uint64_t hole = data < end ? seek_run(mapping->fd, data, end, SEEK_HOLE) : end;
+                uint64_t data = whole ? at : seek_run(mapping->fd, at, end, SEEK_DATA);
+                uint64_t hole = whole || data == end ? end : seek_run(mapping->fd, data, end, SEEK_HOLE);
                 int r;
 
                 r = populate_hole(p, address_of(p, at), address_of(p, data));

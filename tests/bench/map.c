@@ -178,7 +178,8 @@ static void run(void *userdata, double *ms, size_t n) {
 /* -- rows ---------------------------------------------------------------------------------------- */
 
 static void take_turns(Case *ours, BenchTimes *ours_ms, Case *plain, BenchTimes *plain_ms, size_t rounds) {
-        BenchSide sides[] = { { run, plain, 1, plain_ms }, { run, ours, 1, ours_ms } };
+        size_t n = plain->is_new ? 1 : 3;
+        BenchSide sides[] = { { run, plain, n, plain_ms }, { run, ours, n, ours_ms } };
 
         bench_take_turns(sides, 2, rounds);
 }

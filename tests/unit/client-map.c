@@ -22,6 +22,9 @@
 #define PAGES 64
 #define SIZE (PAGES * PAGE)
 
+/* _IOWR('f', 16, struct pm_scan_arg), which is younger than some headers. */
+#define PAGEMAP_SCAN_REQUEST 0xc0606610
+
 static shmd_region *region_of(uint64_t size, uint32_t rights) {
         return peer_region(size, size, 0, rights);
 }
@@ -384,31 +387,53 @@ TEST(client_map, the_last_page_of_an_odd_size_is_populated) {
         shmd_region_free(region);
 }
 
-TEST(client_map, populating_more_than_one_look_at_pagemap_finds_every_page) {
+#define MANY ((size_t)1300)     /* pages of more than two page tables, and then a byte */
+
+static void expect_all_mapped(shmd_region *region, uint32_t flags, size_t from_page) {
         struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
-        size_t size = 1300 * PAGE + 1;
-        shmd_region *region = region_of(size, SHMD_RIGHTS_READ_WRITE);
-        int fd = shmd_region_fd(region);
         size_t length;
         char *address;
 
-        /* Runs of data that begin and end anywhere. */
-        for (size_t page = 7; page < 1300; page += page % 5 == 0 ? 40 : 1)
-                REQUIRE(pwrite(fd, "data", 4, (off_t)(page * PAGE)) == 4);
-        options.flags = SHMD_MAP_POPULATE;
+        options.flags = SHMD_MAP_POPULATE | flags;
+        options.offset = from_page * PAGE;
         address = map_with(region, &options, &length);
-        cr_assert_eq(length, size);
-        cr_assert_eq(smap_of(address).rss_kib, 1301 * 4);
-        for (size_t page = 7; page < 1300; page += page % 5 == 0 ? 40 : 1)
-                cr_assert_eq(memcmp(address + page * PAGE, "data", 4), 0, "page %zu", page);
+        cr_assert_eq(length, (MANY - from_page) * PAGE + 1);
+        cr_assert_eq(smap_of(address).rss_kib, (MANY + 1 - from_page) * 4);
         cr_assert_eq(shmd_unmap(address, length), 0);
+}
+
+static shmd_region *long_region(void) {
+        return region_of(MANY * PAGE + 1, SHMD_RIGHTS_READ_WRITE);
+}
+
+TEST(client_map, populating_finds_every_page_of_long_runs) {
+        shmd_region *region = long_region();
+        char page[8];
+
+        /* Runs of data that begin and end anywhere. */
+        for (size_t i = 7; i < MANY; i += i % 5 == 0 ? 40 : 1)
+                REQUIRE(pwrite(shmd_region_fd(region), "data", 4, (off_t)(i * PAGE)) == 4);
+        expect_all_mapped(region, 0, 0);
+        for (size_t i = 7; i < MANY; i += i % 5 == 0 ? 40 : 1)
+                cr_assert(pread(shmd_region_fd(region), page, 4, (off_t)(i * PAGE)) == 4 && memcmp(page, "data", 4) == 0,
+                          "page %zu", i);
 
         /* Now all is data. */
-        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_READ_ONLY;
-        options.offset = 3 * PAGE;
-        address = map_with(region, &options, &length);
-        cr_assert_eq(smap_of(address).rss_kib, 1298 * 4);
-        cr_assert_eq(shmd_unmap(address, length), 0);
+        expect_all_mapped(region, 0, 0);
+        expect_all_mapped(region, SHMD_MAP_READ_ONLY, 3);
+        expect_all_mapped(region, SHMD_MAP_PRIVATE, 700);
+        shmd_region_free(region);
+}
+
+TEST(client_map, memory_that_is_reserved_and_not_written_is_populated) {
+        shmd_region *region = long_region();
+
+        REQUIRE(fallocate(shmd_region_fd(region), 0, 0, (off_t)(MANY * PAGE + 1)) == 0);
+        expect_all_mapped(region, SHMD_MAP_READ_ONLY, 0);
+        shmd_region_free(region);
+        region = long_region();
+        REQUIRE(fallocate(shmd_region_fd(region), 0, 0, (off_t)(MANY * PAGE + 1)) == 0);
+        expect_all_mapped(region, 0, 5);
         shmd_region_free(region);
 }
 
@@ -567,6 +592,21 @@ TEST(client_map, without_madv_populate_pages_are_touched) {
         forget_advice(23);
         populate_and_check(0);
         populate_and_check(SHMD_MAP_READ_ONLY);
+}
+
+TEST(client_map, where_pagemap_does_not_say_what_is_missing_all_is_populated) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        shmd_region *region = long_region();
+
+        REQUIRE(filter != NULL);
+        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOTTY), SCMP_SYS(ioctl), 1,
+                                 SCMP_A1(SCMP_CMP_EQ, PAGEMAP_SCAN_REQUEST)) == 0);
+        REQUIRE(seccomp_load(filter) == 0);
+        seccomp_release(filter);
+        REQUIRE(fallocate(shmd_region_fd(region), 0, 0, (off_t)(MANY * PAGE + 1)) == 0);
+        expect_all_mapped(region, 0, 0);
+        expect_all_mapped(region, SHMD_MAP_READ_ONLY, 0);
+        shmd_region_free(region);
 }
 
 TEST(client_map, without_huge_pages_their_advice_is_no_error) {
