@@ -23,25 +23,25 @@ typedef struct Reader {
         const uint8_t *end;
 } Reader;
 
-/* Takes the length of a field and what it counts: in one byte or two, and not in two if one is enough. */
+/* Takes the length of a field and what it counts: in one byte or two, and not in two if one is enough. What is
+ * no such field is not taken: nothing of it. */
 static bool take_bytes(Reader *reader, uint8_t tag, Reader *ret) {
-        size_t left = (size_t)(reader->end - reader->at), n;
+        const uint8_t *at = reader->at, *end = reader->end;
+        size_t n;
 
-        if (left < 2 || reader->at[0] != tag)
+        if (end - at < 2 || at[0] != tag)
                 return false;
-        n = reader->at[1];
-        reader->at += 2;
-        left -= 2;
+        n = at[1];
+        at += 2;
         if (n >= 0x80) {
-                if (left < 1 || reader->at[0] == 0 || reader->at[0] >= 0x80)
+                if (at == end || at[0] == 0 || at[0] >= 0x80)
                         return false;
-                n = (n & 0x7f) | (size_t)*reader->at++ << 7;
-                --left;
+                n = (n & 0x7f) | (size_t)*at++ << 7;
         }
-        if (n > left)
+        if (n > (size_t)(end - at))
                 return false;
-        *ret = (Reader){ .at = reader->at, .end = reader->at + n };
-        reader->at += n;
+        *ret = (Reader){ .at = at, .end = at + n };
+        reader->at = at + n;
         return true;
 }
 

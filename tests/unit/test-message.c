@@ -547,12 +547,16 @@ static void put_some_batch(uint64_t *random) {
 static void spoil(uint64_t *random) {
         if (payload.n == 0)
                 return;
-        switch (test_random(random, 4)) {
+        switch (test_random(random, 5)) {
         case 0:
                 payload.bytes[test_random(random, payload.n)] ^= (uint8_t)(1U << test_random(random, 8));
                 break;
         case 1:
                 payload.n = test_random(random, payload.n);
+                break;
+        case 2:         /* one more begins, and that is all */
+                put_tag(1, 2);
+                put_varint(1 + test_random(random, 300));
                 break;
         default:
                 break;
@@ -601,6 +605,20 @@ TEST(message, opens_are_unpacked_without_protobuf_c_to_what_it_makes_of_them) {
         }
         cr_assert(n_brief[0] > rounds / 8 && n_brief[0] < rounds, "%zu", n_brief[0]);
         cr_assert(n_brief[1] > rounds / 16 && n_brief[1] < rounds, "%zu", n_brief[1]);
+}
+
+TEST(message, a_batch_that_ends_in_the_length_of_what_is_not_there_is_malformed) {
+        static const uint8_t item[] = { 0x0a, 0x07, 0x12, 0x05, 0x0a, 0x01, '/', 0x10, 0x01 };
+
+        for (unsigned int length = 0; length < 400; ++length) {
+                begin();
+                for (size_t i = 0; i < sizeof(item); ++i)
+                        put(item[i]);
+                cr_assert_eq(unpack_request(MESSAGE_BATCH), 0);
+                put_tag(1, 2);
+                put_varint(length);
+                cr_assert_eq(unpack_request(MESSAGE_BATCH), length ? MESSAGE_E_MALFORMED : 0, "%u", length);
+        }
 }
 
 static uint64_t some_number(uint64_t *random) {
