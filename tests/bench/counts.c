@@ -32,9 +32,9 @@ enum {
         WARM_UP = 300,
         COUNTED = 200,          /* for calls of malloc(3) */
         TRACED = 50,            /* for those of the kernel */
-        TRACED_QUICK = 16,
+        TRACED_QUICK = 10,
         NAMES = 64,
-        SETTLE_MS = 20,
+        SETTLE_MS = 10,
 };
 
 static const char config[] = "[account]\nregions = 8000\n[keeper]\nwatchdog = 0s\n";

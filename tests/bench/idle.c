@@ -22,9 +22,9 @@ enum {
         PEERS = 100,
         ORPHANS = 10,
         PROCESSES_MAX = 16,
-        SETTLE_MS = 2000,       /* the probes of what somebody held end within that */
+        SETTLE_MS = 1600,       /* the probes of what somebody held end within that */
         WAIT_MS = 10000,
-        WAIT_QUICK_MS = 2000,
+        WAIT_QUICK_MS = 1500,
 };
 
 typedef struct Processes {
@@ -125,7 +125,7 @@ TEST(bench, idle) {
         REQUIRE(processes.n >= 2, "there is a keeper, and a broker");
         test_sleep_ms(ms);
         woke = count(&processes, note);
-        bench_row(&(BenchRow){ .name = "idle-wakeups", .what = "wake-ups of idle processes in 10 s (quick: 2 s)",
+        bench_row(&(BenchRow){ .name = "idle-wakeups", .what = "wake-ups of idle processes in 10 s (quick: 1.5 s)",
                                .unit = "wake-ups", .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(0), .note = note,
                                .figure = BENCH_ONE(woke) });
         for (size_t i = 0; i < ORPHANS; ++i)
