@@ -3,13 +3,13 @@
 #include "acct/account.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "acct/quota.h"
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 static int account_compare(Account *a, Account *b) {
         return a->uid < b->uid ? -1 : a->uid > b->uid;
@@ -221,7 +221,7 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret) {
                 *ret = account_ref(account);
                 return 0;
         }
-        account = malloc(sizeof(*account));
+        account = spare_take(sizeof(*account));
         if (!account)
                 return error_origin(-ENOMEM);
 
@@ -237,7 +237,7 @@ int accounts_ref_user(Accounts *accounts, uid_t uid, Account **ret) {
 }
 
 int account_new_directory(Account **ret, Account *parent) {
-        Account *account = malloc(sizeof(*account));
+        Account *account = spare_take(sizeof(*account));
 
         if (!account)
                 return error_origin(-ENOMEM);
@@ -267,7 +267,7 @@ Account *account_unref(Account *account) {
                 --account->accounts->n_users;
         }
         (void)account_unref(account->parent);
-        free(account);
+        spare_give(account, sizeof(*account));
         return NULL;
 }
 

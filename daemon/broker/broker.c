@@ -16,6 +16,7 @@
 #include "broker/request.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/spare.h"
 
 /* What one request may unpack into: eight times the largest packet. */
 #define ARENA_BYTES (8 * WIRE_REQUEST_MAX)
@@ -321,5 +322,6 @@ bool broker_free(Broker *broker) {
         broker->policy = policy_free(broker->policy);
         deadlines_deinit(&broker->deadlines);
         free(broker);
+        spare_trim();
         return balanced;
 }

@@ -17,6 +17,7 @@
 #include "broker/helpers.h"
 #include "broker/request.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 struct Freeze {
         HelperJob job;
@@ -39,7 +40,7 @@ static Freeze *freeze_free(Freeze *freeze) {
         list_unlink(&freeze->link);
         list_unlink(&freeze->in_peer);
         charge_release(&freeze->charge);
-        free(freeze);
+        spare_give(freeze, sizeof(*freeze) + freeze->n_path);
         return NULL;
 }
 
@@ -214,7 +215,7 @@ static int freeze_new(Freeze **ret, Request *request, const Region *region, cons
         CLEANUP(freeze_freep) Freeze *freeze = NULL;
         Shortage shortage;
 
-        freeze = malloc(sizeof(*freeze) + wanted->path.len);
+        freeze = spare_take(sizeof(*freeze) + wanted->path.len);
         if (!freeze)
                 return error_origin(-ENOMEM);
         *freeze = (Freeze){

@@ -4,11 +4,11 @@
 
 #include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 /* Nothing secret in an answer stands further behind. */
 #define SECRET_REPLY_MAX 256U
@@ -96,7 +96,7 @@ static void send_packet(Peer *peer, const uint8_t *packet, size_t n, const int *
 }
 
 static void keep_back(Peer *peer, const uint8_t *packet, size_t n, Charge *charge) {
-        KeptBack *kept = malloc(sizeof(*kept) + n);
+        KeptBack *kept = spare_take(sizeof(*kept) + n);
 
         if (!kept) {
                 peer_end(peer, "send-failed");
@@ -128,7 +128,7 @@ static void change_over(Broker *broker) {
                 kept->peer->n_kept_back -= kept->n;
                 send_packet(kept->peer, kept->packet, kept->n, NULL, 0, &kept->charge);
                 charge_release(&kept->charge);
-                free(kept);
+                spare_give(kept, sizeof(*kept) + kept->n);
         }
         broker->n_kept_back = 0;
 }

@@ -10,6 +10,7 @@
 #include "core/region.h"
 #include "core/secret.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 /* Names of session regions that go in one turn when the session ends, and what that may take of it:
  * who watches hears of each. */
@@ -172,10 +173,16 @@ bool session_wind_up(Session *session) {
         return !session || unlink_some(session, REGIONS_TURN, time_now() + REGIONS_TURN_NS);
 }
 
+static size_t batch_bytes(size_t n) {
+        return sizeof(OutcomeBatch) + n * sizeof(((OutcomeBatch *)NULL)->items[0]);
+}
+
+/* One that is in no block has not been saved. */
 static OutcomeBatch *batch_free(OutcomeBatch *batch) {
-        if (batch)
-                state_drop(&batch->record);
-        free(batch);
+        if (!batch)
+                return NULL;
+        state_drop(&batch->record);
+        spare_give(batch, batch_bytes(batch->n));
         return NULL;
 }
 
@@ -198,7 +205,7 @@ Session *session_free(Session *session) {
         (void)unlink_some(session, SIZE_MAX, UINT64_MAX);
         for (size_t i = 0; i < SAVED_OUTCOME_BLOCKS; ++i)
                 session->blocks[i] = block_free(session->blocks[i]);
-        free(session->spare);
+        session->spare = batch_free(session->spare);
         deadline_disarm(&session->end);
         if (!session->peer)
                 --sessions->n_waiting;
@@ -241,7 +248,7 @@ static int block_new(OutcomeBlock **ret, uint64_t session, unsigned int index) {
 }
 
 static int batch_new(OutcomeBatch **ret, size_t n) {
-        OutcomeBatch *batch = malloc(sizeof(*batch) + n * sizeof(batch->items[0]));
+        OutcomeBatch *batch = spare_take(batch_bytes(n));
 
         if (!batch)
                 return error_origin(-ENOMEM);
@@ -260,8 +267,7 @@ int session_make_room(Session *session, size_t n) {
         if (!session->blocks[index])
                 r = block_new(&session->blocks[index], session->number, index);
         if (!r && n > 0) {
-                free(session->spare);
-                session->spare = NULL;
+                session->spare = batch_free(session->spare);
                 r = batch_new(&session->spare, n);
         }
         return error_fold(r);

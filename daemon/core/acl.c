@@ -3,10 +3,10 @@
 #include "core/acl.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 static size_t count_named(const AclEntry *entries, size_t n) {
         size_t named = 0;
@@ -32,7 +32,7 @@ int acl_split(const AclEntry *entries, size_t n, mode_t *ret_mode, Acl **ret) {
         ASSERT(acl_check(entries, n) == ACL_OK);
 
         if (extended) {
-                acl = malloc(sizeof(*acl) + n_named * sizeof(AclEntry));
+                acl = spare_take(sizeof(*acl) + n_named * sizeof(AclEntry));
                 if (!acl)
                         return error_origin(-ENOMEM);
                 acl->n_refs = 1;
@@ -72,6 +72,6 @@ Acl *acl_ref(Acl *acl) {
 
 Acl *acl_unref(Acl *acl) {
         if (acl && --acl->n_refs == 0)
-                free(acl);
+                spare_give(acl, sizeof(*acl) + acl->n * sizeof(AclEntry));
         return NULL;
 }

@@ -8,6 +8,7 @@
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 /* A queue begins with this. */
 #define QUEUE_MIN_BYTES 1024U
@@ -783,7 +784,7 @@ int watch_new(Watch **ret, Events *events, Account *account, const Credentials *
         CLEANUP(watch_freep) Watch *watch = NULL;
         int r;
 
-        watch = malloc(sizeof(*watch));
+        watch = spare_take(sizeof(*watch));
         if (!watch)
                 return error_origin(-ENOMEM);
         *watch = (Watch){ .events = events, .node = node, .who = who, .userdata = userdata,
@@ -837,7 +838,7 @@ Watch *watch_free(Watch *watch) {
         record_ring_clear(&watch->queue);
         free(watch->cursor);
         charge_release(&watch->charge);
-        free(watch);
+        spare_give(watch, sizeof(*watch));
         return NULL;
 }
 

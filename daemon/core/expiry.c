@@ -3,9 +3,9 @@
 #include "core/expiry.h"
 
 #include <errno.h>
-#include <stdlib.h>
 
 #include "util/error.h"
+#include "util/spare.h"
 
 static void take_due(Deadline *deadline, void *userdata);
 
@@ -48,7 +48,7 @@ void expiries_deinit(Expiries *expiries) {
 }
 
 int expiry_new(Expiry **ret, Expiries *expiries) {
-        Expiry *expiry = malloc(sizeof(*expiry));
+        Expiry *expiry = spare_take(sizeof(*expiry));
 
         if (!expiry)
                 return error_origin(-ENOMEM);
@@ -64,7 +64,7 @@ Expiry *expiry_free(Expiry *expiry) {
                 deadline_disarm(&expiry->deadline);
                 stand_for_first(expiry->expiries);
         }
-        free(expiry);
+        spare_give(expiry, sizeof(*expiry));
         return NULL;
 }
 

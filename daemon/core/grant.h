@@ -25,7 +25,7 @@
 #include "util/deadline.h"
 
 #define GRANT_MARKS_MAX 64
-#define GRANT_SPARE_MAX 512             /* kept to be used again */
+#define GRANT_SPARE_MAX 2048            /* kept to be used again */
 #define GRANT_STEPS 64                  /* looked at in one turn */
 #define GRANT_REAP_EVERY 16             /* grants of a region, after which those before are looked at */
 

@@ -18,6 +18,7 @@
 #include "util/error.h"
 #include "util/memfd.h"
 #include "util/probe.h"
+#include "util/spare.h"
 
 /* One punch is at most this long, about 1.8 ms if all of it is populated. */
 #define PUNCH_STEP (UINT64_C(16) << 20)
@@ -77,7 +78,7 @@ static int expand(Region *region) {
 
         if (region->more)
                 return 0;
-        more = malloc(sizeof(*more));
+        more = spare_take(sizeof(*more));
         if (!more)
                 return error_origin(-ENOMEM);
         *more = (RegionMore){ .region = region, .watch = -1, .probe = DEADLINE_NULL };
@@ -362,7 +363,7 @@ Region *region_free(Region *region) {
         charge_release(&region->charge);
         permissions_deinit(&region->permissions);
         --regions->n;
-        free(region->more);
+        spare_give(region->more, sizeof(*region->more));
         pool_give(&regions->pool, region);
         return NULL;
 }

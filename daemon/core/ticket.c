@@ -13,6 +13,7 @@
 #include "core/saved.h"
 #include "core/secret.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 static int compare_digests(Ticket *a, Ticket *b) {
         return memcmp(a->digest, b->digest, sizeof(a->digest));
@@ -85,7 +86,7 @@ static int ticket_make(Ticket **ret, Tickets *tickets, Region *region, uint64_t 
                        const uint8_t digest_of[TICKET_DIGEST_BYTES]) {
         Ticket *ticket;
 
-        ticket = malloc(sizeof(*ticket));
+        ticket = spare_take(sizeof(*ticket));
         if (!ticket)
                 return error_origin(-ENOMEM);
         *ticket = (Ticket){
@@ -179,7 +180,7 @@ Ticket *ticket_free(Ticket *ticket) {
         --ticket->tickets->n;
         deadline_disarm(&ticket->end);
         charge_release(&ticket->charge);
-        free(ticket);
+        spare_give(ticket, sizeof(*ticket));
         return NULL;
 }
 

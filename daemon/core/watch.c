@@ -3,12 +3,12 @@
 #include "core/watch.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 /* A slash sorts before everything else, so that a directory is followed by all that is below it. */
 static int path_order(const char *a, size_t n_a, const char *b, size_t n_b) {
@@ -59,7 +59,7 @@ static int waiter_make(Waiter **ret, Waiters *waiters, Account *account, const C
         CLEANUP(waiter_freep) Waiter *waiter = NULL;
         int r;
 
-        waiter = malloc(sizeof(*waiter) + n_path);
+        waiter = spare_take(sizeof(*waiter) + n_path);
         if (!waiter)
                 return error_origin(-ENOMEM);
         *waiter = (Waiter){
@@ -143,7 +143,7 @@ Waiter *waiter_free(Waiter *waiter) {
         list_unlink(&waiter->link);
         deadline_disarm(&waiter->deadline);
         charge_release(&waiter->charge);
-        free(waiter);
+        spare_give(waiter, sizeof(*waiter) + waiter->n_path);
         return NULL;
 }
 
