@@ -45,26 +45,77 @@ static bool take_bytes(Reader *reader, uint8_t tag, Reader *ret) {
         return true;
 }
 
+/* Takes a number, which is at most so large, if it is there; else it is 0. What is 0 is not there, and no number has
+ * more bytes than it needs. */
+static bool take_number(Reader *reader, uint8_t tag, uint64_t most, uint64_t *ret) {
+        const uint8_t *at = reader->at, *end = reader->end;
+        uint64_t number = 0;
+        unsigned int shift = 0;
+
+        *ret = 0;
+        if (at == end || *at != tag)
+                return true;
+        for (++at; at < end && *at >= 0x80 && shift < 7 * (NUMBER_MAX - 1); shift += 7)
+                number |= (uint64_t)(*at++ & 0x7f) << shift;
+        /* The tenth byte has one bit left to say. */
+        if (at == end || *at == 0 || *at >= 0x80 || (shift == 63 && *at > 1))
+                return false;
+        number |= (uint64_t)*at++ << shift;
+        *ret = number;
+        reader->at = at;
+        return number <= most;
+}
+
+static bool take_small(Reader *reader, uint8_t tag, uint32_t *ret) {
+        uint64_t number;
+        bool taken = take_number(reader, tag, UINT32_MAX, &number);
+
+        *ret = (uint32_t)number;
+        return taken;
+}
+
+static bool copy_bytes(Arena *arena, const Reader *bytes, ProtobufCBinaryData *ret) {
+        ret->len = (size_t)(bytes->end - bytes->at);
+        ret->data = ret->len > 0 ? arena_alloc(arena, ret->len) : NULL;
+        if (!ret->data)
+                return false;
+        memcpy(ret->data, bytes->at, ret->len);
+        return true;
+}
+
 /* An open: a path, and rights of one byte, neither of them empty. */
 static bool take_open(Arena *arena, Reader reader, Shmd__Open *ret) {
         Reader path;
-        size_t n;
 
         if (!take_bytes(&reader, BYTES(1), &path))
                 return false;
         if (reader.end - reader.at != 2 || reader.at[0] != NUMBER(2) || reader.at[1] == 0 || reader.at[1] >= 0x80)
                 return false;
-        n = (size_t)(path.end - path.at);
-        if (n == 0)
-                return false;
         shmd__open__init(ret);
         ret->rights = reader.at[1];
-        ret->path.len = n;
-        ret->path.data = arena_alloc(arena, n);
-        if (!ret->path.data)
-                return false;
-        memcpy(ret->path.data, path.at, n);
-        return true;
+        return copy_bytes(arena, &path, &ret->path);
+}
+
+/* A create: a path that is not empty, and numbers. */
+static bool take_create(Arena *arena, Reader reader, Shmd__Create *ret) {
+        Reader path;
+
+        shmd__create__init(ret);
+        return take_bytes(&reader, BYTES(1), &path) &&
+               take_number(&reader, NUMBER(2), UINT64_MAX, &ret->size) &&
+               take_small(&reader, NUMBER(3), &ret->mode) &&
+               take_small(&reader, NUMBER(4), &ret->flags) &&
+               take_small(&reader, NUMBER(5), &ret->lifetime) &&
+               take_small(&reader, NUMBER(6), &ret->huge_page_size) &&
+               take_small(&reader, NUMBER(7), &ret->rights) &&
+               take_number(&reader, NUMBER(8), UINT64_MAX, &ret->ttl_ns) &&
+               reader.at == reader.end && copy_bytes(arena, &path, &ret->path);
+}
+
+static ProtobufCMessage *unpack_create(Arena *arena, Reader reader) {
+        Shmd__Create *create = arena_alloc(arena, sizeof(*create));
+
+        return create && take_create(arena, reader, create) ? &create->base : NULL;
 }
 
 static ProtobufCMessage *unpack_open(Arena *arena, Reader reader) {
@@ -136,6 +187,10 @@ static ProtobufCMessage *unpack(Arena *arena, const uint8_t *data, size_t n,
 
 ProtobufCMessage *brief_unpack_open(Arena *arena, const uint8_t *data, size_t n) {
         return unpack(arena, data, n, unpack_open);
+}
+
+ProtobufCMessage *brief_unpack_create(Arena *arena, const uint8_t *data, size_t n) {
+        return unpack(arena, data, n, unpack_create);
 }
 
 ProtobufCMessage *brief_unpack_batch(Arena *arena, const uint8_t *data, size_t n) {

@@ -90,7 +90,7 @@ static const struct {
 } kinds[_MESSAGE_N] = {
         [MESSAGE_HELLO]   = { "hello",   &shmd__hello__descriptor,   &shmd__hello_reply__descriptor },
         [MESSAGE_PING]    = { "ping",    &shmd__ping__descriptor,    &shmd__ping__descriptor },
-        [MESSAGE_CREATE]  = { "create",  &shmd__create__descriptor,  &shmd__granted__descriptor },
+        [MESSAGE_CREATE]  = { "create",  &shmd__create__descriptor,  &shmd__granted__descriptor, brief_unpack_create },
         [MESSAGE_OPEN]    = { "open",    &shmd__open__descriptor,    &shmd__granted__descriptor, brief_unpack_open },
         [MESSAGE_BATCH]   = { "batch",   &shmd__batch__descriptor,   &shmd__batch_reply__descriptor, brief_unpack_batch },
         [MESSAGE_PUBLISH] = { "publish", &shmd__publish__descriptor, &shmd__done__descriptor },

@@ -527,6 +527,21 @@ static void put_some_open(uint64_t *random) {
                 put_number(3, 1);
 }
 
+/* Numbers of every length, of 32 bits and of 64. */
+static void put_some_create(uint64_t *random) {
+        if (test_random(random, 20))
+                put_some_path(random);
+        for (unsigned int field = 2; field <= 8; ++field) {
+                uint64_t high = test_random(random, UINT64_C(1) << 32), low = test_random(random, UINT64_C(1) << 32);
+                unsigned int bits = field == 2 || field == 8 || test_random(random, 40) == 0 ? 64 : 32;
+
+                if (test_random(random, 3))
+                        put_number(field, (high << 32 | low) >> (64 - 1 - test_random(random, bits)));
+        }
+        if (test_random(random, 40) == 0)
+                put_number(9, 1);
+}
+
 static void put_some_batch(uint64_t *random) {
         size_t n = test_random(random, 8);
 
@@ -564,14 +579,15 @@ static void spoil(uint64_t *random) {
 }
 
 /* What is unpacked so is what protobuf-c makes of it, and packs to the same bytes. Return: whether it was. */
-static bool is_brief(unsigned int kind, const ProtobufCMessageDescriptor *descriptor) {
+static bool is_brief(ProtobufCMessage *(*fn)(Arena *arena, const uint8_t *data, size_t n),
+                     const ProtobufCMessageDescriptor *descriptor) {
         static uint8_t packed[WIRE_REPLY_MAX], again[WIRE_REPLY_MAX];
         CLEANUP(arena_freep) Arena *arena = NULL;
         ProtobufCMessage *message, *same;
         size_t n;
 
         cr_assert_eq(arena_new(&arena, ARENA_BYTES), 0);
-        message = (kind == MESSAGE_OPEN ? brief_unpack_open : brief_unpack_batch)(arena, payload.bytes, payload.n);
+        message = fn(arena, payload.bytes, payload.n);
         if (!message) {
                 cr_assert_eq(arena_used(arena), 0, "nothing of it is left in the arena");
                 return false;
@@ -588,23 +604,29 @@ static bool is_brief(unsigned int kind, const ProtobufCMessageDescriptor *descri
         return true;
 }
 
-TEST(message, opens_are_unpacked_without_protobuf_c_to_what_it_makes_of_them) {
+TEST(message, opens_and_creates_are_unpacked_without_protobuf_c_to_what_it_makes_of_them) {
         uint64_t random = 20261122;
-        size_t n_brief[2] = { 0 };
+        size_t n_brief[3] = { 0 };
         const size_t rounds = 4000;
 
         for (size_t i = 0; i < rounds; ++i) {
                 begin();
                 put_some_open(&random);
                 spoil(&random);
-                n_brief[0] += is_brief(MESSAGE_OPEN, &shmd__open__descriptor);
+                n_brief[0] += is_brief(brief_unpack_open, &shmd__open__descriptor);
                 begin();
                 put_some_batch(&random);
                 spoil(&random);
-                n_brief[1] += is_brief(MESSAGE_BATCH, &shmd__batch__descriptor);
+                n_brief[1] += is_brief(brief_unpack_batch, &shmd__batch__descriptor);
+                begin();
+                put_some_create(&random);
+                spoil(&random);
+                n_brief[2] += is_brief(brief_unpack_create, &shmd__create__descriptor);
         }
         cr_assert(n_brief[0] > rounds / 8 && n_brief[0] < rounds, "%zu", n_brief[0]);
         cr_assert(n_brief[1] > rounds / 16 && n_brief[1] < rounds, "%zu", n_brief[1]);
+        cr_assert(n_brief[2] > rounds / 8 && n_brief[2] < rounds, "%zu", n_brief[2]);
+        cr_assert_eq(shmd__create__descriptor.n_fields, 8, "it knows eight, and leaves whatever has another to others");
 }
 
 TEST(message, a_batch_that_ends_in_the_length_of_what_is_not_there_is_malformed) {
