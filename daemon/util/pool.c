@@ -4,7 +4,9 @@
 
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "buildinfo.h"
 #include "base/assert.h"
 #include "util/area.h"
 
@@ -50,6 +52,9 @@ typedef struct Area {
 } Area;
 
 #define HEAD_BYTES 64U
+
+/* What is left of an object that was given back: no pointer, and no number anybody expects. */
+#define POISON 0xd5
 
 _Static_assert(sizeof(Area) <= HEAD_BYTES, "the objects come after it");
 
@@ -120,6 +125,7 @@ void pool_give(Pool *pool, void *object) {
         if (!object)
                 return;
         area = area_of(object);
+        memset(object, POISON, pool->size);
         given->next = area->free;
         area->free = given;
         --pool->n;
