@@ -162,10 +162,24 @@ static void tell_moved(const TreeMove *move) {
 
 static const Cost directory_cost = { .slots = { [ACCOUNT_REGIONS] = 1 } };
 
-/* Counts a directory that keeps, with what is in it, a seed that is not the one of its place. */
+static int seed_compare(const Directory *a, const Directory *b) {
+        return a->seed < b->seed ? -1 : a->seed > b->seed;
+}
+
+TREE_GENERATE(AstrayTree, Directory, astray, seed_compare)
+
+/* Notes that a directory has, with what is in it, a seed that another one would get where it was made; or not
+ * any more. */
 static void directory_stray(Directory *directory, bool astray) {
-        directory->tree->n_astray += (uint64_t)astray - directory->astray;
-        directory->astray = astray;
+        struct AstrayTree *all = &directory->tree->astray;
+
+        if (directory->is_astray == astray)
+                return;
+        if (astray)
+                (void)RB_INSERT(AstrayTree, all, directory);
+        else
+                (void)RB_REMOVE(AstrayTree, all, directory);
+        directory->is_astray = astray;
 }
 
 static Directory *directory_free(Directory *directory) {
@@ -222,6 +236,7 @@ int tree_init(Tree *tree, const Permissions *root) {
 
         *tree = (Tree){ .n_directories = 1, .last_directory = SAVED_ROOT };
         list_init(&tree->ruled);
+        RB_INIT(&tree->astray);
         r = secret_draw((uint8_t *)&key, sizeof(key));
         if (!r)
                 r = node_table_init(&tree->nodes, &key);
@@ -244,26 +259,30 @@ void tree_deinit(Tree *tree) {
         pool_deinit(&tree->names);
 }
 
-/* The seed of a directory that is made at a spot: the hash of its name there, unless a directory that has this one
- * may have been moved away. Two directories with one seed would have nodes with one hash, and whoever made them as
- * many of those as he likes. */
+/* The seed that a directory gets at a spot: the hash of its name there, unless one that was moved away from there
+ * has it. Two directories with one seed would have nodes with one hash, and whoever made them as many as he likes. */
 static uint64_t seed_for(const Spot *spot) {
         Tree *tree = spot->parent->tree;
+        Directory key = { .seed = node_table_hash(&tree->nodes, spot->parent->seed, spot->name, spot->n_name) };
 
-        if (tree->n_astray)
+        if (RB_FIND(AstrayTree, &tree->astray, &key))
                 return node_table_hash(&tree->nodes, ++tree->last_seed, "", 0);
-        return node_table_hash(&tree->nodes, spot->parent->seed, spot->name, spot->n_name);
+        return key.seed;
 }
 
-/* A directory is about to come from elsewhere to a spot. */
-static void directory_settle(Directory *directory, const Spot *spot) {
+/* A directory goes from its place to another one. */
+static void directory_leave(Directory *directory) {
+        directory_stray(directory, directory->n_children > 0);
+}
+
+/* It comes to a spot, where it may have been made once. */
+static void directory_arrive(Directory *directory, const Spot *spot) {
         const NodeTable *nodes = &directory->tree->nodes;
 
-        directory_stray(directory, false);
         if (!directory->n_children)
                 directory->seed = seed_for(spot);
-        else if (directory->seed != node_table_hash(nodes, spot->parent->seed, spot->name, spot->n_name))
-                directory_stray(directory, true);
+        else if (directory->seed == node_table_hash(nodes, spot->parent->seed, spot->name, spot->n_name))
+                directory_stray(directory, false);
 }
 
 static void directory_insert(Tree *tree, const Spot *spot, Directory *directory) {
@@ -651,6 +670,13 @@ static int copy_name(const Spot *spot, char **ret) {
         return 0;
 }
 
+/* Takes a node out of its directory, to be put at another spot. */
+static void take_out(Node *node) {
+        child_remove(node);
+        if (node_is_directory(node))
+                directory_leave(node_directory(node));
+}
+
 /* Puts a node that is in no directory at a spot; block: what copy_name() made for that. */
 static void put_at(Node *node, const Spot *spot, char *block) {
         if (node->n_name > NODE_TEXT)
@@ -661,7 +687,7 @@ static void put_at(Node *node, const Spot *spot, char *block) {
                 memcpy(node->name.text, spot->name, spot->n_name);
         node->n_name = (uint8_t)spot->n_name;
         if (node_is_directory(node))
-                directory_settle(node_directory(node), spot);
+                directory_arrive(node_directory(node), spot);
         child_insert(spot->parent, node);
         state_touch(&node->record);
 }
@@ -696,7 +722,7 @@ static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *sho
         }
         if (replaced)
                 *ret_replaced = overwrite(tree, to->node);
-        child_remove(from->node);
+        take_out(from->node);
         put_at(from->node, to, block);
         tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
                                 .n_name = from->n_name, .replaced = replaced });
@@ -715,8 +741,8 @@ static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
                 return r;
         if (load_exchange(&a, &b, shortage))
                 return TREE_E_QUOTA;
-        child_remove(from->node);
-        child_remove(to->node);
+        take_out(from->node);
+        take_out(to->node);
         put_at(from->node, to, to_block);
         put_at(to->node, from, from_block);
         from_block = to_block = NULL;

@@ -22,7 +22,8 @@
  * of a directory is, as a rule, the hash of its own name, so that all hashes on a path are known
  * from the path alone, and what they lead to is fetched at the same time: then each directory is
  * asked for its permission and each name compared, as ever. What was moved with something in it
- * keeps its seed; below it a look-up waits at each step, and finds the same.
+ * keeps its seed, and what is made in its old place gets another one; there a look-up waits at each
+ * step, and finds the same.
  */
 #ifndef CORE_TREE_H
 #define CORE_TREE_H
@@ -32,6 +33,7 @@
 #include <stdint.h>
 
 #include "acct/account.h"
+#include "base/tree.h"
 #include "core/access.h"
 #include "core/children.h"
 #include "core/expiry.h"
@@ -111,8 +113,9 @@ struct Directory {
         uint64_t changed;       /* core/event: the event that made, moved or opened it last */
         /* Levels and bytes that the deepest and the longest path below it add; never too low. */
         uint8_t levels;
-        bool astray;            /* its seed is not that of its place */
+        bool is_astray;
         uint16_t bytes;
+        RB_ENTRY(Directory) astray;     /* in Tree.astray */
         List ruled;             /* in Tree.ruled */
         uint64_t own_max[DIRECTORY_SLOTS];      /* its account's limits but for the policy's */
 };
@@ -139,6 +142,8 @@ struct TreeObserver {
         void *userdata;
 };
 
+RB_HEAD(AstrayTree, Directory);
+
 struct Tree {
         const TreeObserver *observer;   /* NULL: none */
         Directory *root;
@@ -151,8 +156,8 @@ struct Tree {
         NodeTable nodes;        /* all but the root */
         Pool names;             /* nodes of regions */
         Pool directories;
-        uint64_t n_astray;      /* directories */
-        uint64_t last_seed;
+        struct AstrayTree astray;       /* directories that were moved with something in them, by seed */
+        uint64_t last_seed;     /* of those that are no hash of a name */
 };
 
 /* Where a path leads: its parent directory and last component, and the node there if any. The
