@@ -9,7 +9,8 @@
  * From the fifth area on the kernel is asked for huge pages: with hundreds of megabytes of objects in small
  * ones, it costs more to find out where an object is than to fetch it.
  *
- * What is given back is overwritten. With sanitizers each object is the allocator's, so that they see what is used after it was given back.
+ * What is given back is overwritten. With sanitizers each object is the allocator's, so that they see what
+ * is used after it was given back.
  */
 #ifndef UTIL_POOL_H
 #define UTIL_POOL_H
