@@ -406,13 +406,12 @@ int call_wait(CallWait *wait, shmd *client, int started) {
                 return started;
 
         while (!wait->done) {
-                int r = io_poll(client, UINT64_MAX);
+                int r = io_wait(client, &wait->done);
 
                 if (r) {
                         shmd_call_cancel(wait->call);
                         return refusal_local(client, r, 0, 0, "", NULL);
                 }
-                (void)io_dispatch(client, &wait->done);
         }
         return wait->result;
 }

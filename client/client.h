@@ -150,6 +150,8 @@ typedef enum LinkState {
 struct shmd {
         int fd;                 /* the socket; -1: none */
         LinkState link;
+        uint64_t wait_s;        /* the socket's SO_RCVTIMEO; 0: none was set */
+        bool waits;             /* the next look at the socket is for a packet, however long that takes */
         bool lost;              /* for good: no more requests; every call has been ended */
         bool deaf;              /* the peer takes nothing more, but may have said something */
         bool reconnects;
@@ -272,6 +274,9 @@ int io_poll(shmd *client, uint64_t until_ns);
 
 /* shmd_dispatch(), which stops early when *done (may be NULL). */
 int io_dispatch(shmd *client, const bool *done);
+
+/* Both, once, for who waits for nothing but calls and their deadlines. Return: 0, or an errno of ppoll(2). */
+int io_wait(shmd *client, const bool *done);
 
 /* -- call.c -------------------------------------------------------------------------- */
 

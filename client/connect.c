@@ -10,6 +10,7 @@
 
 #include "client/client.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -109,6 +110,9 @@ static int open_socket(const char *path, uint64_t until_ns, int *ret) {
         r = connect_until(fd, &address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n + 1), until_ns);
         if (r)
                 return r;
+        /* From here on whoever does not want to wait says so each time. */
+        if (!until_ns && fcntl(fd, F_SETFL, 0) < 0)
+                return -errno;
 
         *ret = steal_fd(&fd);
         return 0;
@@ -140,6 +144,7 @@ int connect_socket(shmd *client, uint64_t until_ns) {
         if (r)
                 return r;
         client->fd = steal_fd(&fd);
+        client->wait_s = 0;
         return 0;
 }
 

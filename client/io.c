@@ -16,12 +16,16 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 
 #include "base/assert.h"
 
 /* Packets one dispatch takes at most: a callback that starts a call whose answer is there at once
  * must not keep the caller's event loop from its other work. */
 #define PACKETS_MAX 256
+/* The longest wait without another look at the clock. */
+#define WAIT_MAX_S UINT64_C(3600)
 
 enum {
         _IO_E_SUCCESS,
@@ -97,9 +101,14 @@ bool io_wants_room(const shmd *client) {
 /* -- in ------------------------------------------------------------------------------ */
 
 static int receive(shmd *client, WireHeader *ret) {
+        bool waits = client->waits && !client->deaf && !io_wants_room(client);
         int r;
 
-        r = wire_receive(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
+        client->waits = false;
+        if (waits)
+                r = wire_await(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
+        else
+                r = wire_receive(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
         if (r == WIRE_E_EOF)
                 r = wire_receive(client->fd, client->buffer, WIRE_REPLY_MAX, &client->fds, ret);
         return r;
@@ -315,6 +324,41 @@ int io_dispatch(shmd *client, const bool *done) {
         call_expire(client);
         ready_update(client);
         return (int)(client->n_callbacks - n_before);
+}
+
+/* To receive and wait is one system call where poll and receive are two. It can be told to end in time, but in
+ * whole ticks of the kernel only: so it waits for whole seconds, which need to be set for the first of many calls
+ * alone, and the last one is left to poll. */
+static bool can_wait(shmd *client) {
+        uint64_t work_ns = next_work(client);
+        uint64_t now_ns = client_now();
+        uint64_t s = work_ns > now_ns ? (work_ns - now_ns) / CLIENT_NS_PER_S : 0;
+
+        if (client->link != LINK_UP || client->deaf || io_wants_room(client) || s == 0)
+                return false;
+        if (s > WAIT_MAX_S)
+                s = WAIT_MAX_S;
+        if (s != client->wait_s) {
+                struct timeval tv = { .tv_sec = (time_t)s };
+
+                if (setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) < 0)
+                        return false;
+                client->wait_s = s;
+        }
+        return true;
+}
+
+int io_wait(shmd *client, const bool *done) {
+        client->waits = can_wait(client);
+        if (!client->waits) {
+                int r = io_poll(client, UINT64_MAX);
+
+                if (r)
+                        return r;
+        }
+        (void)io_dispatch(client, done);
+        client->waits = false;
+        return 0;
 }
 
 int shmd_events(shmd *client) {

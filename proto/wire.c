@@ -77,7 +77,7 @@ static int check_packet(const void *packet, size_t n, int flags, WireHeader *ret
         return ret->length == n ? 0 : WIRE_E_VIOLATION;
 }
 
-int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
+static int receive(int fd, void *packet, size_t n_packet, FdList *fds, bool waits, WireHeader *ret) {
         struct iovec iov = { .iov_base = packet, .iov_len = n_packet };
         struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
         Control control;
@@ -92,10 +92,10 @@ int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader 
         }
 
         do
-                n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        while (n < 0 && errno == EINTR);
+                n = recvmsg(fd, &msg, (waits ? 0 : MSG_DONTWAIT) | MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR && !waits);
         if (n < 0) {
-                if (errno == EAGAIN)
+                if (errno == EAGAIN || errno == EINTR)
                         return WIRE_E_AGAIN;
                 return errno == ECONNRESET ? WIRE_E_EOF : -errno;
         }
@@ -115,6 +115,14 @@ int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader 
         if (r && fds)
                 fdlist_deinit(fds);
         return r;
+}
+
+int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
+        return receive(fd, packet, n_packet, fds, false, ret);
+}
+
+int wire_await(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
+        return receive(fd, packet, n_packet, fds, true, ret);
 }
 
 int wire_send(int fd, const void *packet, size_t n_packet, const int *fds, size_t n_fds) {

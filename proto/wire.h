@@ -53,6 +53,10 @@ void wire_get_header(const void *packet, WireHeader *ret);
  * WIRE_E_VIOLATION, or a negative errno of recvmsg(2). */
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret);
 
+/* The same of a blocking socket, and waits for a packet: for as long as SO_RCVTIMEO says, or until a signal.
+ * Then it is WIRE_E_AGAIN. */
+int wire_await(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret);
+
 /* Sends one packet (with its header in place) and n_fds descriptors, which stay the caller's,
  * without waiting and without SIGPIPE. It is sent wholly or not at all.
  *

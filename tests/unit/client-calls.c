@@ -328,6 +328,36 @@ TEST(client_calls, signals_do_not_end_a_wait) {
         peer_join(client);
 }
 
+/* Longer than a second, as part of that is spent otherwise. */
+static void expect_timeout_and_not_before(shmd *client) {
+        uint64_t timeout_ns = SECOND + SECOND / 20;
+        int64_t began_ns = test_now_ns();
+
+        cr_assert_eq(shmd_ping(client, NULL, timeout_ns), -ETIMEDOUT);
+        cr_assert_geq(test_now_ns() - began_ns, (int64_t)timeout_ns);
+}
+
+TEST(client_calls, a_long_wait_ends_when_its_time_is_over) {
+        shmd *client = peer_start_and_connect(script_silent);
+
+        expect_timeout_and_not_before(client);
+        expect_timeout_and_not_before(client);
+        peer_join(client);
+}
+
+TEST(client_calls, signals_do_not_prolong_a_wait) {
+        const struct sigaction action = { .sa_handler = on_alarm };
+        const struct itimerval often = { .it_interval.tv_usec = 1000, .it_value.tv_usec = 1000 };
+        const struct itimerval never = { 0 };
+        shmd *client = peer_start_and_connect(script_silent);
+
+        cr_assert_eq(sigaction(SIGALRM, &action, NULL), 0);
+        cr_assert_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+        expect_timeout_and_not_before(client);
+        cr_assert_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+        peer_join(client);
+}
+
 /* -- the end ------------------------------------------------------------------------- */
 
 static void script_die(Peer *peer) {

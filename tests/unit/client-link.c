@@ -5,11 +5,14 @@
 #include "unit/client-peer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -108,6 +111,29 @@ TEST(client_link, a_call_that_was_sent_is_sent_again_under_its_serial) {
         cr_assert_eq(errno, 4711);
         cr_assert_str_eq(heard, "gone:-104 back:1 ");
         cr_assert_eq(test_count_fds(), n_fds);
+        peer_join(client);
+}
+
+/* The one socket here that has a peer with a name. */
+static int clients_socket(void) {
+        for (int fd = 0; fd < 1024; ++fd) {
+                struct sockaddr_un address = { .sun_family = AF_UNSPEC };
+                socklen_t n = sizeof(address);
+
+                if (getpeername(fd, (struct sockaddr *)&address, &n) == 0 && n > sizeof(address.sun_family) &&
+                    address.sun_family == AF_UNIX && address.sun_path[0])
+                        return fd;
+        }
+        return -1;
+}
+
+TEST(client_link, the_next_socket_can_be_waited_at_as_the_first_one) {
+        shmd *client = begin(script_after_the_send);
+
+        cr_assert_eq(fcntl(clients_socket(), F_GETFL) & O_NONBLOCK, 0);
+        cr_assert_eq(shmd_mkdir(client, "/a", 0755, SHMD_TIMEOUT_NONE), 0);
+        cr_assert_eq(fcntl(clients_socket(), F_GETFL) & O_NONBLOCK, 0);
+        cr_assert_eq(shmd_ping(client, NULL, SHMD_TIMEOUT_NONE), 0);
         peer_join(client);
 }
 

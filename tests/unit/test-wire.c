@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "proto/wire.h"
@@ -83,6 +84,38 @@ TEST(wire, the_header_is_little_endian) {
 
         wire_put_header(bytes, 0x12345678, 0xabcd, 0x0102, UINT64_C(0x0102030405060708));
         cr_assert_arr_eq(bytes, expected, 16);
+}
+
+static void on_signal(int signal) {
+        (void)signal;
+}
+
+TEST(wire, who_waits_gets_the_packet_or_the_end_of_his_patience_or_a_signal) {
+        struct timeval patience = { .tv_usec = 1 };
+        struct sigaction action = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
+        struct itimerval soon = { .it_value.tv_usec = 10000, .it_interval.tv_usec = 10000 };
+        struct itimerval never = { .it_value.tv_usec = 0 };
+        Packet packet = packet_with(sizeof(packet), 0);
+        WireHeader header;
+        uint8_t got[64];
+
+        connect_ends();
+        cr_assert_eq(setsockopt(ends[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+        cr_assert_eq(wire_await(ends[1], got, sizeof(got), NULL, &header), WIRE_E_AGAIN);
+        cr_assert_eq(wire_send(ends[0], &packet, sizeof(packet), NULL, 0), 0);
+        cr_assert_eq(wire_await(ends[1], got, sizeof(got), NULL, &header), 0);
+        cr_assert_arr_eq(got, packet.bytes, sizeof(packet));
+
+        patience = (struct timeval){ .tv_sec = 1000 };
+        cr_assert_eq(setsockopt(ends[1], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)), 0);
+        cr_assert_eq(sigaction(SIGALRM, &action, NULL), 0);
+        cr_assert_eq(setitimer(ITIMER_REAL, &soon, NULL), 0);
+        cr_assert_eq(wire_await(ends[1], got, sizeof(got), NULL, &header), WIRE_E_AGAIN);
+        cr_assert_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+
+        ends[0] = close_fd(ends[0]);
+        cr_assert_eq(wire_await(ends[1], got, sizeof(got), NULL, &header), WIRE_E_EOF);
+        close_ends();
 }
 
 TEST(wire, what_is_sent_is_what_comes) {
