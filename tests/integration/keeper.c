@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -345,6 +346,41 @@ TEST(keeper, while_it_does_not_read_only_what_has_to_be_kept_waits) {
                 client_expect_done(client, call_stat(client, path));
         }
         other = client_free(other);
+        client = client_free(client);
+        broker = broker_stop(broker);
+}
+
+/* -- a keeper that rests -------------------------------------------------------------------------- */
+
+static uint64_t keeper_waits(const Broker *broker) {
+        return strtoull(broker_status(&(Broker){ .pid = broker->keeper }, "voluntary_ctxt_switches"), NULL, 10);
+}
+
+/* What it has not read when the broker ends, it reads then. */
+TEST(keeper, is_not_woken_for_each_region_and_loses_none) {
+        enum { REGIONS = 2000 };
+        Client *client;
+        uint64_t waits;
+        Broker *broker;
+        char path[32];
+
+        test_needs_root();
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = "[account]\nregions = 8000\n" });
+        client = client_connect_as(broker, ALICE, ALICE);
+        waits = keeper_waits(broker);
+        for (unsigned int i = 0; i < REGIONS; ++i) {
+                (void)snprintf(path, sizeof(path), "/r%u", i);
+                client_expect_done(client, call_create(client, path, PAGE, NULL));
+        }
+        waits = keeper_waits(broker) - waits;
+        REQUIRE(waits < REGIONS / 2, "it was woken %" PRIu64 " times for %d regions", waits, REGIONS);
+        broker_kill_and_wait_restart(broker);
+        client = client_free(client);
+        client = client_connect_as(broker, ALICE, ALICE);
+        for (unsigned int i = 0; i < REGIONS; ++i) {
+                (void)snprintf(path, sizeof(path), "/r%u", i);
+                client_expect_done(client, call_stat(client, path));
+        }
         client = client_free(client);
         broker = broker_stop(broker);
 }
