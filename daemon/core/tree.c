@@ -13,6 +13,7 @@
 #include "core/secret.h"
 #include "util/deadline.h"
 #include "util/error.h"
+#include "util/spare.h"
 
 Node *directory_child(Directory *directory, const char *name, size_t n) {
         const NodeTable *nodes = &directory->tree->nodes;
@@ -62,7 +63,7 @@ const Permissions *node_permissions(const Node *node) {
 static char *node_room(Node *node, size_t n) {
         if (n <= NODE_TEXT)
                 return node->name.text;
-        node->name.block = malloc(n);
+        node->name.block = spare_take(n);
         return node->name.block;
 }
 
@@ -88,7 +89,7 @@ static void node_deinit(Node *node) {
         charge_release(&node->place);
         node->expiry = expiry_free(node->expiry);
         if (node->n_name > NODE_TEXT)
-                free(node->name.block);
+                spare_give(node->name.block, node->n_name);
 }
 
 /* -- saving --------------------------------------------------------------------------- */
@@ -663,7 +664,7 @@ static int copy_name(const Spot *spot, char **ret) {
         *ret = NULL;
         if (spot->n_name <= NODE_TEXT)
                 return 0;
-        *ret = malloc(spot->n_name);
+        *ret = spare_take(spot->n_name);
         if (!*ret)
                 return error_origin(-ENOMEM);
         memcpy(*ret, spot->name, spot->n_name);
@@ -680,7 +681,7 @@ static void take_out(Node *node) {
 /* Puts a node that is in no directory at a spot; block: what copy_name() made for that. */
 static void put_at(Node *node, const Spot *spot, char *block) {
         if (node->n_name > NODE_TEXT)
-                free(node->name.block);
+                spare_give(node->name.block, node->n_name);
         if (block)
                 node->name.block = block;
         else
@@ -717,7 +718,7 @@ static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *sho
         if (r)
                 return r;
         if (load_move(&load, to->parent->account, to->node ? &to->node->place : NULL, shortage)) {
-                free(block);
+                spare_give(block, to->n_name);
                 return TREE_E_QUOTA;
         }
         if (replaced)
@@ -730,22 +731,24 @@ static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *sho
 }
 
 static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
-        CLEANUP(freep) char *from_block = NULL, *to_block = NULL;
         Load a = node_load(from->node), b = node_load(to->node);
+        char *from_block, *to_block = NULL;
         int r;
 
         r = copy_name(from, &from_block);
         if (!r)
                 r = copy_name(to, &to_block);
-        if (r)
+        if (!r && load_exchange(&a, &b, shortage))
+                r = TREE_E_QUOTA;
+        if (r) {
+                spare_give(from_block, from->n_name);
+                spare_give(to_block, to->n_name);
                 return r;
-        if (load_exchange(&a, &b, shortage))
-                return TREE_E_QUOTA;
+        }
         take_out(from->node);
         take_out(to->node);
         put_at(from->node, to, to_block);
         put_at(to->node, from, from_block);
-        from_block = to_block = NULL;
         tell_moved(&(TreeMove){ .node = from->node, .from = from->parent, .name = from->name,
                                 .n_name = from->n_name, .other = to->node });
         return 0;
