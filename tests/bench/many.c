@@ -151,8 +151,11 @@ static double slab_bytes(void) {
 }
 
 Memory many_memory(const Broker *broker) {
+        double saved = memfd_bytes(broker->pid, "/memfd:shmd-state");
+
         return (Memory){
-                .broker = anonymous_bytes(broker->pid) + memfd_bytes(broker->pid, "/memfd:shmd-state"),
+                .broker = anonymous_bytes(broker->pid) + saved,
+                .saved = saved,
                 .keeper = broker->keeper ?
                           anonymous_bytes(broker->keeper) + memfd_bytes(broker->keeper, "/memfd:shmd-names") : 0,
                 .kernel = slab_bytes(),

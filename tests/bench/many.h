@@ -33,7 +33,8 @@ void many_path(char path[32], uint64_t i);
 /* Bytes. Of a process, what it has for itself: anonymous memory, and what a broker saves for the next one, or a
  * keeper of what it keeps. Of the kernel, slabs: of the whole machine, and good for as much as that is quiet. */
 typedef struct Memory {
-        double broker, keeper, kernel;
+        double broker, saved;           /* what it saves is in the first as well */
+        double keeper, kernel;
 } Memory;
 
 Memory many_memory(const Broker *broker);

@@ -191,8 +191,9 @@ static void say_memory(const Curve *few, const Curve *many) {
         double n = (double)(many->n - few->n);
         char note[256];
 
-        (void)snprintf(note, sizeof(note), "named, held by nobody, %" PRIu64 " to %" PRIu64 " of them; beside it %.0f "
-                       "bytes of the keeper, and the kernel's slabs (Slab in /proc/meminfo): %.0f", few->n, many->n,
+        (void)snprintf(note, sizeof(note), "named, held by nobody, %" PRIu64 " to %" PRIu64 " of them; %.0f bytes of it "
+                       "are saved for the next broker; beside it %.0f of the keeper, and the kernel's slabs (Slab in "
+                       "/proc/meminfo): %.0f", few->n, many->n, (many->memory.saved - few->memory.saved) / n,
                        (many->memory.keeper - few->memory.keeper) / n, (many->memory.kernel - few->memory.kernel) / n);
         bench_row(&(BenchRow){ .name = "memory-region", .what = "user-space memory of the broker for a region",
                                .unit = "bytes", .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(512), .note = note,
