@@ -58,7 +58,23 @@ TEST(pool, what_is_nothing_is_given_back_in_silence) {
         pool_deinit(&pool);
 }
 
-#ifndef SHMD_SANITIZERS         /* with them there are no areas */
+#ifdef SHMD_SANITIZERS
+
+int __asan_address_is_poisoned(void const volatile *address);
+
+TEST(pool, the_sanitizers_see_what_was_given_back) {
+        void *object;
+        Pool pool;
+
+        pool_init(&pool, SIZE);
+        object = pool_take(&pool);
+        cr_assert(!__asan_address_is_poisoned(object));
+        pool_give(&pool, object);
+        cr_assert(__asan_address_is_poisoned(object));
+        pool_deinit(&pool);
+}
+
+#else                           /* with them there are no areas */
 
 TEST(pool, what_is_given_back_is_taken_first) {
         void *first, *second;

@@ -1,6 +1,7 @@
 /* daemon/core/region: a region lives as long as the kernel says that somebody holds it, and is
  * paid for exactly as long. */
 
+#include "buildinfo.h"
 #include "daemon-house.h"
 
 #include <errno.h>
