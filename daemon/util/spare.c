@@ -1,11 +1,14 @@
 /* Spare memory: see the header for the model. */
 
-#include "util/spare.h"
-
 #include "buildinfo.h"
 
+#include "util/spare.h"
+
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/assert.h"
 
 #define SPARE_BYTE 0xdb
 #define SIZES (SPARE_LARGEST / SPARE_STEP)
@@ -18,6 +21,17 @@ static struct {
         Piece *first;
         unsigned int n;
 } kept[SIZES];
+
+/* A piece that is given back as one of another size would be taken for what it is not: with sanitizers, which
+ * keep none, the allocator knows. */
+static void expect_size(void *memory, size_t n) {
+#ifdef SHMD_SANITIZERS
+        ASSERT(n == 0 || malloc_usable_size(memory) == n);
+#else
+        (void)memory;
+        (void)n;
+#endif
+}
 
 /* Return: which of the sizes has room for n bytes; SIZES: none has. */
 static size_t size_of(size_t n) {
@@ -50,6 +64,7 @@ void spare_give(void *memory, size_t n) {
 
         if (!memory)
                 return;
+        expect_size(memory, n);
         if (size == SIZES || kept[size].n == SPARE_MAX) {
                 free(memory);
                 return;
