@@ -6,7 +6,8 @@
  * everybody may, and read each region by one of his groups; that is asked as well, as an open asks it.
  *
  * Beside it stands a bare hash table of the full paths: open addressing, half full, and all that a look-up has to do
- * there is to hash the path, and to compare one key. It has the same paths, looked up in the same order. On both
+ * there is to hash the path, and to compare one key. It has the same paths, looked up in the same order, and lies in
+ * huge pages as what is in the tree does, where the system has them for those who ask. On both
  * sides a look-up begins when the one before has its result, as in a broker: a processor would else work on several
  * at once.
  *
@@ -226,6 +227,7 @@ typedef struct Slot {
 static Slot *slots;
 static size_t n_slots;          /* a power of two */
 static char *keys;              /* one after the other, as they were made */
+static size_t n_slot_bytes, n_key_bytes;        /* in huge pages, as what is in the tree */
 
 static size_t round_up(size_t n, size_t to) {
         return (n + to - 1) & ~(to - 1);
@@ -258,8 +260,10 @@ static void bare_open(const Shape *shape, const uint32_t *order, size_t n) {
 
         for (n_slots = 1; n_slots < 2 * n; n_slots *= 2)
                 ;
-        slots = calloc(n_slots, sizeof(*slots));
-        keys = malloc(n * round_up(sizeof(Key) + 64, sizeof(void *)));
+        n_slot_bytes = round_up(n_slots * sizeof(*slots), AREA_BYTES);
+        n_key_bytes = round_up(n * round_up(sizeof(Key) + 64, sizeof(void *)), AREA_BYTES);
+        slots = area_map(n_slot_bytes, true);
+        keys = area_map(n_key_bytes, true);
         REQUIRE(slots && keys);
         for (size_t i = 0; i < n; ++i) {
                 Key *key = (Key *)(keys + at);
@@ -272,8 +276,8 @@ static void bare_open(const Shape *shape, const uint32_t *order, size_t n) {
 }
 
 static void bare_close(void) {
-        free(slots);
-        free(keys);
+        area_unmap(slots, n_slot_bytes);
+        area_unmap(keys, n_key_bytes);
 }
 
 /* -- looking up -------------------------------------------------------------------------- */
