@@ -33,6 +33,7 @@ enum {
         COUNTED = 200,          /* for calls of malloc(3) */
         TRACED = 50,            /* for those of the kernel */
         TRACED_QUICK = 10,
+        TRACED_OPENS = 240,
         NAMES = 64,
         SETTLE_MS = 10,
 };
@@ -47,7 +48,6 @@ typedef struct Scene {
         Client *admin;
         CountsPage *page;
         Calls calls;
-        BenchSeries each;       /* how many of them each time */
         const char *no_calls;   /* why they cannot be counted, NULL: they can */
 } Scene;
 
@@ -339,8 +339,9 @@ enum { STEPS = sizeof(steps) / sizeof(*steps) };
 
 /* -- the kernel's calls ------------------------------------------------------------------------- */
 
-static size_t n_traced(void) {
-        return bench_quick() ? TRACED_QUICK : TRACED;
+/* What an open does now and then, it does within so many. */
+static size_t n_traced(const Step *step) {
+        return step->run == open_name ? TRACED_OPENS : bench_quick() ? TRACED_QUICK : TRACED;
 }
 
 /* The broker is at rest before each step, so that no request saves another one a trip through the loop. */
@@ -348,16 +349,11 @@ static void trace_step(Scene *scene, const Step *step) {
         if (scene->no_calls)
                 return;
         calls_resume(&scene->calls);
-        scene->each.n = 0;
-        for (size_t i = 0; i <= n_traced(); ++i) {
-                uint64_t before = calls_sum(&scene->calls);
-
+        for (size_t i = 0; i <= n_traced(step); ++i) {
                 step->run(scene);
                 calls_read_until_rest(&scene->calls);
                 if (i == 0)
                         calls_forget(&scene->calls);
-                else
-                        bench_add(&scene->each, (double)(calls_sum(&scene->calls) - before));
         }
         calls_pause(&scene->calls);
 }
@@ -464,6 +460,7 @@ static void print_chains(const Scene *scene) {
 typedef struct Counts {
         double allocated, freed, bytes;
         double calls;
+        double n_traced;                /* steps whose calls those are */
 } Counts;
 
 static Counts count_once(Scene *scene, const Step *step) {
@@ -496,7 +493,8 @@ static Counts count_step(Scene *scene, const Step *step) {
         if (first.allocated < counts.allocated)
                 counts = first;
         trace_step(scene, step);
-        counts.calls = (double)calls_sum(&scene->calls) / (double)n_traced();
+        counts.n_traced = (double)n_traced(step);
+        counts.calls = (double)calls_sum(&scene->calls) / counts.n_traced;
         return counts;
 }
 
@@ -505,7 +503,7 @@ static void print_step(const Step *step, const Counts *counts, const Calls *call
                counts->bytes, counts->calls);
         for (long call = 0; call < CALLS_MAX; ++call)
                 if (calls->n[call])
-                        printf(" %s %.2f", tracer_call_name(call), (double)calls->n[call] / (double)n_traced());
+                        printf(" %s %.2f", tracer_call_name(call), (double)calls->n[call] / counts->n_traced);
         printf("\n");
 }
 
@@ -569,8 +567,8 @@ static void append(char text[512], const char *format, ...) {
         va_end(args);
 }
 
-/* The floor receives, opens, sends and closes; readiness and attribution may be asked for. What is judged is one
- * open like most; some of them also look after those before. */
+/* The floor receives, opens, sends and closes; readiness and attribution may be asked for. What an open now and
+ * then does for those before is in the mean. */
 static void calls_row(const Scene *scene, const Counts *counts) {
         static const char what[] = "system calls for an open, broker at rest before";
         const Calls *calls = &scene->calls;
@@ -580,13 +578,12 @@ static void calls_row(const Scene *scene, const Counts *counts) {
                 bench_unmeasured("calls-open", what, "%s", scene->no_calls);
                 return;
         }
-        append(note, "%.2f on average", counts->calls);
         for (long call = 0; call < CALLS_MAX; ++call)
                 if (calls->n[call])
-                        append(note, ", %s %.2f", tracer_call_name(call),
-                               (double)calls->n[call] / (double)n_traced());
+                        append(note, "%s%s %.2f", *note ? ", " : "", tracer_call_name(call),
+                               (double)calls->n[call] / counts->n_traced);
         bench_row(&(BenchRow){ .name = "calls-open", .what = what, .unit = "calls",
-                               .figure = &scene->each, .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(6),
+                               .figure = BENCH_ONE(counts->calls), .kind = BENCH_COUNTED, .target = BENCH_AT_MOST(6),
                                .note = note });
 }
 
