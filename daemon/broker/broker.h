@@ -33,7 +33,7 @@
 #include "util/fdstore.h"
 
 /* How large the state may become: half a GiB, which is more than four million things. */
-#define BROKER_STATE_CELLS_MAX (UINT32_C(1) << 22)
+#define BROKER_STATE_CELLS_MAX (UINT32_C(1) << 23)
 
 typedef struct Broker Broker;
 typedef struct BrokerOptions BrokerOptions;

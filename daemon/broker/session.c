@@ -204,7 +204,9 @@ Session *session_free(Session *session) {
         sessions = session->sessions;
         (void)unlink_some(session, SIZE_MAX, UINT64_MAX);
         for (size_t i = 0; i < SAVED_OUTCOME_BLOCKS; ++i)
-                session->blocks[i] = block_free(session->blocks[i]);
+                if (session->blocks)
+                        session->blocks[i] = block_free(session->blocks[i]);
+        free(session->blocks);
         session->spare = batch_free(session->spare);
         deadline_disarm(&session->end);
         if (!session->peer)
@@ -232,7 +234,7 @@ static unsigned int slot_of(uint32_t number) {
 }
 
 static OutcomeBlock *block_of(const Session *session, unsigned int slot) {
-        return session->blocks[slot / SAVED_OUTCOMES];
+        return session->blocks ? session->blocks[slot / SAVED_OUTCOMES] : NULL;
 }
 
 static int block_new(OutcomeBlock **ret, uint64_t session, unsigned int index) {
@@ -257,6 +259,12 @@ static int batch_new(OutcomeBatch **ret, size_t n) {
         return 0;
 }
 
+static int ring_make(Session *session) {
+        if (!session->blocks)
+                session->blocks = calloc(SAVED_OUTCOME_BLOCKS, sizeof(session->blocks[0]));
+        return session->blocks ? 0 : error_origin(-ENOMEM);
+}
+
 int session_make_room(Session *session, size_t n) {
         unsigned int index = slot_of(session->count) / SAVED_OUTCOMES;
         int r = 0;
@@ -264,7 +272,8 @@ int session_make_room(Session *session, size_t n) {
         if (!session->sessions->state)
                 return 0;
         ASSERT(n <= SAVED_BATCH_MAX);
-        if (!session->blocks[index])
+        r = ring_make(session);
+        if (!r && !session->blocks[index])
                 r = block_new(&session->blocks[index], session->number, index);
         if (!r && n > 0) {
                 session->spare = batch_free(session->spare);
@@ -431,7 +440,11 @@ static int recover_block(void *userdata, StateKind kind, uint64_t id, uint32_t c
         r = saved_decode_outcomes(&saved, data, n);
         if (!r)
                 session = sessions_find(recovery->sessions, saved.session);
-        if (!r && (!session || saved.session != id || session->blocks[saved.block] || !is_in_place(&saved)))
+        if (!r && (!session || saved.session != id || !is_in_place(&saved)))
+                r = SAVED_E_INVALID;
+        if (!r)
+                r = ring_make(session);
+        if (!r && session->blocks[saved.block])
                 r = SAVED_E_INVALID;
         if (!r)
                 r = block_new(&block, saved.session, saved.block);

@@ -24,8 +24,8 @@
  * soon, too, takes nobody's time to come back to the next one; but a session waits for SESSION_STARTS
  * brokers at most.
  *
- * The outcomes are a ring in blocks of three, a record each, so that a request touches one of them; a
- * block is allocated when it is first used. Without a state there are none.
+ * The outcomes are a ring in blocks, a record each, so that a request touches one of them; a block is
+ * allocated when it is first used, and the ring with the first of them. Without a state there are none.
  */
 #ifndef BROKER_SESSION_H
 #define BROKER_SESSION_H
@@ -76,7 +76,7 @@ struct Session {
         uint32_t count;         /* of outcomes there were, modulo 2^32 */
         uint32_t n_earlier;     /* of those there are: from before its client came back */
         uint32_t n_items;       /* of the batches among them */
-        OutcomeBlock *blocks[SAVED_OUTCOME_BLOCKS];
+        OutcomeBlock **blocks;  /* SAVED_OUTCOME_BLOCKS of them; NULL: no outcome yet. Owned */
         OutcomeBatch *spare;    /* for the next one; owned */
 };
 

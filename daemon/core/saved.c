@@ -19,40 +19,47 @@
 #define ACL_OF_MODE 16U
 #define ACL_EXTENDED 8U
 
-/* One field: a number within bounds, or, of more than 8 bytes, whatever bytes. */
+/* One field: a number within bounds, or, of more than 8 bytes, whatever bytes. `width`: how many bytes of it are
+ * always there; 0: as many as it takes. */
 typedef struct Field {
         uint16_t offset;
-        uint16_t bytes;
+        uint8_t bytes;
+        uint8_t width;
         uint64_t min;
         uint64_t max;
 } Field;
 
 typedef struct Form {
         const Field *fields;
-        size_t n;
+        size_t n;               /* at most 32 */
         size_t size;            /* of the struct */
 } Form;
 
-#define FIELD(type, member, min, max) { offsetof(type, member), sizeof(((type *)NULL)->member), (min), (max) }
-#define BYTES(type, member) FIELD(type, member, 0, UINT64_MAX)
+#define SIZE_OF(type, member) sizeof(((type *)NULL)->member)
+#define FIELD(type, member, min, max) { offsetof(type, member), SIZE_OF(type, member), 0, (min), (max) }
+/* One that has a width of its own, and one that has all its bytes. */
+#define WIDE(type, member, width, min, max) \
+        { offsetof(type, member), SIZE_OF(type, member), (width), (min), (max) }
+#define STEADY(type, member, min, max) WIDE(type, member, SIZE_OF(type, member), min, max)
+#define BYTES(type, member) STEADY(type, member, 0, UINT64_MAX)
 #define FORM(type, fields) { (fields), sizeof(fields) / sizeof((fields)[0]), sizeof(type) }
 
 /* -- what there is: fields are only ever added, at the end of a table ---------------------- */
 
 static const Field counters_fields[] = {
-        FIELD(SavedCounters, last_region, 0, SAVED_ID_MAX),
-        FIELD(SavedCounters, last_grant, 0, SAVED_ID_MAX),
-        FIELD(SavedCounters, last_ticket, 0, SAVED_ID_MAX),
-        FIELD(SavedCounters, last_directory, SAVED_ROOT, SAVED_ID_MAX),
-        FIELD(SavedCounters, last_name, 0, SAVED_ID_MAX),
-        FIELD(SavedCounters, last_session, 0, SAVED_ID_MAX),
-        FIELD(SavedCounters, sequence, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_region, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_grant, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_ticket, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_directory, SAVED_ROOT, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_name, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, last_session, 0, SAVED_ID_MAX),
+        STEADY(SavedCounters, sequence, 0, SAVED_ID_MAX),
 };
 static const Form counters_form = FORM(SavedCounters, counters_fields);
 
 static const Field policy_fields[] = {
-        FIELD(SavedPolicy, generation, 0, SAVED_ID_MAX),
-        FIELD(SavedPolicy, n_blob, 0, UINT32_MAX),
+        STEADY(SavedPolicy, generation, 0, SAVED_ID_MAX),
+        STEADY(SavedPolicy, n_blob, 0, UINT32_MAX),
         FIELD(SavedPolicy, pending, false, true),
 };
 static const Form policy_form = FORM(SavedPolicy, policy_fields);
@@ -80,26 +87,27 @@ _Static_assert(DIRECTORY_SLOTS == 2, "a limit needs a field");
 static const Field region_fields[] = {
         FIELD(SavedRegion, id, 1, SAVED_ID_MAX),
         FIELD(SavedRegion, size, 0, INT64_MAX),
-        FIELD(SavedRegion, created_ns, 0, UINT64_MAX),
+        STEADY(SavedRegion, created_ns, 0, UINT64_MAX),
         FIELD(SavedRegion, inode, 0, UINT64_MAX),
         FIELD(SavedRegion, permissions.uid, 0, NO_ID_MAX),
         FIELD(SavedRegion, permissions.gid, 0, NO_ID_MAX),
         FIELD(SavedRegion, permissions.mode, 0, ACCESS_REGION_MODES),
-        FIELD(SavedRegion, payer, 0, NO_ID_MAX),
-        FIELD(SavedRegion, huge_shift, 0, 40),
-        FIELD(SavedRegion, lifetime, REGION_NAMED, REGION_COUNTED),
-        FIELD(SavedRegion, state, REGION_STATE_NAMED, REGION_STATE_CONDEMNED),
-        FIELD(SavedRegion, freezable, false, true),
+        STEADY(SavedRegion, state, REGION_STATE_NAMED, REGION_STATE_CONDEMNED),
+        WIDE(SavedRegion, ended, 6, 0, SAVED_ENDED_MAX),
         FIELD(SavedRegion, published, false, true),
+        FIELD(SavedRegion, freezable, false, true),
         FIELD(SavedRegion, told_frozen, false, true),
         FIELD(SavedRegion, is_bell, false, true),
         FIELD(SavedRegion, polled, false, true),
-        FIELD(SavedRegion, rings_for, 0, SAVED_ID_MAX),
+        FIELD(SavedRegion, lifetime, REGION_NAMED, REGION_COUNTED),
         FIELD(SavedRegion, session, 0, SAVED_ID_MAX),
-        FIELD(SavedRegion, ended, 0, UINT64_MAX),
+        FIELD(SavedRegion, huge_shift, 0, 40),
+        FIELD(SavedRegion, payer, 0, UINT32_MAX),       /* as it is written: by what it differs from the owner */
+        FIELD(SavedRegion, rings_for, 0, SAVED_ID_MAX),
         FIELD(SavedRegion, revoked, 0, UINT32_MAX),
 };
 static const Form region_form = FORM(SavedRegion, region_fields);
+_Static_assert(sizeof(region_fields) / sizeof(region_fields[0]) <= 32, "it is the longest, and a map has 32 bits");
 
 static const Field name_fields[] = {
         FIELD(SavedName, n_name, 1, PATH_COMPONENT_MAX),
@@ -143,14 +151,14 @@ static const Field session_fields[] = {
         FIELD(SavedSession, id, 1, SAVED_ID_MAX),
         BYTES(SavedSession, session),
         FIELD(SavedSession, uid, 0, NO_ID_MAX),
-        FIELD(SavedSession, starts, 0, UINT64_MAX),
+        STEADY(SavedSession, starts, 0, UINT64_MAX),
 };
 static const Form session_form = FORM(SavedSession, session_fields);
 
 #define OUTCOME_FIELDS(i)                                               \
         FIELD(SavedOutcomes, outcomes[i].serial, 0, UINT64_MAX),        \
         FIELD(SavedOutcomes, outcomes[i].kind, 0, UINT8_MAX),           \
-        FIELD(SavedOutcomes, outcomes[i].hash, 0, UINT32_MAX),          \
+        STEADY(SavedOutcomes, outcomes[i].hash, 0, UINT32_MAX),         \
         FIELD(SavedOutcomes, outcomes[i].region, 0, UINT64_MAX),        \
         FIELD(SavedOutcomes, outcomes[i].extra, 0, UINT64_MAX)
 
@@ -159,11 +167,9 @@ static const Field outcomes_fields[] = {
         FIELD(SavedOutcomes, block, 0, SAVED_OUTCOME_BLOCKS - 1),
         FIELD(SavedOutcomes, count, 0, UINT32_MAX),
         OUTCOME_FIELDS(0),
-        OUTCOME_FIELDS(1),
-        OUTCOME_FIELDS(2),
 };
 static const Form outcomes_form = FORM(SavedOutcomes, outcomes_fields);
-_Static_assert(SAVED_OUTCOMES == 3, "an outcome needs fields");
+_Static_assert(SAVED_OUTCOMES == 1, "an outcome needs fields");
 
 static const Field batch_fields[] = {
         FIELD(SavedBatch, session, 1, SAVED_ID_MAX),
@@ -171,7 +177,7 @@ static const Field batch_fields[] = {
         FIELD(SavedBatch, n, 1, SAVED_BATCH_MAX),
 };
 static const Form batch_form = FORM(SavedBatch, batch_fields);
-_Static_assert(sizeof(uint16_t) + 8 + 1 + 1 + SAVED_BATCH_MAX * sizeof(uint64_t) <= SAVED_BYTES_MAX, "it fits");
+_Static_assert(2 + 9 + 1 + 2 + SAVED_BATCH_MAX * sizeof(uint64_t) <= SAVED_BYTES_MAX, "it fits");
 
 /* -- writing ---------------------------------------------------------------------------- */
 
@@ -195,17 +201,51 @@ static void copy(void *to, const void *from, size_t n) {
         }
 }
 
-/* Writes the fixed part. Return: its length. */
-static size_t put_fields(const Form *form, const void *from, uint8_t *data) {
-        size_t at = sizeof(uint16_t);
+static bool is_flag(const Field *field) {
+        return field->max == 1 && !field->width;
+}
 
-        for (size_t i = 0; i < form->n; ++i) {
-                const Field *field = &form->fields[i];
+/* Seven bits a byte. Return: the new end. */
+static size_t put_number(uint64_t number, uint8_t *data, size_t at) {
+        for (; number > 127; number >>= 7)
+                data[at++] = (uint8_t)(number | 128);
+        data[at++] = (uint8_t)number;
+        return at;
+}
 
-                copy(data + at, (const uint8_t *)from + field->offset, field->bytes);
-                at += field->bytes;
+static size_t put_field(const Field *field, const uint8_t *from, uint8_t *data, size_t at) {
+        uint64_t number = 0;
+
+        if (field->width) {
+                copy(data + at, from, field->width);
+                return at + field->width;
         }
-        memcpy(data, &(uint16_t){ (uint16_t)at }, sizeof(uint16_t));
+        copy(&number, from, field->bytes);
+        return is_flag(field) ? at : put_number(number, data, at);
+}
+
+static bool is_there(const Field *field, const uint8_t *from) {
+        uint64_t number = 0;
+
+        if (!field->width)
+                copy(&number, from, field->bytes);
+        return field->width || number > 0;
+}
+
+/* Writes the map and the fields. Return: their length. */
+static size_t put_fields(const Form *form, const void *from, uint8_t *data) {
+        uint32_t map = 0;
+        size_t n_map = 0, at;
+
+        for (size_t i = 0; i < form->n; ++i)
+                map |= (uint32_t)is_there(&form->fields[i], (const uint8_t *)from + form->fields[i].offset) << i;
+        for (uint32_t left = map; left; left >>= 8)
+                data[++n_map] = (uint8_t)left;
+        data[0] = (uint8_t)n_map;
+        at = 1 + n_map;
+        for (size_t i = 0; i < form->n; ++i)
+                if (map >> i & 1)
+                        at = put_field(&form->fields[i], (const uint8_t *)from + form->fields[i].offset, data, at);
         return at;
 }
 
@@ -265,52 +305,74 @@ static uint8_t take_byte(Reader *reader) {
         return at ? *at : 0;
 }
 
-static bool is_in_bounds(const Field *field, const uint8_t *value) {
+/* A number of seven bits a byte. The last byte is none that says nothing. */
+static uint64_t take_number(Reader *reader) {
         uint64_t number = 0;
 
-        if (field->bytes > sizeof(number))
-                return true;
-        copy(&number, value, field->bytes);
-        return number >= field->min && number <= field->max;
-}
+        for (unsigned int shift = 0; shift < 64; shift += 7) {
+                uint8_t byte = take_byte(reader);
 
-/* Reads the u16 in front and what it counts. Return: the fields, NULL if they are not all there. */
-static const uint8_t *take_fixed(Reader *reader, size_t *ret_n) {
-        const uint8_t *length = take(reader, sizeof(uint16_t));
-        uint16_t n = 0;
-
-        if (length)
-                memcpy(&n, length, sizeof(n));
-        if (n < sizeof(n))
-                reader->wrong = true;
-        *ret_n = n - sizeof(n);
-        return take(reader, *ret_n);
-}
-
-/* Reads the fixed part. Fields that it does not have are zero. */
-static Reader take_fields(const Form *form, void *ret, const uint8_t *data, size_t n) {
-        static const uint8_t zero[sizeof(uint64_t)];
-        Reader reader = { .at = data, .n = n };
-        const uint8_t *fields;
-        size_t left;
-
-        memset(ret, 0, form->size);
-        fields = take_fixed(&reader, &left);
-        for (size_t i = 0; i < form->n && !reader.wrong; ++i) {
-                const Field *field = &form->fields[i];
-
-                if (left == 0) {
-                        reader.wrong = !is_in_bounds(field, zero);
-                } else if (left < field->bytes || !is_in_bounds(field, fields)) {
-                        reader.wrong = true;
-                } else {
-                        copy((uint8_t *)ret + field->offset, fields, field->bytes);
-                        fields += field->bytes;
-                        left -= field->bytes;
+                if (shift == 63 && byte > 1)
+                        break;
+                number |= (uint64_t)(byte & 127) << shift;
+                if (!(byte & 128)) {
+                        reader->wrong |= byte == 0;
+                        return number;
                 }
         }
-        if (left > 0)
-                reader.wrong = true;            /* of a version that we do not know */
+        reader->wrong = true;
+        return 0;
+}
+
+/* Reads the map, whose last byte is none that says nothing. */
+static uint32_t take_map(Reader *reader, size_t n_fields) {
+        size_t n = take_byte(reader);
+        uint32_t map = 0;
+        uint8_t byte = 1;
+
+        if (n > sizeof(map))
+                reader->wrong = true;
+        for (size_t i = 0; i < n && !reader->wrong; ++i) {
+                byte = take_byte(reader);
+                map |= (uint32_t)byte << 8 * i;
+        }
+        if (byte == 0 || (uint64_t)map >> n_fields)
+                reader->wrong = true;           /* or of a version that we do not know */
+        return map;
+}
+
+static void take_field(const Field *field, Reader *reader, bool there, uint8_t *ret) {
+        const uint8_t *from;
+        uint64_t number = 0;
+
+        if (field->width) {
+                from = there ? take(reader, field->width) : NULL;
+                if (!from)
+                        reader->wrong = true;
+                else if (field->bytes > sizeof(number))
+                        copy(ret, from, field->bytes);
+                else
+                        memcpy(&number, from, field->width);
+        } else if (there) {
+                number = is_flag(field) ? 1 : take_number(reader);
+        }
+        if (field->bytes > sizeof(number))
+                return;
+        if (number < field->min || number > field->max)
+                reader->wrong = true;
+        else
+                copy(ret, &number, field->bytes);
+}
+
+/* Reads the fields. Those that are not there are zero. */
+static Reader take_fields(const Form *form, void *ret, const uint8_t *data, size_t n) {
+        Reader reader = { .at = data, .n = n };
+        uint32_t map;
+
+        memset(ret, 0, form->size);
+        map = take_map(&reader, form->n);
+        for (size_t i = 0; i < form->n && !reader.wrong; ++i)
+                take_field(&form->fields[i], &reader, map >> i & 1, (uint8_t *)ret + form->fields[i].offset);
         return reader;
 }
 
@@ -472,6 +534,9 @@ static bool region_is_sound(const SavedRegion *region) {
 int saved_decode_region(SavedRegion *ret, const uint8_t *data, size_t n) {
         Reader reader = take_fields(&region_form, ret, data, n);
 
+        ret->payer ^= ret->permissions.uid;
+        if (ret->payer > NO_ID_MAX)
+                reader.wrong = true;
         take_acl(&reader, ret->permissions.mode, false, &ret->permissions.acl);
         if (!reader.wrong && !region_is_sound(ret))
                 reader.wrong = true;
@@ -479,7 +544,10 @@ int saved_decode_region(SavedRegion *ret, const uint8_t *data, size_t n) {
 }
 
 size_t saved_encode_region(const SavedRegion *saved, uint8_t data[SAVED_BYTES_MAX]) {
-        return put_acl(&saved->permissions.acl, data, put_fields(&region_form, saved, data));
+        SavedRegion form = *saved;
+
+        form.payer ^= form.permissions.uid;
+        return put_acl(&saved->permissions.acl, data, put_fields(&region_form, &form, data));
 }
 
 int saved_decode_name(SavedName *ret, const uint8_t *data, size_t n) {

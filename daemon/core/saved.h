@@ -5,16 +5,18 @@
  * have been of another version, or have been broken: nothing of it is believed, and whatever is accepted
  * has one encoding.
  *
- * A record begins with the number of bytes of its fixed part (u16, itself included). The fields of that
- * follow without gaps, in the order of the tables in saved.c; a new field goes to the end of its table,
- * so that a shorter record of before is read as if the fields that it lacks were zero. After the fixed
- * part come ACLs and the name, or a batch's regions:
+ * A record begins with the number of bytes of a map (u8) and the map, of which each bit says that a field
+ * is there, in the order of the tables in saved.c; the others are zero. The fields follow without gaps, most of
+ * them as numbers in groups of seven bits, the lowest first, and the highest bit says that another follows. A flag
+ * is in the map alone. What may change when no room was made for it always takes the same space, and is there
+ * also when it is zero. A new field goes to the end of its table, so that a record of before is read as if the
+ * fields that it lacks were zero. After the fields come ACLs and the name, or a batch's regions:
  *
  *      ACL          u8 0: none, the mode says it all; 16: a default ACL that is only a mode; else
  *                   8 + the owning group's permissions, u8 number of entries, the entries
  *      entry        u32 id, u8 8 * tag + permissions; users and groups by number alone
- *      name         as many bytes as the fixed part says
- *      region       u64, as many as the fixed part says
+ *      name         as many bytes as the fields say
+ *      region       u64, as many as the fields say
  *
  * Numbers are little-endian. Times are of the clock that the field says.
  */
@@ -41,9 +43,10 @@ enum {
 /* No number that is believed is higher. New ones go on behind the highest, so there is room above it: a
  * grant's is the place of its mark as well (util/memfd.h). */
 #define SAVED_ID_MAX ((UINT64_C(1) << 60) - 1)
+#define SAVED_ENDED_MAX ((UINT64_C(1) << 48) - 1)
 #define SAVED_ROOT UINT64_C(1)          /* the number of the root directory */
 #define SAVED_SESSION_BYTES 16U         /* of the digest of a session's id */
-#define SAVED_OUTCOMES 3U               /* in one record */
+#define SAVED_OUTCOMES 1U               /* in one record */
 #define SAVED_OUTCOME_SLOTS 64U          /* of a session: the latest so many outcomes */
 #define SAVED_OUTCOME_BLOCKS ((SAVED_OUTCOME_SLOTS + SAVED_OUTCOMES - 1) / SAVED_OUTCOMES)
 #define SAVED_BATCH_MAX 128U

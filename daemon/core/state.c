@@ -30,9 +30,9 @@
 #define MAGIC "shmdstat"
 #define BYTE_ORDER_MARK UINT32_C(0x01020304)
 #define HEADER_BYTES 4096U
-#define JOURNAL_ENTRIES 4096U
+#define JOURNAL_ENTRIES 8192U
 /* Cells by which it grows. */
-#define STEP 4096U
+#define STEP 8192U
 
 typedef struct Header {
         uint8_t magic[8];
@@ -72,9 +72,9 @@ typedef struct Entry {
 
 _Static_assert(_STATE_KIND_N <= 16, "a record has four bits for its kind");
 _Static_assert(sizeof(Header) == 72 && sizeof(Cell) == STATE_CELL_BYTES && sizeof(JournalHead) == 24 &&
-               sizeof(Entry) == 136, "the layout has no padding");
+               sizeof(Entry) == 72, "the layout has no padding");
 
-#define DIRTY_MAX ((UINT32_C(1) << 28) - 1)      /* and cells as well: 32 GiB of them */
+#define DIRTY_MAX ((UINT32_C(1) << 28) - 1)      /* and cells as well: 16 GiB of them */
 
 #define TAKEN UINT8_MAX                 /* in heads[]: nothing begins there that can be walked to */
 

@@ -2,7 +2,7 @@
  *
  * A memfd of cells, mapped by the broker; a copy of its descriptor is kept by whoever starts the
  * broker again. Each object that must survive (region, name, ticket, ...) has a record in it: a cell
- * of 128 bytes, or a chain of up to ten. What an object is to be found as later is told by marking its
+ * of 64 bytes, or a chain of them. What an object is to be found as later is told by marking its
  * record when the object changes; nothing is written then. state_commit() writes all that is marked as
  * one transaction: after a death at any instant, the state holds all of it or none of it.
  *
@@ -50,9 +50,9 @@
 #include "base/list.h"
 
 #define STATE_VERSION 1
-#define STATE_CELL_BYTES 128U
-#define STATE_CELL_DATA 104U
-#define STATE_RECORD_CELLS 10U
+#define STATE_CELL_BYTES 64U
+#define STATE_CELL_DATA 40U
+#define STATE_RECORD_CELLS 26U
 #define STATE_RECORD_MAX (STATE_RECORD_CELLS * STATE_CELL_DATA)
 /* Cells: more than any one request needs. */
 #define STATE_ROOM 2048U
@@ -137,7 +137,7 @@ void state_drop(StateRecord *record);
 /* Whether something is marked. Without a state: nothing is. */
 bool state_is_dirty(const State *state);
 
-/* Writes what is marked. It is one transaction as long as it fits the journal (4,096 cells), and several
+/* Writes what is marked. It is one transaction as long as it fits the journal (8,192 cells), and several
  * of whole records beyond that. */
 void state_commit(State *state);
 

@@ -96,7 +96,7 @@ TEST(inspect, bytes_that_are_no_record_of_their_kind_are_told) {
 
                 data[0] = 0xff;
                 things[n_things - 1].n = 1;
-                expect_only(state, "60 in cell 17: its bytes are not what such a record has");
+                expect_only(state, "60 in cell 18: its bytes are not what such a record has");
         }
 }
 
@@ -106,7 +106,7 @@ TEST(inspect, a_record_has_the_number_of_its_object) {
         SavedRegion saved = region(70, REGION_NAMED, REGION_STATE_ORPHAN);
 
         BUILD(state, STATE_REGION, 71, saved_encode_region, &saved);
-        expect_only(state, "region 71 in cell 17: its bytes are not what such a record has");
+        expect_only(state, "region 71 in cell 18: its bytes are not what such a record has");
 }
 
 TEST(inspect, there_is_one_of_some) {
@@ -125,7 +125,7 @@ TEST(inspect, no_number_is_above_the_counters) {
         World w = world();
 
         w.counters.last_directory = 2;
-        expect_wrong(&w, "directory 3 in cell 5: its number was never used, the counters say (2)");
+        expect_wrong(&w, "directory 3 in cell 6: its number was never used, the counters say (2)");
         w = world(), w.counters.last_region = 12;
         expect_wrong(&w, expected);
         w = world(), w.counters.last_name = 20;
@@ -193,9 +193,9 @@ TEST(inspect, what_is_named_is_there) {
 
         w.directory.parent = 9;
         (void)inspect(build(&w));
-        expect_text("directory 2 in cell 4: the directory that it is in is not there (9)");
-        expect_text("directory 3 in cell 5: no path leads to it");
-        expect_text("name 21 in cell 11: no path leads to it");
+        expect_text("directory 2 in cell 5: the directory that it is in is not there (9)");
+        expect_text("directory 3 in cell 6: no path leads to it");
+        expect_text("name 21 in cell 12: no path leads to it");
         cr_assert_eq(n_texts, 3);
 
         w = world(), w.name.directory = 9;
@@ -224,9 +224,9 @@ TEST(inspect, a_region_that_goes_has_no_name) {
         World w = world();
 
         w.region.state = REGION_STATE_ORPHAN;
-        expect_wrong(&w, "region 10 in cell 6: it is an orphan and has a name");
+        expect_wrong(&w, "region 10 in cell 7: it is an orphan and has a name");
         w = world(), w.region.state = REGION_STATE_CONDEMNED;
-        expect_wrong(&w, "name 20 in cell 10: its region is on its way out (10)");
+        expect_wrong(&w, "name 20 in cell 11: its region is on its way out (10)");
 }
 
 TEST(inspect, no_directory_is_in_itself) {
@@ -234,9 +234,9 @@ TEST(inspect, no_directory_is_in_itself) {
 
         w.directory.parent = 3;
         (void)inspect(build(&w));
-        expect_text("directory 2 in cell 4: no path leads to it");
-        expect_text("directory 3 in cell 5: no path leads to it");
-        expect_text("name 21 in cell 11: no path leads to it");
+        expect_text("directory 2 in cell 5: no path leads to it");
+        expect_text("directory 3 in cell 6: no path leads to it");
+        expect_text("name 21 in cell 12: no path leads to it");
         cr_assert_eq(n_texts, 3);
 }
 
@@ -258,10 +258,10 @@ static State *build_chain(uint64_t n, size_t n_name) {
 
 TEST(inspect, no_path_is_too_deep_or_too_long) {
         cr_assert_eq(inspect(build_chain(PATH_DEPTH_MAX, 3)).n_mistakes, 0, "%s", texts[0]);
-        expect_only(build_chain(PATH_DEPTH_MAX + 1, 3), "directory 87 in cell 17: no path leads to it");
+        expect_only(build_chain(PATH_DEPTH_MAX + 1, 3), "directory 87 in cell 18: no path leads to it");
         cr_assert_eq(inspect(build_chain(PATH_DEPTH_MAX + 5, 3)).n_mistakes, 5);
         cr_assert_eq(inspect(build_chain(3, 255)).n_mistakes, 0);
-        expect_only(build_chain(4, 255), "directory 74 in cell 17: no path leads to it");
+        expect_only(build_chain(4, 255), "directory 74 in cell 18: no path leads to it");
 }
 
 TEST(inspect, damaged_cells_are_told) {

@@ -464,8 +464,8 @@ static int move_record(void *userdata, StateKind kind, uint64_t id, uint32_t cel
                 REQUIRE(memfd_make(&(MemfdSpec){ .id = id, .size = saved.size, .freezable = saved.freezable,
                                                  .readable = saved.is_bell }, &kept->fd) == 0);
                 REQUIRE(fstat(kept->fd, &st) == 0);
-                memcpy(thing->data + 2 + 3 * sizeof(uint64_t), &(uint64_t){ st.st_ino }, sizeof(uint64_t));
-                REQUIRE(saved_decode_region(&saved, thing->data, n) == 0 && saved.inode == st.st_ino);
+                saved.inode = st.st_ino;
+                thing->n = saved_encode_region(&saved, thing->data);
         }
         state_add(move->to, &thing->record, kind, id);
         return 0;

@@ -346,17 +346,17 @@ static uint32_t issue(const char *path) {
 
 /* Nothing that makes the state larger is done, and what makes it smaller is. */
 static int fill_state(void *userdata) {
-        static const char *const paths[] = { "/x", "/y", "/z" };
+        static const char *const paths[] = { "/x", "/y", "/z", "/u", "/v", "/w" };
         uint32_t cells, answer = ANSWERED;
         unsigned int n = 0;
 
         begin();
-        for (size_t i = 0; i < 3; ++i)
+        for (size_t i = 0; i < 6; ++i)
                 guest_expect_done(alice, ask_create(alice, paths[i], PAGE, 0644));
         cells = state_cells(table->state);
         house_deny(ENOSPC, SCMP_SYS(fallocate), 1, &SCMP_A1(SCMP_CMP_EQ, 0));
-        for (; n < 3000 && answer == ANSWERED; ++n)
-                answer = issue(paths[n % 3]);
+        for (; n < 6000 && answer == ANSWERED; ++n)
+                answer = issue(paths[n % 6]);
         REQUIRE(answer == ERROR(NO_MEMORY) && alice->refusal->reason == REASON(DESCRIPTORS), "%s after %u",
                 guest_describe(alice, answer), n);
         REQUIRE(state_cells(table->state) == cells);

@@ -16,7 +16,7 @@
 #include "state-things.h"
 
 #define THINGS 24
-#define SMALL_CELLS 200
+#define SMALL_CELLS 400
 #define BYTES_MAX (UINT64_C(4) << 20)
 
 /* What a state should say. */
@@ -197,7 +197,7 @@ static bool is_model(State *state, const Model *model) {
 
 /* Most records have one cell, many a few, some as many as can be. */
 static void change_thing(Crash *crash, Thing *thing) {
-        static const size_t up_to[] = { 105, 105, 105, 300, 300, STATE_RECORD_MAX + 1 };
+        static const size_t up_to[] = { 41, 41, 41, 120, 120, STATE_RECORD_MAX + 1 };
 
         fill(thing, test_random(&crash->random, up_to[test_random(&crash->random, 6)]),
              (uint8_t)test_random(&crash->random, 256));
@@ -520,7 +520,7 @@ TEST(state_crash, one_bit_of_an_unfinished_transaction_is_found) {
                         n_lost += verdict.n != model_size(&crash.after);
                 }
         }
-        cr_assert_gt(n_refused, 128 * 8);
+        cr_assert_gt(n_refused, STATE_CELL_BYTES * 8);
         cr_assert_leq(n_lost, 1, "only a commit word that is the done word's can tell that nothing was done");
         crash_end(&crash);
 }

@@ -57,7 +57,7 @@ static size_t count(State *state, StateKind kind) {
 }
 
 TEST(state, what_was_committed_is_what_the_next_one_finds) {
-        static const size_t sizes[] = { 0, 1, 103, 104, 105, 208, 209, STATE_RECORD_MAX };
+        static const size_t sizes[] = { 0, 1, 39, 40, 41, 80, 81, STATE_RECORD_MAX };
 
         for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); ++i) {
                 Thing thing = { .record = STATE_RECORD_NULL };
@@ -69,7 +69,7 @@ TEST(state, what_was_committed_is_what_the_next_one_finds) {
                 state_commit(state);
                 cr_assert(!state_is_dirty(state));
                 cr_assert_eq(state_commits(state), 1);
-                cr_assert_eq(state_cells_used(state), sizes[i] <= 104 ? 1 : (sizes[i] + 103) / 104);
+                cr_assert_eq(state_cells_used(state), sizes[i] <= 40 ? 1 : (sizes[i] + 39) / 40);
 
                 State *next = adopt(copy_of(state));
 
@@ -158,7 +158,7 @@ TEST(state, a_bound_record_goes_on_and_a_forgotten_one_goes) {
         expect_thing(state, STATE_REGION, 1, &a);
         cr_assert_eq(count(state, STATE_NAME), 0);
         cr_assert_eq(state_damaged(state), 0);
-        cr_assert_eq(state_cells_used(state), 9);
+        cr_assert_eq(state_cells_used(state), 23);
         state_free(state);
         state_drop(&a.record);
         state_free(next);
@@ -224,13 +224,13 @@ TEST(state, an_older_end_does_not_fit_a_newer_beginning) {
         struct stat st;
         off_t at;
 
-        fill(&thing, 300, 1);
+        fill(&thing, 120, 1);
         state_add(state, &thing.record, STATE_REGION, 1);
         state_commit(state);
         cr_assert_eq(fstat(state_fd(state), &st), 0);
         at = st.st_size - (state_cells(state) + 1 - 2) * (off_t)sizeof(cell);   /* of cell 2, of cells 1 to 3 */
         cr_assert_eq(pread(state_fd(state), cell, sizeof(cell), at), (ssize_t)sizeof(cell));
-        fill(&thing, 300, 2);
+        fill(&thing, 120, 2);
         state_touch(&thing.record);
         state_commit(state);
         state_add(state, &other.record, STATE_NAME, 1);
@@ -321,18 +321,18 @@ TEST(state, what_is_not_memory_of_a_state_is_refused_in_a_sentence) {
 /* -- room ------------------------------------------------------------------------------------ */
 
 TEST(state, room_ends_at_the_limit_and_nothing_has_changed_then) {
-        State *state = make(5000), *next;
+        State *state = make(10000), *next;
         uint32_t n;
 
         n = state_cells(state);
-        cr_assert_eq(n, 4095);
-        cr_assert_eq(state_make_room(state, 5000), STATE_E_FULL);
+        cr_assert_eq(n, 8191);
+        cr_assert_eq(state_make_room(state, 10000), STATE_E_FULL);
         cr_assert_eq(state_make_room(state, UINT32_MAX), STATE_E_FULL);
         cr_assert_eq(state_cells(state), n);
-        cr_assert_eq(state_make_room(state, 4999), 0);
-        cr_assert_eq(state_cells(state), 4999);
+        cr_assert_eq(state_make_room(state, 9999), 0);
+        cr_assert_eq(state_cells(state), 9999);
         next = adopt(copy_of(state));
-        cr_assert_eq(state_cells(next), 4999);
+        cr_assert_eq(state_cells(next), 9999);
         state_free(next);
         state_free(state);
 }
@@ -340,17 +340,18 @@ TEST(state, room_ends_at_the_limit_and_nothing_has_changed_then) {
 TEST(state, what_is_marked_has_its_room_too) {
         Thing things[10];
         State *state = make(4096);
+        const uint32_t most = STATE_RECORD_CELLS;
 
         cr_assert_eq(state_make_room(state, 4095), 0);
         for (size_t i = 0; i < 10; ++i) {
                 things[i] = (Thing){ .record = STATE_RECORD_NULL };
                 fill(&things[i], STATE_RECORD_MAX, (uint8_t)i);
                 state_add(state, &things[i].record, STATE_REGION, i);
-                cr_assert_eq(state_make_room(state, (uint32_t)(4096 - 10 * (i + 1))), STATE_E_FULL);
-                cr_assert_eq(state_make_room(state, (uint32_t)(4095 - 10 * (i + 1))), 0);
+                cr_assert_eq(state_make_room(state, 4096 - most * (uint32_t)(i + 1)), STATE_E_FULL);
+                cr_assert_eq(state_make_room(state, 4095 - most * (uint32_t)(i + 1)), 0);
         }
         state_commit(state);
-        cr_assert_eq(state_cells_used(state), 100);
+        cr_assert_eq(state_cells_used(state), 10 * most);
         for (size_t i = 0; i < 10; ++i)
                 state_drop(&things[i].record);
         cr_assert_eq(state_make_room(state, 4095), STATE_E_FULL, "what is dropped is free when that is committed");
@@ -385,10 +386,10 @@ TEST(state, without_memory_it_does_not_grow_and_goes_on) {
 
 TEST(state, what_does_not_fit_the_journal_is_several_transactions) {
         static Thing things[6000];
-        State *state = make(CELLS_MAX), *next;
+        State *state = make(32768), *next;
         Seen seen = { .n_seen = 0 };
 
-        cr_assert_eq(state_make_room(state, 9000), 0);
+        cr_assert_eq(state_make_room(state, 17000), 0);
         for (size_t i = 0; i < 6000; ++i) {
                 things[i] = (Thing){ .record = STATE_RECORD_NULL };
                 fill(&things[i], i % 11 * 20, (uint8_t)i);
