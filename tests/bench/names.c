@@ -137,6 +137,18 @@ static void remove_name(const Shape *shape, uint32_t i) {
         pool_give(&region_pool, region);
 }
 
+/* In the order of the list, which is the fastest. There are no directories. */
+static void remove_all(void) {
+        Node *node;
+
+        while ((node = tree_list_first(house.tree.root))) {
+                Region *region = node->region;
+
+                tree_unlink(node);
+                pool_give(&region_pool, region);
+        }
+}
+
 /* -- steps ------------------------------------------------------------------------------- */
 
 static double processor_us(void) {
@@ -485,8 +497,7 @@ TEST(names, a_million_in_one_directory) {
         listing = list_all(false, MILLION, bench_rounds(5, 2));
         list_rows("names-list-flat", "list of 1,000,000 names in one directory, a name",
                   "names-list-flat-page", "its longest page of 256", &listing);
-        for (size_t i = 0; i < MILLION; ++i)
-                remove_name(&flat, order[i]);
+        remove_all();
         close_house();
         free(order);
 }
