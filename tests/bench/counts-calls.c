@@ -131,6 +131,15 @@ static bool is_wait(long call) {
         return call == SYS_epoll_wait || call == SYS_epoll_pwait || call == SYS_epoll_pwait2;
 }
 
+void calls_read_until_wait(Calls *calls) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+
+        while (!calls_read(calls) || !is_wait(calls->latest)) {
+                REQUIRE(test_now_ms() < end, "the process does not wait");
+                (void)sched_yield();
+        }
+}
+
 void calls_read_until_rest(Calls *calls) {
         int64_t end = test_now_ms() + TEST_PATIENCE_MS;
         unsigned int quiet = 0;

@@ -30,7 +30,8 @@ void calls_pause(Calls *calls);
 /* Counts what the process did, of which not much may be left uncounted (some 10,000 calls): the test fails if
  * something was missed. Return: whether there was anything. */
 bool calls_read(Calls *calls);
-/* The same until the process waits for something to happen, and goes on doing so. */
+/* The same until the process begins to wait for something to happen; and until it goes on doing so. */
+void calls_read_until_wait(Calls *calls);
 void calls_read_until_rest(Calls *calls);
 void calls_forget(Calls *calls);
 /* Return: the sum. */
