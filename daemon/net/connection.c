@@ -18,6 +18,8 @@
 /* What the kernel counts for a packet beyond its bytes, generously. It rounds up to powers of two,
  * so the bytes themselves may count twice. */
 #define PACKET_OVERHEAD 1024
+/* ... and the least that it may be, where that cannot be measured. */
+#define PACKET_LEAST 128U
 /* How often those who owe something are looked at, at first and when nobody took anything. */
 #define REFRESH_MIN_NS (100 * NSEC_PER_MSEC)
 #define REFRESH_MAX_NS (2 * NSEC_PER_SEC)
@@ -36,8 +38,24 @@ static Connection *connection_free(Connection *connection);
 
 DEFINE_CLEANUP(Connection, connection_free);
 
+/* What the kernel counts for a packet of one byte: for a longer one it is no less. */
+static uint32_t measure_packet(void) {
+        CLEANUP(close_fdp) int from = -1, to = -1;
+        int pair[2], counted = 0;
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return PACKET_LEAST;
+        from = pair[0];
+        to = pair[1];
+        if (send(from, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1 || ioctl(from, SIOCOUTQ, &counted) < 0 ||
+            counted < (int)PACKET_LEAST)
+                return PACKET_LEAST;
+        return (uint32_t)counted;
+}
+
 void connections_init(Connections *connections, Loop *loop, Deadlines *deadlines, uint64_t stall_ns) {
         *connections = (Connections){ .loop = loop, .deadlines = deadlines, .stall_ns = stall_ns,
+                                      .least = measure_packet(),
                                       .refresh = DEADLINE_NULL, .interval = REFRESH_MIN_NS };
         list_init(&connections->owing);
 }
@@ -107,6 +125,59 @@ static void owes(Connection *connection) {
         refresh_soon(connection->connections);
 }
 
+/* The least that the kernel counts for a packet of n bytes: what stands beside the bytes is more than half of
+ * the smallest packet. */
+static uint32_t least_of(const Connection *connection, size_t n) {
+        uint32_t least = connection->connections->least, beside = (uint32_t)n + least / 2;
+
+        return beside > least ? beside : least;
+}
+
+static void note_sent(Connection *connection, size_t n, size_t n_fds) {
+        SentRow *row = &connection->sent[connection->newest];
+
+        if (row->n_packets == CONNECTION_SENT_PACKETS || row->n_fds >= CONNECTION_SENT_PACKETS) {
+                connection->newest = (uint8_t)((connection->newest + 1U) % CONNECTION_SENT_ROWS);
+                row = &connection->sent[connection->newest];
+                *row = (SentRow){ .n_packets = 0 };
+        }
+        ++row->n_packets;
+        row->n_bytes += least_of(connection, n);
+        row->n_fds = (uint16_t)(row->n_fds + n_fds);
+}
+
+/* How many descriptors the latest packets had, at most, for which the kernel counts n bytes together; all that are
+ * charged, if those are more packets than are known of. */
+static uint32_t fds_of_latest(const Connection *connection, uint32_t n) {
+        uint32_t n_fds = 0;
+
+        for (unsigned int i = 0; i < CONNECTION_SENT_ROWS; ++i) {
+                unsigned int at = (connection->newest + CONNECTION_SENT_ROWS - i) % CONNECTION_SENT_ROWS;
+                const SentRow *row = &connection->sent[at];
+
+                n_fds += row->n_fds;
+                if (row->n_bytes >= n)
+                        return n_fds;
+                n -= row->n_bytes;
+        }
+        return connection->n_inflight;
+}
+
+/* Something is unread, and nothing waits: what was sent before that is not in flight any more. */
+static void settle_inflight(Connection *connection) {
+        uint32_t n = fds_of_latest(connection, connection->unread);
+        Cost taken;
+
+        if (n >= connection->n_inflight)
+                return;
+        taken = (Cost){ .slots = { [ACCOUNT_INFLIGHT] = connection->n_inflight - n } };
+        if (n > 0)
+                charge_shrink(&connection->inflight, &taken);
+        else
+                charge_release(&connection->inflight);
+        connection->n_inflight = n;
+}
+
 /* Asks the kernel how much the other side has not read. Return: whether it took something. */
 static bool ask_kernel(Connection *connection) {
         uint32_t least = connection->unread_least;
@@ -123,6 +194,8 @@ static bool ask_kernel(Connection *connection) {
         } else if (connection->unread < least && connection->owes_since) {
                 connection->owes_since = time_now();
         }
+        if (unread > 0 && list_is_empty(&connection->queue))
+                settle_inflight(connection);
         return connection->unread < least;
 }
 
@@ -136,6 +209,7 @@ static int send_now(Connection *connection, const void *bytes, size_t n, const i
         if (r == 0) {
                 connection->unread += 2 * (uint32_t)n + PACKET_OVERHEAD;
                 connection->unread_least += (uint32_t)n;
+                note_sent(connection, n, n_fds);
         }
         return r;
 }

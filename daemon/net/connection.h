@@ -6,6 +6,10 @@
  * took everything (SIOCOUTQ reads 0). The kernel is asked only when a bound is near, and for all
  * connections that owe something ten times a second.
  *
+ * What was read was read in order. So from how much the kernel holds, and the least that it counts for a
+ * packet, follows how many of the latest ones may still be there, and with them their descriptors:
+ * one that always has requests under way is never seen to have taken everything.
+ *
  * Whoever wants to answer asks first with connection_may_send(); after a yes, the answer fits. A
  * packet that comes uninvited (a wait that is over) may have to queue, with its charge: then it
  * goes first when there is room. A connection that takes nothing for the stall time is over.
@@ -40,11 +44,22 @@ enum {
 typedef struct Connection Connection;
 typedef struct Connections Connections;
 
+/* Packets that were sent one after the other. */
+typedef struct SentRow {
+        uint32_t n_bytes;       /* that the kernel counts for them, at least */
+        uint16_t n_packets;
+        uint16_t n_fds;
+} SentRow;
+
+#define CONNECTION_SENT_PACKETS 32U     /* in one such row; and no more than the first with so many descriptors */
+#define CONNECTION_SENT_ROWS 8U
+
 /* What all connections share. */
 struct Connections {
         Loop *loop;
         Deadlines *deadlines;
         uint64_t stall_ns;
+        uint32_t least;         /* bytes that the kernel counts for the smallest packet */
         List owing;             /* connections that have something in flight or queued */
         Deadline refresh;
         uint64_t interval;      /* grows while nobody takes anything */
@@ -65,6 +80,8 @@ struct Connection {
         Charge slot;            /* for the connection itself */
         Charge inflight;
         uint32_t n_inflight;
+        SentRow sent[CONNECTION_SENT_ROWS];     /* the latest rows, in a circle */
+        uint8_t newest;         /* of those */
         uint32_t room;          /* bytes the kernel may hold for the other side */
         uint32_t unread;        /* bytes it holds, at most */
         uint32_t unread_least;  /* ... and at least, if the other side took nothing */

@@ -207,16 +207,47 @@ TEST(connection, 256_descriptors_may_be_in_flight_and_not_one_more) {
         end();
 }
 
-TEST(connection, descriptors_are_in_flight_until_the_other_side_took_everything) {
+TEST(connection, descriptors_are_in_flight_until_the_other_side_took_them) {
         begin();
         cr_assert_eq(ask_and_send(connection, 64, 128), 0);
         cr_assert_eq(ask_and_send(connection, 64, 128), 0);
         cr_assert_eq(receive(other), 1);
-        cr_assert_eq(ask_and_send(connection, 64, 1), CONNECTION_E_BUSY, "one packet is still there");
+        cr_assert_eq(ask_and_send(connection, 64, 129), CONNECTION_E_BUSY, "one packet is still there");
+        cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 128);
+        cr_assert_eq(ask_and_send(connection, 64, 128), 0);
+        cr_assert_eq(ask_and_send(connection, 64, 1), CONNECTION_E_BUSY, "two are");
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 256);
-        cr_assert_eq(receive(other), 1);
+        cr_assert_eq(receive_all(other), 2);
         cr_assert_eq(ask_and_send(connection, 64, 1), 0);
         cr_assert_eq(alice->used[ACCOUNT_INFLIGHT], 1);
+        end();
+}
+
+/* Sends and receives with that many packets always unread. Return: how many had to wait. */
+static unsigned int flow(unsigned int window, size_t n, uint32_t n_fds) {
+        unsigned int n_busy = 0;
+
+        for (unsigned int i = 0; i < 1000; ++i) {
+                n_busy += ask_and_send(connection, n, n_fds) != 0;
+                if (i + 1 < window)
+                        continue;
+                cr_assert_geq(alice->used[ACCOUNT_INFLIGHT], (window - n_busy) * n_fds, "never fewer than there are");
+                cr_assert_leq(alice->used[ACCOUNT_INFLIGHT], CONNECTION_INFLIGHT_MAX);
+                cr_assert_eq(receive(other), 1);
+        }
+        cr_assert_eq(receive_all(other), window - 1 - n_busy);
+        return n_busy;
+}
+
+TEST(connection, one_that_has_always_something_under_way_need_not_wait) {
+        begin();
+        cr_assert_eq(flow(64, 32, 1), 0);
+        cr_assert_eq(flow(64, 200, 1), 0);
+        cr_assert_eq(flow(2, 3000, 64), 0);
+        cr_assert_eq(flow(100, 32, 0), 0);
+        cr_assert_eq(flow(64, 32, 1), 0);
+        refresh();
+        cr_assert_eq(connection->n_inflight, 0);
         end();
 }
 
