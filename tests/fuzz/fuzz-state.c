@@ -139,7 +139,7 @@ static int leave(Left *left, Input *input) {
 
         input->at += changes.n;
         input->n -= changes.n;
-        FUZZ_REQUIRE(state_new(&state, 1024) == 0);
+        FUZZ_REQUIRE(state_new(&state, 4096) == 0);
         for (StateKind kind = STATE_COUNTERS; kind < _STATE_KIND_N; ++kind)
                 state_set_encoder(state, kind, encode);
         while (input->n > 0 && left->n_things < RECORDS_MAX)
