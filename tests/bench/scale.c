@@ -159,7 +159,6 @@ typedef struct Curve {
         uint64_t n;             /* regions there are */
         BenchTimes open, list;
         BenchTimes create;      /* none where there is no room for more */
-        Memory memory;
 } Curve;
 
 static void say(const Step *step, uint64_t n, const char *name, const char *what, const char *unit, BenchKind kind,
@@ -177,17 +176,20 @@ static void say_step(const Step *step, const Curve *curve) {
 
         for (size_t i = 0; i < each.n; ++i)
                 each.values[i] /= (double)listed;
-        say(step, n, "regions", "how many there are", "regions", BENCH_COUNTED, BENCH_ONE(n));
         say(step, n, "open", "open", "ns", BENCH_TIMED, &curve->open.p50);
         if (curve->create.p50.n > 0)
                 say(step, n, "create", "create", "ns", BENCH_TIMED, &curve->create.p50);
         say(step, n, "list", "list, of each name", "ns", BENCH_TIMED, &each);
-        say(step, n, "broker", "the broker's memory", "bytes", BENCH_COUNTED, BENCH_ONE(curve->memory.broker));
-        say(step, n, "keeper", "the keeper's memory", "bytes", BENCH_COUNTED, BENCH_ONE(curve->memory.keeper));
 }
 
+/* How many regions, and what they take. */
+typedef struct Weighed {
+        uint64_t n;
+        Memory memory;
+} Weighed;
+
 /* What regions between two steps cost, each. */
-static void say_memory(const Curve *few, const Curve *many) {
+static void say_memory(const Weighed *few, const Weighed *many) {
         double n = (double)(many->n - few->n);
         char note[256];
 
@@ -204,11 +206,10 @@ static void say_memory(const Curve *few, const Curve *many) {
 }
 
 /* With room for a few more regions, or none. */
-static void measure(Driver *driver, const Broker *broker, bool room, Curve *curve) {
+static void measure(Driver *driver, bool room, Curve *curve) {
         static Asked opens, creates, lists;
         size_t n_open = bench_quick() ? 500 : 4000, n_create = bench_quick() ? CREATED : 10 * CREATED;
 
-        curve->memory = many_memory(broker);
         ask_to_open(&opens, driver, curve->n);
         ask_to_create(&creates, driver);
         ask_to_list(&lists, driver, curve->n);
@@ -267,6 +268,31 @@ static void compare_with_floor(Driver *driver, const Broker *broker) {
         place_broker(broker, placement());
 }
 
+/* Nobody asks for grants here: those that are over stay on the books for a while, and are no memory of regions. */
+TEST(bench, memory) {
+        Broker *broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = MANY_CONFIG });
+        static Weighed all[STEPS];
+        Many many;
+
+        many_init(&many, broker);
+        for (size_t i = 0; i < STEPS; ++i) {
+                if (!many_make(&many, steps[i].n) && i + 1 < STEPS) {
+                        bench_unmeasured("memory-region", "user-space memory of the broker for a region",
+                                         "the limit of descriptors leaves room for %" PRIu64 " regions", many.n);
+                        break;
+                }
+                all[i] = (Weighed){ .n = many.n, .memory = many_memory(broker) };
+                say(&steps[i], many.n, "regions", "how many there are", "regions", BENCH_COUNTED, BENCH_ONE(many.n));
+                say(&steps[i], many.n, "broker", "the broker's memory", "bytes", BENCH_COUNTED,
+                    BENCH_ONE(all[i].memory.broker));
+                say(&steps[i], many.n, "keeper", "the keeper's memory", "bytes", BENCH_COUNTED,
+                    BENCH_ONE(all[i].memory.keeper));
+                if (i == STEP_FULL)
+                        say_memory(&all[STEP_FEW], &all[STEP_FULL]);
+        }
+        broker_stop(broker);
+}
+
 TEST(bench, regions) {
         Broker *broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = MANY_CONFIG });
         static Curve curves[STEPS];
@@ -287,12 +313,10 @@ TEST(bench, regions) {
                                          "the limit of descriptors leaves room for %" PRIu64 " regions", many.n);
                         break;
                 }
-                measure(&driver, broker, all, &curves[i]);
+                measure(&driver, all, &curves[i]);
                 say_step(&steps[i], &curves[i]);
-                if (i == STEP_FULL) {
-                        say_memory(&curves[STEP_FEW], &curves[STEP_FULL]);
+                if (i == STEP_FULL)
                         compare_with_floor(&driver, broker);
-                }
         }
         client = client_free(client);
         broker_stop(broker);
