@@ -417,6 +417,34 @@ TEST(sandbox, no_path_can_be_opened_where_the_kernel_has_landlock) {
         cr_assert_eq(status, 0, "%#x", status);
 }
 
+/* The broker holds it to open regions again: it leads to what is open already and is no file, and nowhere else. */
+static int leave_the_directory_of_descriptors(void *userdata) {
+        static const char *const ways[] = { ".", "..", "../..", "../mem", "../environ", "../root/etc/passwd",
+                                            "../../1/status" };
+        int directory = open("/proc/self/fd", O_PATH | O_DIRECTORY), landlock = 0, file, memfd, opened;
+        char name[16];
+
+        REQUIRE(probe_run() == 0);
+        REQUIRE(directory >= 0 && memfd_make(&(MemfdSpec){ .size = 4096 }, &memfd) == 0);
+        file = open("/proc/self/status", O_RDONLY);
+        memfd_hold_directory(true);
+        REQUIRE(sandbox_enter(SANDBOX_BROKER, &landlock) == 0);
+        REQUIRE(memfd_reopen(memfd, true, &opened) == 0);
+        for (size_t i = 0; landlock && i < sizeof(ways) / sizeof(*ways); ++i)
+                REQUIRE(openat(directory, ways[i], O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES, "%s", ways[i]);
+        (void)snprintf(name, sizeof(name), "%d", file);
+        REQUIRE(!landlock || (openat(directory, name, O_RDONLY | O_CLOEXEC) < 0 && errno == EACCES));
+        return landlock ? 0 : 2;
+}
+
+TEST(sandbox, the_directory_of_descriptors_leads_nowhere) {
+        int status = house_fork(leave_the_directory_of_descriptors, NULL);
+
+        if (status == 2 << 8)
+                test_skip("this kernel has no Landlock");
+        cr_assert_eq(status, 0, "%#x", status);
+}
+
 static int without_landlock(void *userdata) {
         int landlock = -1;
 
