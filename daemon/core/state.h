@@ -54,8 +54,8 @@
 #define STATE_CELL_DATA 40U
 #define STATE_RECORD_CELLS 26U
 #define STATE_RECORD_MAX (STATE_RECORD_CELLS * STATE_CELL_DATA)
-/* Cells: more than any one request needs. */
-#define STATE_ROOM 2048U
+/* Cells: more than any one request needs, of which a batch of creates needs most. */
+#define STATE_ROOM 4096U
 
 enum {
         _STATE_E_SUCCESS,

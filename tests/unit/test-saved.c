@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/saved.h"
+#include "proto/message.h"
 
 /* What there is of each kind, the same for all of them. */
 typedef struct Kind {
@@ -618,6 +619,47 @@ static bool are_equal(const AclList *a, const AclList *b) {
                 if (acl_compare(&a->entries[i], &b->entries[i]) || a->entries[i].perms != b->entries[i].perms)
                         return false;
         return a->n == b->n;
+}
+
+/* -- room --------------------------------------------------------------------------------- */
+
+/* As many entries as a list can have, with numbers that take most bytes. */
+static void longest_acl(AclList *list) {
+        const Acl acl = { .group_perms = 7 };
+
+        acl_join(0777, &acl, list);
+        for (uint32_t id = UINT32_MAX - 1; acl_list_put(list, acl_entry(ACL_USER, id, 7)); --id)
+                ;
+        REQUIRE(list->n == ACL_ENTRIES_MAX);
+}
+
+static size_t cells_of(size_t n) {
+        return (n + STATE_CELL_DATA - 1) / STATE_CELL_DATA;
+}
+
+static size_t cells_of_a_create(void) {
+        SavedRegion region = { .id = SAVED_ID_MAX, .size = INT64_MAX, .inode = UINT64_MAX, .payer = 1, .huge_shift = 40,
+                               .lifetime = REGION_SESSION, .freezable = true, .published = true,
+                               .session = SAVED_ID_MAX, .revoked = UINT32_MAX,
+                               .permissions = { UINT32_MAX - 1, UINT32_MAX - 1, ACCESS_REGION_MODES, { .n = 0 } } };
+        const SavedName name = { .id = SAVED_ID_MAX, .directory = SAVED_ID_MAX, .region = SAVED_ID_MAX,
+                                 .order = SAVED_ID_MAX, .expires_at = UINT64_MAX, .n_name = PATH_COMPONENT_MAX };
+        const SavedGrant grant = { .id = SAVED_ID_MAX, .region = SAVED_ID_MAX, .born = UINT64_MAX,
+                                   .pidfd_ino = UINT64_MAX, .uid = UINT32_MAX - 1, .pid = INT32_MAX, .writable = true,
+                                   .marked = true, .session = SAVED_ID_MAX };
+        uint8_t data[SAVED_BYTES_MAX];
+
+        longest_acl(&region.permissions.acl);
+        return cells_of(saved_encode_region(&region, data)) + cells_of(saved_encode_name(&name, data)) +
+               cells_of(saved_encode_grant(&grant, data));
+}
+
+/* Beside what it makes, a batch touches its directory, the counters, its outcome and its session, none of which is
+ * longer than a record can be. */
+TEST(saved, the_longest_batch_has_room_in_a_state) {
+        size_t cells = MESSAGE_BATCH_MAX * cells_of_a_create() + 5 * (size_t)STATE_RECORD_CELLS;
+
+        cr_assert_leq(cells, STATE_ROOM, "%zu", cells);
 }
 
 TEST(saved, permissions_are_the_same_afterwards) {
