@@ -3,6 +3,7 @@
 #include "core/grant.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,9 @@
 #define MARK_SLOW_QUESTIONS 4
 #define GRANT_SLOW_EVERY 256
 #define GRANT_AGAIN_NS NSEC_PER_SEC
+
+/* How many that are over go with an open. */
+#define LET_GO_AN_OPEN 4
 
 /* Grants without a mark that are looked at to say who holds a region. */
 #define HELD_STEPS 256
@@ -209,6 +213,14 @@ static unsigned int reap_marked(Region *region, bool leases) {
         return reaping.steps;
 }
 
+/* Takes at most n of those off the books that are known to be over. */
+static void let_go(RegionGrants *of, unsigned int n) {
+        Grant *grant;
+
+        while (n-- > 0 && (grant = list_first(&of->list, Grant, in_region)) && grant->id <= of->over_to)
+                (void)grant_free(grant);
+}
+
 /* probed: what memfd_probe() said of it just now. Return: how many questions more it took. */
 static unsigned int reap(Region *region, int probed) {
         RegionGrants *of = &region->grants;
@@ -220,12 +232,32 @@ static unsigned int reap(Region *region, int probed) {
                 of->reap_at = GRANT_REAP_EVERY;
                 return 0;
         }
+        let_go(of, UINT_MAX);
         steps = reap_marked(region, probed >= 0);
         if (probed < 0)
                 reap_unmarked(region);
         if (of->n >= of->reap_at)
                 of->reap_at = of->n + GRANT_SLOW_EVERY;
         return steps;
+}
+
+/* Before one more is made. If nobody holds the region, as is usual, all there are are over; but one open shall not
+ * take the time of many. */
+static void reap_for_one_more(Region *region) {
+        RegionGrants *of = &region->grants;
+        int probed;
+
+        if (of->n >= of->reap_at && list_first(&of->list, Grant, in_region)->id > of->over_to) {
+                probed = memfd_probe(region->fd);
+                if (probed) {
+                        (void)reap(region, probed);
+                } else {
+                        of->over_to = list_entry(of->list.previous, Grant, in_region)->id;
+                        of->marks_off = false;
+                        of->reap_at = GRANT_REAP_EVERY;
+                }
+        }
+        let_go(of, LET_GO_AN_OPEN);
 }
 
 unsigned int region_grants_reap(Region *region) {
@@ -315,8 +347,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         r = grant_is_possible(region, writable);
         if (r)
                 return r;
-        if (region->grants.n >= region->grants.reap_at)
-                (void)region_grants_reap(region);
+        reap_for_one_more(region);
 
         grant = grant_alloc(grants);
         if (!grant)

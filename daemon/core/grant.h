@@ -27,7 +27,7 @@
 #define GRANT_MARKS_MAX 64
 #define GRANT_SPARE_MAX 2048            /* kept to be used again */
 #define GRANT_STEPS 64                  /* looked at in one turn */
-#define GRANT_REAP_EVERY 16             /* grants of a region, after which those before are looked at */
+#define GRANT_REAP_EVERY 64             /* grants of a region, after which those before are looked at */
 
 enum {
         _GRANT_E_SUCCESS,
@@ -77,6 +77,7 @@ struct Grant {
 struct RegionGrants {
         List list;              /* oldest first */
         uint64_t granted;       /* all that were ever made */
+        uint64_t over_to;       /* those with a number up to this are over, and go a few with each open */
         uint64_t again_at;      /* without leases: until then, marks that are off are not asked after */
         uint32_t n;
         uint32_t reap_at;       /* as many grants as this: reap before the next is marked */

@@ -367,11 +367,42 @@ TEST(grant, opening_and_closing_without_end_keeps_the_books_short) {
         for (int i = 0; i < 5000; ++i) {
                 (void)grant_to(false, &fd);
                 close_fd(fd);
-                /* 16 as long as marks are quick, 256 after one that was not. */
-                cr_assert_leq(region->grants.n, 16 + 256, "after %d", i);
+                /* 64 as long as marks are quick, 256 more after one that was not. */
+                cr_assert_leq(region->grants.n, GRANT_REAP_EVERY + 256, "after %d", i);
         }
         (void)region_grants_reap(region);
         cr_assert_eq(region->grants.n, 0);
+        end();
+}
+
+TEST(grant, many_that_are_over_go_a_few_with_each_open_and_all_when_somebody_asks) {
+        uint64_t n;
+        int fd;
+
+        begin();
+        region->grants.reap_at = 1000;
+        while (region->grants.n < 1000) {
+                (void)grant_to(false, &fd);
+                close_fd(fd);
+        }
+        (void)grant_to(false, &fd);
+        n = region->grants.n;
+        cr_assert(n > 900 && n <= 1000, "%lu", n);
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], n);
+        close_fd(fd);
+        for (int i = 0; i < 1000; ++i) {
+                (void)grant_to(false, &fd);
+                cr_assert(region->grants.n < n || n <= GRANT_REAP_EVERY, "%u after %lu", region->grants.n, n);
+                n = region->grants.n;
+                close_fd(fd);
+        }
+        cr_assert_leq(n, GRANT_REAP_EVERY);
+
+        (void)grant_to(false, &fd);
+        (void)region_grants_reap(region);
+        cr_assert_eq(region->grants.n, 1, "only that one lives");
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], 1);
+        close_fd(fd);
         end();
 }
 
