@@ -32,7 +32,7 @@
 #include "util/deadline.h"
 #include "util/fdstore.h"
 
-/* How large the state may become: half a GiB, which is more than four million things. */
+/* How large the state may become: half a GiB, which is eight million things of a cell each. */
 #define BROKER_STATE_CELLS_MAX (UINT32_C(1) << 23)
 
 typedef struct Broker Broker;
