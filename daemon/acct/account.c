@@ -627,3 +627,19 @@ void charge_release(Charge *charge) {
         *charge = (Charge)CHARGE_NULL;
         (void)account_unref(payer);
 }
+
+void charge_forget(Charge *charge) {
+        Account *payer = charge->account;
+
+        *charge = (Charge)CHARGE_NULL;
+        (void)account_unref(payer);
+}
+
+Charge charge_recall(Account *account, const Cost *cost) {
+        Charge charge = { .account = account_ref(account) };
+
+        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                ASSERT(account->used[i] >= cost->slots[i]);
+        charge_set(&charge, cost);
+        return charge;
+}

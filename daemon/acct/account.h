@@ -15,7 +15,9 @@
  *
  * A Charge is the receipt and lives inside what it pays for. It pins its account, and only
  * charge_release() gives the amounts back: nobody can return what was never taken, or twice.
- * When an account is freed it proves that its books are balanced.
+ * When an account is freed it proves that its books are balanced. Of what there is a million of, the
+ * receipt need not be kept where it can be written again, word for word, from what is there anyway:
+ * charge_forget() and charge_recall().
  */
 #ifndef ACCT_ACCOUNT_H
 #define ACCT_ACCOUNT_H
@@ -284,5 +286,10 @@ int load_exchange(const Load *a, const Load *b, Shortage *shortage);
 
 /* Gives everything back and unpins the account; CHARGE_NULL is fine. */
 void charge_release(Charge *charge);
+
+/* Throws the receipt away and leaves the amounts taken; the account is pinned by somebody else until it is
+ * written again, for the same account and cost. A charge that is recalled is forgotten again, or released. */
+void charge_forget(Charge *charge);
+Charge charge_recall(Account *account, const Cost *cost);
 
 #endif

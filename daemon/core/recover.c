@@ -552,8 +552,7 @@ static const char *unusable(const SavedName *saved, const Branch *above, const R
         return NULL;
 }
 
-static int make_name(Recovery *recovery, const SavedName *saved, const Branch *above, Region *region, const Cost *cost,
-                     Node **ret) {
+static int make_name(Recovery *recovery, const SavedName *saved, const Branch *above, Region *region, Node **ret) {
         Spot spot = { .parent = above->directory, .name = saved->name, .n_name = saved->n_name };
         NewName *made = array_add(&recovery->names, 1, sizeof(*made));
         Expiry *expiry = NULL;
@@ -567,7 +566,7 @@ static int make_name(Recovery *recovery, const SavedName *saved, const Branch *a
                 if (r)
                         return error_fold(r);
         }
-        r = tree_link_anyway(&spot, region, cost, ret);
+        r = tree_link_anyway(&spot, region, ret);
         if (r) {
                 (void)expiry_free(expiry);
                 return error_fold(r);
@@ -601,7 +600,7 @@ static int visit_name(void *userdata, StateKind kind, uint64_t id, uint32_t cell
         why = unusable(&saved, above, region, &cost);
         if (why)
                 return drop(recovery, RECOVER_NAME, id, cell, why);
-        r = make_name(recovery, &saved, above, region, &cost, &node);
+        r = make_name(recovery, &saved, above, region, &node);
         if (r)
                 return error_fold(r);
         state_bind(recovery->out->state, &node->record, STATE_NAME, id, cell);

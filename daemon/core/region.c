@@ -880,7 +880,6 @@ Cost region_place_cost(const Region *region) {
 static int link_at(Region *region, const Spot *spot, bool announce, Shortage *shortage) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
         Region *other = spot->node ? spot->node->region : NULL;
-        Cost cost = region_place_cost(region);
         Node *node = spot->node;
         int r;
 
@@ -889,9 +888,9 @@ static int link_at(Region *region, const Spot *spot, bool announce, Shortage *sh
         if (region->n_names > 0 && charge_grow(&region->charge, region->charge.account, &one_more, shortage))
                 return REGION_E_QUOTA;
         if (other)
-                r = tree_replace(node, region, &cost, shortage);
+                r = tree_replace(node, region, shortage);
         else
-                r = tree_link(spot, region, &cost, shortage, &node);
+                r = tree_link(spot, region, shortage, &node);
         if (r) {
                 if (region->n_names > 0)
                         charge_shrink(&region->charge, &one_more);

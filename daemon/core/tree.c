@@ -55,6 +55,23 @@ static void child_remove(Node *node) {
         node->parent = NULL;
 }
 
+static const Cost directory_cost = { .slots = { [ACCOUNT_REGIONS] = 1 } };
+
+/* The receipt for the place of a child of that directory. */
+static Charge place_of(const Directory *directory, const Node *node) {
+        Cost cost = node->region ? region_place_cost(node->region) : directory_cost;
+
+        return charge_recall(directory->account, &cost);
+}
+
+/* Removes a child for good: its place is nobody's any more. */
+static void child_end(Node *node) {
+        Charge place = place_of(node->parent, node);
+
+        child_remove(node);
+        charge_release(&place);
+}
+
 const Permissions *node_permissions(const Node *node) {
         return node->region ? &node->region->permissions : &((const Directory *)node)->permissions;
 }
@@ -71,7 +88,7 @@ static char *node_room(Node *node, size_t n) {
 static int node_init(Node *node, Region *region, const char *name, size_t n) {
         char *room;
 
-        *node = (Node){ .region = region, .place = CHARGE_NULL, .record = STATE_RECORD_NULL };
+        *node = (Node){ .region = region, .record = STATE_RECORD_NULL };
         list_init(&node->in_region);
         list_init(&node->watches);
         room = node_room(node, n);
@@ -86,7 +103,6 @@ static void node_deinit(Node *node) {
         ASSERT(list_is_empty(&node->watches));
         state_drop(&node->record);
         list_unlink(&node->in_region);
-        charge_release(&node->place);
         node->expiry = expiry_free(node->expiry);
         if (node->n_name > NODE_TEXT)
                 spare_give(node->name.block, node->n_name);
@@ -161,8 +177,6 @@ static void tell_moved(const TreeMove *move) {
 
 /* -- directories ---------------------------------------------------------------------- */
 
-static const Cost directory_cost = { .slots = { [ACCOUNT_REGIONS] = 1 } };
-
 static int seed_compare(const Directory *a, const Directory *b) {
         return a->seed < b->seed ? -1 : a->seed > b->seed;
 }
@@ -188,7 +202,7 @@ static Directory *directory_free(Directory *directory) {
                 return NULL;
         ASSERT(!directory->children);
         if (directory->node.parent)
-                child_remove(&directory->node);
+                child_end(&directory->node);
         directory_stray(directory, false);
         list_unlink(&directory->ruled);
         node_deinit(&directory->node);
@@ -297,6 +311,7 @@ static void directory_insert(Tree *tree, const Spot *spot, Directory *directory)
 int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions,
                Shortage *shortage, Directory **ret) {
         CLEANUP(directory_freep) Directory *directory = NULL;
+        Charge place = CHARGE_NULL;
         int r;
 
         ASSERT(spot->parent && !spot->node);
@@ -306,10 +321,11 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
                 return error_fold(r);
         r = account_charge(owner, &directory_cost, &directory->charge, shortage);
         if (!r)
-                r = account_charge(spot->parent->account, &directory_cost, &directory->node.place, shortage);
+                r = account_charge(spot->parent->account, &directory_cost, &place, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
 
+        charge_forget(&place);
         directory_insert(tree, spot, directory);
         tree_announce(&directory->node);
         *ret = directory;
@@ -318,6 +334,7 @@ int tree_mkdir(Tree *tree, const Spot *spot, Account *owner, const Permissions *
 }
 
 int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permissions *permissions, Directory **ret) {
+        Charge place = CHARGE_NULL;
         int r;
 
         ASSERT(spot->parent && !spot->node);
@@ -326,7 +343,8 @@ int tree_mkdir_anyway(Tree *tree, const Spot *spot, Account *owner, const Permis
         if (r)
                 return error_fold(r);
         account_charge_anyway(owner, &directory_cost, &(*ret)->charge);
-        account_charge_anyway(spot->parent->account, &directory_cost, &(*ret)->node.place);
+        account_charge_anyway(spot->parent->account, &directory_cost, &place);
+        charge_forget(&place);
         directory_insert(tree, spot, *ret);
         return 0;
 }
@@ -389,18 +407,21 @@ static void name_free(Tree *tree, Node *node) {
         pool_give(&tree->names, node);
 }
 
-int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret) {
+int tree_link(const Spot *spot, Region *region, Shortage *shortage, Node **ret) {
+        Cost cost = region_place_cost(region);
+        Charge place = CHARGE_NULL;
         Node *node;
         int r;
 
         r = name_new(spot, region, &node);
         if (r)
                 return error_fold(r);
-        r = account_charge(spot->parent->account, cost, &node->place, shortage);
+        r = account_charge(spot->parent->account, &cost, &place, shortage);
         if (r) {
                 name_free(spot->parent->tree, node);
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
         }
+        charge_forget(&place);
         child_insert(spot->parent, node);
         node->order = next_name(spot->parent->tree);
         state_add(spot->parent->tree->state, &node->record, STATE_NAME, node->order);
@@ -409,20 +430,27 @@ int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shor
         return 0;
 }
 
-int tree_link_anyway(const Spot *spot, Region *region, const Cost *cost, Node **ret) {
+int tree_link_anyway(const Spot *spot, Region *region, Node **ret) {
+        Cost cost = region_place_cost(region);
+        Charge place = CHARGE_NULL;
         int r = name_new(spot, region, ret);
 
         if (r)
                 return error_fold(r);
-        account_charge_anyway(spot->parent->account, cost, &(*ret)->place);
+        account_charge_anyway(spot->parent->account, &cost, &place);
+        charge_forget(&place);
         child_insert(spot->parent, *ret);
         return 0;
 }
 
-int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage) {
-        ASSERT(node->region && region);
+int tree_replace(Node *node, Region *region, Shortage *shortage) {
+        Charge place = place_of(node->parent, node);
+        Cost cost = region_place_cost(region);
+        int r;
 
-        if (charge_change(&node->place, cost, shortage))
+        r = charge_change(&place, &cost, shortage);
+        charge_forget(&place);
+        if (r)
                 return TREE_E_QUOTA;
         node->region = region;
         list_unlink(&node->in_region);
@@ -446,7 +474,7 @@ void tree_unlink(Node *node) {
 
         ASSERT(node->region);
         tell_removed(node);
-        child_remove(node);
+        child_end(node);
         name_free(tree, node);
 }
 
@@ -651,10 +679,10 @@ static int check_rename(const Tree *tree, const Spot *from, const Spot *to, Tree
         return 0;
 }
 
-/* What goes from one directory's account to another's with a node. */
-static Load node_load(Node *node) {
+/* What goes from one directory's account to another's with a node: its place, of which this is the receipt. */
+static Load node_load(Node *node, Charge *place) {
         return (Load){
-                .charge = &node->place,
+                .charge = place,
                 .account = node_is_directory(node) ? node_directory(node)->account : NULL,
         };
 }
@@ -693,13 +721,13 @@ static void put_at(Node *node, const Spot *spot, char *block) {
         state_touch(&node->record);
 }
 
-/* Frees what another node is moved over. Return: its region, NULL for a directory. */
+/* Frees what another node is moved over, whose place is given back already. Return: its region, NULL for a directory. */
 static Region *overwrite(Tree *tree, Node *node) {
         Region *region = node->region;
 
         tell_overwritten(node);
+        child_remove(node);
         if (region) {
-                child_remove(node);
                 name_free(tree, node);
         } else {
                 (void)directory_free(node_directory(node));
@@ -709,15 +737,23 @@ static Region *overwrite(Tree *tree, Node *node) {
 }
 
 static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *shortage, Region **ret_replaced) {
-        Load load = node_load(from->node);
+        Charge place, instead = CHARGE_NULL;
         bool replaced = to->node;
         char *block;
+        Load load;
         int r;
 
         r = copy_name(to, &block);
         if (r)
                 return r;
-        if (load_move(&load, to->parent->account, to->node ? &to->node->place : NULL, shortage)) {
+        place = place_of(from->parent, from->node);
+        load = node_load(from->node, &place);
+        if (replaced)
+                instead = place_of(to->parent, to->node);
+        r = load_move(&load, to->parent->account, replaced ? &instead : NULL, shortage);
+        charge_forget(&place);
+        charge_forget(&instead);
+        if (r) {
                 spare_give(block, to->n_name);
                 return TREE_E_QUOTA;
         }
@@ -731,7 +767,8 @@ static int move_over(Tree *tree, const Spot *from, const Spot *to, Shortage *sho
 }
 
 static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
-        Load a = node_load(from->node), b = node_load(to->node);
+        Charge from_place = place_of(from->parent, from->node), to_place = place_of(to->parent, to->node);
+        Load a = node_load(from->node, &from_place), b = node_load(to->node, &to_place);
         char *from_block, *to_block = NULL;
         int r;
 
@@ -740,6 +777,8 @@ static int exchange(const Spot *from, const Spot *to, Shortage *shortage) {
                 r = copy_name(to, &to_block);
         if (!r && load_exchange(&a, &b, shortage))
                 r = TREE_E_QUOTA;
+        charge_forget(&from_place);
+        charge_forget(&to_place);
         if (r) {
                 spare_give(from_block, from->n_name);
                 spare_give(to_block, to->n_name);
@@ -779,6 +818,7 @@ int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
 }
 
 int tree_may_move(const Tree *tree, const Spot *from, const Spot *to, Shortage *shortage) {
+        Charge place;
         Load load;
         int r;
 
@@ -789,8 +829,11 @@ int tree_may_move(const Tree *tree, const Spot *from, const Spot *to, Shortage *
         r = check_rename(tree, from, to, TREE_RENAME_FREE);
         if (r)
                 return r;
-        load = node_load(from->node);
-        return load_may_move(&load, to->parent->account, NULL, shortage) ? TREE_E_QUOTA : 0;
+        place = place_of(from->parent, from->node);
+        load = node_load(from->node, &place);
+        r = load_may_move(&load, to->parent->account, NULL, shortage) ? TREE_E_QUOTA : 0;
+        charge_forget(&place);
+        return r;
 }
 
 /* -- lists ---------------------------------------------------------------------------- */

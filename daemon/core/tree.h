@@ -4,7 +4,9 @@
  * of their components, so that a list has a stable order and can go on after any name, whether
  * that name still exists or not. A directory pays for itself (its charge) and has an account of
  * its own, under its parent's; each name below it has its place charged there, a region with
- * several names once for each. Moving a directory moves its account, with all that is in it.
+ * several names once for each. The receipt of a place is not kept, as there are as many as names:
+ * it is the parent's account and what the region, or a directory, costs, neither of which changes
+ * but together with the charge. Moving a directory moves its account, with all that is in it.
  *
  * The tree decides who may look: tree_find() searches each directory on the way, and whoever may
  * not search one gets the same answer for names that exist and names that do not. It does not
@@ -91,7 +93,6 @@ struct Node {
         List in_region;         /* its region's names ... */
         uint64_t order;         /* ... among which the lowest is the first */
         StateRecord record;
-        Charge place;           /* in its parent's account */
         List watches;           /* core/event: who watches it */
         Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
 };
@@ -239,17 +240,17 @@ int tree_rmdir(Tree *tree, Directory *directory);
 
 /* Makes a name for a region at a free spot, which is not announced, and charges its place.
  * Return: 0, TREE_E_QUOTA, -ENOMEM. */
-int tree_link(const Spot *spot, Region *region, const Cost *cost, Shortage *shortage, Node **ret);
+int tree_link(const Spot *spot, Region *region, Shortage *shortage, Node **ret);
 
 /* The same without asking any limit, for a name that was there before a restart. Return: 0, -ENOMEM. */
-int tree_link_anyway(const Spot *spot, Region *region, const Cost *cost, Node **ret);
+int tree_link_anyway(const Spot *spot, Region *region, Node **ret);
 
 /* What is in the directory under that component; NULL: nothing. */
 Node *directory_child(Directory *directory, const char *name, size_t n);
 
 /* Lets a region take a name over from another, which may have none left then; not announced.
  * Return: 0, TREE_E_QUOTA. */
-int tree_replace(Node *node, Region *region, const Cost *cost, Shortage *shortage);
+int tree_replace(Node *node, Region *region, Shortage *shortage);
 
 /* Lets the name of a region end at a time, with an expiry that is consumed; with NULL, not any more. A
  * moved name keeps its end, one that stands for another region loses it. */

@@ -107,7 +107,6 @@ static void make_directories(const Shape *shape, const char *path) {
 }
 
 static void make_name(const Shape *shape, uint32_t i) {
-        static const Cost cost = { .slots = { [ACCOUNT_BYTES] = PAGE, [ACCOUNT_REGIONS] = 1 } };
         Region *region = pool_take(&region_pool);
         char path[64];
         size_t n = shape->path(i, path);
@@ -118,12 +117,13 @@ static void make_name(const Shape *shape, uint32_t i) {
         *region = (Region){
                 .id = i + UINT64_C(1),
                 .permissions = { .uid = BOB, .gid = groups[i % GROUPS], .mode = 0640 },
+                .charge = { .bytes = PAGE },
         };
         if (tree_resolve(&house.tree, &house_admin, path, n, &spot) == TREE_E_MISSING) {
                 make_directories(shape, path);
                 spot = resolve(path, n);
         }
-        REQUIRE(tree_link(&spot, region, &cost, NULL, &node) == 0);
+        REQUIRE(tree_link(&spot, region, NULL, &node) == 0);
         tree_announce(node);
 }
 

@@ -908,6 +908,35 @@ TEST(account, what_can_be_had_again_may_be_said_again) {
         accounts_deinit(&accounts);
 }
 
+TEST(account, a_receipt_that_was_thrown_away_is_written_again) {
+        Cost cost = { .slots = { [ACCOUNT_BYTES] = 40, [ACCOUNT_REGIONS] = 1 } };
+        Charge c = CHARGE_NULL;
+        Account *alice, *bob;
+
+        begin();
+        alice = user(ALICE);
+        bob = user(BOB);
+        cr_assert_eq(account_charge(alice, &cost, &c, NULL), 0);
+        charge_forget(&c);
+        cr_assert_null(c.account);
+        cr_assert(alice->used[ACCOUNT_BYTES] == 40 && alice->used[ACCOUNT_REGIONS] == 1 && alice->n_refs == 1);
+        charge_forget(&c);
+
+        c = charge_recall(alice, &cost);
+        cr_assert(c.account == alice && alice->used[ACCOUNT_BYTES] == 40 && alice->n_refs == 2);
+        cr_assert_eq(charge_move(&c, bob, NULL), 0);
+        charge_forget(&c);
+        cr_assert(alice->n_refs == 1 && bob->n_refs == 1 && bob->used[ACCOUNT_BYTES] == 40);
+
+        c = charge_recall(bob, &cost);
+        charge_release(&c);
+        cr_assert_arr_eq(alice->used, nothing, sizeof(nothing));
+        cr_assert_arr_eq(bob->used, nothing, sizeof(nothing));
+        (void)account_unref(alice);
+        (void)account_unref(bob);
+        accounts_deinit(&accounts);
+}
+
 /* -- bugs of ours ------------------------------------------------------------------------- */
 
 static int free_charged(void *userdata) {
@@ -941,6 +970,16 @@ static int return_too_much(void *userdata) {
         return 0;
 }
 
+static int recall_too_much(void *userdata) {
+        Charge c = CHARGE_NULL;
+
+        begin();
+        REQUIRE(charge(user(ALICE), ACCOUNT_BYTES, 1, &c, NULL) == 0);
+        charge_forget(&c);
+        (void)charge_recall(user(ALICE), &(Cost){ .slots = { 2 } });
+        return 0;
+}
+
 static int grow_for_another(void *userdata) {
         Charge c = CHARGE_NULL;
 
@@ -961,6 +1000,7 @@ TEST(account, unbalanced_books_are_bugs_that_do_not_go_unseen) {
         house_expect_signal(SIGABRT, free_charged, NULL);
         house_expect_signal(SIGABRT, charge_twice, NULL);
         house_expect_signal(SIGABRT, return_too_much, NULL);
+        house_expect_signal(SIGABRT, recall_too_much, NULL);
         house_expect_signal(SIGABRT, grow_for_another, NULL);
         house_expect_signal(SIGABRT, end_with_users, NULL);
 }

@@ -345,8 +345,7 @@ static void put_name(FILE *out, const Node *name) {
 
         persist_name(name, &saved);
         PUT(out, name, saved);
-        fprintf(out, "  announced %d place %" PRIu64 " %" PRIu64 "\n", name->announced, name->place.bytes,
-                charge_cost(&name->place).slots[1]);
+        fprintf(out, "  announced %d\n", name->announced);
 }
 
 static void put_tree(FILE *out) {

@@ -80,15 +80,14 @@ static void describe(char *text, size_t n_text) {
         for (Node *node = tree_list_first(root); node; node = tree_list_next(root, &house_admin, true, node)) {
                 char path[PATH_BYTES_MAX];
                 size_t n_path = tree_path(node, path);
-                const Account *account = node_is_directory(node) ? node_directory(node)->account : node->place.account;
+                const Account *payer = node->parent->account;
+                const Account *account = node_is_directory(node) ? node_directory(node)->account : payer;
 
-                n += (size_t)snprintf(text + n, n_text - n, "%.*s id %llu uses %llu/%llu place %llu/%llu of %p\n",
+                n += (size_t)snprintf(text + n, n_text - n, "%.*s id %llu uses %llu/%llu place of %p\n",
                                       (int)n_path, path, node->region ? (unsigned long long)node->region->id : 0,
                                       (unsigned long long)account->used[ACCOUNT_REGIONS],
                                       (unsigned long long)account->used[ACCOUNT_BYTES],
-                                      (unsigned long long)charge_cost(&node->place).slots[ACCOUNT_REGIONS],
-                                      (unsigned long long)node->place.bytes,
-                                      (void *)node->place.account);
+                                      (const void *)payer);
                 REQUIRE(n < n_text);
         }
         n += (size_t)snprintf(text + n, n_text - n, "root %llu/%llu pool %llu/%llu",
