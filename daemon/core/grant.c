@@ -4,12 +4,9 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/assert.h"
 #include "base/cleanup.h"
-#include "buildinfo.h"
 #include "core/counters.h"
 #include "core/region.h"
 #include "core/saved.h"
@@ -36,51 +33,6 @@ DEFINE_CLEANUP(Grant, grant_free);
 
 static const Cost grant_cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
 
-/* -- memory ------------------------------------------------------------------------------- */
-
-/* Grants come and go with every open, and go many at a time: so some are kept, and an open allocates
- * nothing. The sanitizers shall see each of them come and go. */
-#ifdef SHMD_SANITIZERS
-#define SPARE_MAX 0U
-#else
-#define SPARE_MAX GRANT_SPARE_MAX
-#endif
-
-/* What a spare one is full of, but for the pointer to the next: no address, if it is used nevertheless. */
-#define SPARE_BYTE 0xdb
-
-typedef struct Spare {
-        struct Spare *next;
-} Spare;
-
-static Grant *grant_alloc(Grants *grants) {
-        Spare *spare = grants->spare;
-
-        if (!spare)
-                return malloc(sizeof(Grant));
-        grants->spare = spare->next;
-        --grants->n_spare;
-        return (Grant *)spare;
-}
-
-static void grant_release(Grants *grants, Grant *grant) {
-        Spare *spare = (Spare *)grant;
-
-        if (grants->n_spare == SPARE_MAX) {
-                free(grant);
-                return;
-        }
-        memset(grant, SPARE_BYTE, sizeof(*grant));
-        spare->next = grants->spare;
-        grants->spare = spare;
-        ++grants->n_spare;
-}
-
-static void free_spares(Grants *grants) {
-        while (grants->n_spare > 0)
-                free(grant_alloc(grants));
-}
-
 /* -- life --------------------------------------------------------------------------------- */
 
 void region_grants_init(RegionGrants *grants) {
@@ -97,6 +49,7 @@ void region_grants_clear(RegionGrants *grants) {
 
 void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata) {
         *grants = (Grants){ .deadlines = deadlines, .connected = connected, .userdata = userdata };
+        pool_init(&grants->pool, sizeof(Grant));
 }
 
 void grants_deinit(Grants *grants) {
@@ -104,7 +57,7 @@ void grants_deinit(Grants *grants) {
         deadline_disarm(&grants->check);
         grants->sweeping = account_unref(grants->sweeping);
         ASSERT(grants->n == 0);
-        free_spares(grants);
+        pool_deinit(&grants->pool);
 }
 
 /* -- who is alive --------------------------------------------------------------------- */
@@ -349,7 +302,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 return r;
         reap_for_one_more(region);
 
-        grant = grant_alloc(grants);
+        grant = pool_take(&grants->pool);
         if (!grant)
                 return error_origin(-ENOMEM);
         *grant = (Grant){
@@ -409,7 +362,7 @@ Grant *grant_free(Grant *grant) {
         list_unlink(&grant->in_region);
         list_unlink(&grant->in_account);
         charge_release(&grant->charge);
-        grant_release(grants, grant);
+        pool_give(&grants->pool, grant);
         return NULL;
 }
 
@@ -466,7 +419,7 @@ bool grants_swept(const Grants *grants, uint64_t ticket) {
 /* -- after a restart ------------------------------------------------------------------ */
 
 int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved) {
-        Grant *grant = grant_alloc(grants);
+        Grant *grant = pool_take(&grants->pool);
 
         if (!grant)
                 return error_origin(-ENOMEM);

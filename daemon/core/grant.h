@@ -23,9 +23,9 @@
 #include "base/tree.h"
 #include "core/state.h"
 #include "util/deadline.h"
+#include "util/pool.h"
 
 #define GRANT_MARKS_MAX 64
-#define GRANT_SPARE_MAX 2048            /* kept to be used again */
 #define GRANT_STEPS 64                  /* looked at in one turn */
 #define GRANT_REAP_EVERY 64             /* grants of a region, after which those before are looked at */
 
@@ -103,8 +103,7 @@ struct Grants {
         Counters *counters;             /* likewise */
         uint64_t last_id;
         uint64_t n;
-        struct Spare *spare;            /* freed ones, to be used again */
-        unsigned int n_spare;
+        Pool pool;                      /* of them: they come and go with every open, and go many at a time */
 };
 
 void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata);
