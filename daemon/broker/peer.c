@@ -14,7 +14,7 @@
 /* Requests answered for one peer in one turn, so that pipelining one leaves others their turns. */
 #define REQUESTS_TURN 16
 /* A peer with one request at a time is asked this seldom whether it has more. */
-#define EAGER_EVERY 128
+#define EAGER_EVERY 512
 /* How soon a request that waits for its own client to read is asked again. */
 #define HELD_MIN_NS NSEC_PER_MSEC
 #define HELD_MAX_NS (100 * NSEC_PER_MSEC)
