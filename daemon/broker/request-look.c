@@ -122,7 +122,7 @@ static int stat_names(Request *request, const Region *region, Looked *looked, Sh
                 return request_refuse(request, SHMD__ERROR__ERROR_INVALID, SHMD__REASON__REASON_PACKET, NULL, 0,
                                       "the request leaves no room for its answer");
         reply->names = looked->names;
-        list_for_each(name, &region->names, Node, in_region) {
+        ring_for_each(name, &region->names, Node, in_region) {
                 ProtobufCBinaryData *at = &looked->names[reply->n_names];
 
                 if (reply->n_names == NAMES_MAX || steps++ == NAMES_STEPS || used >= NAMES_BYTES)
@@ -140,7 +140,7 @@ const Node *request_name_of(const Peer *peer, const Region *region) {
         const Node *name;
         size_t steps = 0;
 
-        list_for_each(name, &region->names, Node, in_region) {
+        ring_for_each(name, &region->names, Node, in_region) {
                 if (steps++ == NAMES_STEPS)
                         break;
                 if (tree_may_find(name, &peer->who))

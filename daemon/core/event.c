@@ -195,7 +195,7 @@ static void tell_watches_of(const Directory *directory, const Change *change) {
         View view = { .base = directory->node.parent ? tree_path(&directory->node, scratch) : 0 };
         Watch *watch;
 
-        list_for_each(watch, &directory->node.watches, Watch, in_node) {
+        ring_for_each(watch, &directory->node.watches, Watch, in_node) {
                 view.path = path && may_see_in(watch, change->parent);
                 view.to = to && may_see_in(watch, change->to_parent);
                 tell_view(watch, &view, &change->header, change->path, change->to);
@@ -206,10 +206,10 @@ static void tell_watches_of(const Directory *directory, const Change *change) {
 /* Tells the watches of all directories that the change is in: above the name, and above the new one. */
 static void tell_above(const Change *change) {
         for (const Directory *d = change->parent; d; d = d->node.parent)
-                if (!list_is_empty(&d->node.watches))
+                if (d->node.watches.first)
                         tell_watches_of(d, change);
         for (const Directory *d = change->to_parent; d; d = d->node.parent)
-                if (!list_is_empty(&d->node.watches) && !is_above(d, change->parent))
+                if (d->node.watches.first && !is_above(d, change->parent))
                         tell_watches_of(d, change);
 }
 
@@ -219,7 +219,7 @@ static void tell_self(const Node *node, const Change *change) {
         Watch *watch;
 
         header.n_path = header.n_to = 0;
-        list_for_each(watch, &node->watches, Watch, in_node) {
+        ring_for_each(watch, &node->watches, Watch, in_node) {
                 watch_tell(watch, &header, NULL, NULL);
                 if (node->region && watch->mask & EVENT_HOLDERS && header.what == EVENT_REPLACED &&
                     !notice_take(watch->events, node->region))
@@ -231,11 +231,11 @@ static void tell_self(const Node *node, const Change *change) {
 static void end_watches(Node *node, uint64_t sequence) {
         Watch *watch;
 
-        list_for_each(watch, &node->watches, Watch, in_node) {
+        ring_for_each(watch, &node->watches, Watch, in_node) {
                 watch->was = thing_of(node);
                 watch->removed = sequence;
                 watch->node = NULL;
-                list_unlink(&watch->in_node);
+                ring_remove(&node->watches, &watch->in_node);
                 watch->events->ready(watch, false);
         }
 }
@@ -351,7 +351,7 @@ static void tree_overwritten(Node *node, void *userdata) {
 
 /* Tells of a region, or a directory, at each of its names. */
 static void tell_at_names(Events *events, const RecordHeader *header, Node *node) {
-        List *names = node->region ? &node->region->names : NULL;
+        const Ring *names = node->region ? &node->region->names : NULL;
         unsigned int n = 0;
         Change change;
         Node *name;
@@ -363,7 +363,7 @@ static void tell_at_names(Events *events, const RecordHeader *header, Node *node
                 tell_self(node, &change);
                 return;
         }
-        list_for_each(name, names, Node, in_region) {
+        ring_for_each(name, names, Node, in_region) {
                 if (n++ == EVENT_NAMES)
                         return;
                 change_at(&change, header->what, name);
@@ -600,14 +600,17 @@ static bool notice_take(Events *events, Region *region) {
 }
 
 static bool wants_holders(const Node *node) {
-        const Watch *first = list_first(&node->watches, Watch, in_node);
+        const Watch *first = ring_first(&node->watches, Watch, in_node);
 
         return first && first->mask & EVENT_HOLDERS;
 }
 
 /* Those that want to hear of holders come first, so that whether there is one is seen at a look. */
 static void watch_join(Watch *watch, Node *node) {
-        list_append(watch->mask & EVENT_HOLDERS ? node->watches.next : &node->watches, &watch->in_node);
+        if (watch->mask & EVENT_HOLDERS)
+                ring_prepend(&node->watches, &watch->in_node);
+        else
+                ring_append(&node->watches, &watch->in_node);
 }
 
 /* Whether anybody still watches the region, for its holders. */
@@ -615,7 +618,7 @@ static bool is_wanted(const Region *region) {
         unsigned int n = 0;
         const Node *name;
 
-        list_for_each(name, &region->names, Node, in_region) {
+        ring_for_each(name, &region->names, Node, in_region) {
                 if (n++ == EVENT_NAMES)
                         return false;
                 for (const Node *node = name; node; node = node->parent ? &node->parent->node : NULL)
@@ -830,7 +833,8 @@ Watch *watch_free(Watch *watch) {
         }
         (void)RB_REMOVE(WatchTree, &events->watches, watch);
         --events->n_watches;
-        list_unlink(&watch->in_node);
+        if (watch->node)
+                ring_remove(&watch->node->watches, &watch->in_node);
         list_unlink(&watch->in_limits);
         list_unlink(&watch->link);
         list_unlink(&watch->ready);

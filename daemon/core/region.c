@@ -195,7 +195,6 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
         };
         region_grants_init(&region->grants);
         region_tickets_init(&region->tickets);
-        list_init(&region->names);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
         counters_used(regions->counters, COUNTER_REGION, id);
@@ -348,7 +347,7 @@ Region *region_free(Region *region) {
         if (!region)
                 return NULL;
         regions = region->regions;
-        ASSERT(list_is_empty(&region->names) && !region->lent);
+        ASSERT(!region->names.first && !region->lent);
         (void)bell_detach(region);
         tell_gone(region);
         if (region->state != REGION_STATE_CONDEMNED)
@@ -834,7 +833,7 @@ static void overlook(Regions *regions) {
 }
 
 Node *region_name(const Region *region) {
-        return list_first(&region->names, Node, in_region);
+        return ring_first(&region->names, Node, in_region);
 }
 
 void region_lost_name(Region *region) {
@@ -902,7 +901,7 @@ static int link_at(Region *region, const Spot *spot, bool announce, Shortage *sh
                 permissions_inherit(&region->permissions, &node->parent->default_acl);
         region->published = true;
         saved_change(region);
-        list_append(&region->names, &node->in_region);
+        ring_append(&region->names, &node->in_region);
         if (region->n_names++ == 0)
                 ++region->regions->n_named;
         if (announce)
@@ -1082,7 +1081,7 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
 void region_adopt_name(Region *region, Node *name) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
 
-        list_append(&region->names, &name->in_region);
+        ring_append(&region->names, &name->in_region);
         name->announced = true;
         if (region->n_names++ > 0)
                 charge_grow_anyway(&region->charge, &one_more);

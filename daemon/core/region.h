@@ -152,7 +152,7 @@ struct Region {
         RegionMore *more;       /* NULL: region_more() says what is so then. Owned */
         Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
         RegionTickets tickets;
-        List names;             /* Node.in_region; empty without a name */
+        Ring names;             /* of nodes; empty without a name */
         StateRecord record;
         Charge charge;          /* the owner's */
         RB_ENTRY(Region) by_id;

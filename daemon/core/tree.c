@@ -90,7 +90,6 @@ static int node_init(Node *node, Region *region, const char *name, size_t n) {
 
         *node = (Node){ .region = region, .record = STATE_RECORD_NULL };
         list_init(&node->in_region);
-        list_init(&node->watches);
         room = node_room(node, n);
         if (!room)
                 return error_origin(-ENOMEM);
@@ -100,9 +99,10 @@ static int node_init(Node *node, Region *region, const char *name, size_t n) {
 }
 
 static void node_deinit(Node *node) {
-        ASSERT(list_is_empty(&node->watches));
+        ASSERT(!node->watches.first);
         state_drop(&node->record);
-        list_unlink(&node->in_region);
+        if (node->region)
+                ring_remove(&node->region->names, &node->in_region);
         node->expiry = expiry_free(node->expiry);
         if (node->n_name > NODE_TEXT)
                 spare_give(node->name.block, node->n_name);
@@ -452,8 +452,8 @@ int tree_replace(Node *node, Region *region, Shortage *shortage) {
         charge_forget(&place);
         if (r)
                 return TREE_E_QUOTA;
+        ring_remove(&node->region->names, &node->in_region);
         node->region = region;
-        list_unlink(&node->in_region);
         node->order = next_name(node->parent->tree);
         node->expiry = expiry_free(node->expiry);
         state_touch(&node->record);
@@ -721,7 +721,7 @@ static void put_at(Node *node, const Spot *spot, char *block) {
         state_touch(&node->record);
 }
 
-/* Frees what another node is moved over, whose place is given back already. Return: its region, NULL for a directory. */
+/* Frees what another node is moved over; its place is given back already. Return: its region, NULL for a directory. */
 static Region *overwrite(Tree *tree, Node *node) {
         Region *region = node->region;
 

@@ -90,10 +90,10 @@ struct Node {
                 char *block;
         } name;                 /* node_name() */
         ChildLinks links;       /* in Directory.children */
-        List in_region;         /* its region's names ... */
+        List in_region;         /* in Region.names ... */
         uint64_t order;         /* ... among which the lowest is the first */
         StateRecord record;
-        List watches;           /* core/event: who watches it */
+        Ring watches;           /* core/event: who watches it */
         Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
 };
 

@@ -170,7 +170,7 @@ static void same_directory(const Thing *thing, const uint8_t *data, size_t n) {
 static void same_order(const Thing *thing, const SavedName *saved, const Node *is) {
         const Node *name, *before = NULL;
 
-        list_for_each(name, &is->region->names, Node, in_region) {
+        ring_for_each(name, &is->region->names, Node, in_region) {
                 if (name == is && before)
                         REQUIRE(before->order < saved->order, "name %lu is out of order", thing->id);
                 before = name;

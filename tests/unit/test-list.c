@@ -117,3 +117,63 @@ TEST(list, the_current_member_may_be_freed_while_iterating) {
         cr_assert_eq(sum, 55);
         cr_assert(list_is_empty(&list));
 }
+
+static void expect_ring(const Ring *ring, const int *values, size_t n) {
+        size_t i = 0;
+        Item *item;
+
+        ring_for_each(item, ring, Item, link) {
+                cr_assert_lt(i, n);
+                cr_assert_eq(item->value, values[i]);
+                ++i;
+        }
+        cr_assert_eq(i, n);
+        cr_assert_eq(ring_first(ring, Item, link) == NULL, n == 0);
+}
+
+TEST(list, a_ring_is_a_list_with_a_small_head) {
+        Item items[4] = { { .value = 1 }, { .value = 2 }, { .value = 3 }, { .value = 4 } };
+        Ring ring = { .first = NULL };
+
+        for (size_t i = 0; i < 4; ++i)
+                list_init(&items[i].link);
+        expect_ring(&ring, NULL, 0);
+        ring_append(&ring, &items[1].link);
+        ring_append(&ring, &items[2].link);
+        ring_prepend(&ring, &items[0].link);
+        ring_append(&ring, &items[3].link);
+        expect_ring(&ring, (int[]){ 1, 2, 3, 4 }, 4);
+
+        ring_remove(&ring, &items[0].link);
+        ring_remove(&ring, &items[0].link);
+        expect_ring(&ring, (int[]){ 2, 3, 4 }, 3);
+        ring_remove(&ring, &items[3].link);
+        expect_ring(&ring, (int[]){ 2, 3 }, 2);
+        ring_remove(&ring, &items[2].link);
+        ring_remove(&ring, &items[1].link);
+        expect_ring(&ring, NULL, 0);
+        ring_prepend(&ring, &items[2].link);
+        expect_ring(&ring, (int[]){ 3 }, 1);
+}
+
+TEST(list, members_of_a_ring_may_leave_on_the_way) {
+        for (unsigned int leave = 0; leave < 16; ++leave) {
+                Item items[4] = { { .value = 0 }, { .value = 1 }, { .value = 2 }, { .value = 3 } }, *item;
+                Ring ring = { .first = NULL };
+                int left[4], n = 0, n_left = 0;
+
+                for (size_t i = 0; i < 4; ++i) {
+                        list_init(&items[i].link);
+                        ring_append(&ring, &items[i].link);
+                }
+                ring_for_each(item, &ring, Item, link) {
+                        cr_assert_eq(item->value, n++);
+                        if (leave & 1U << item->value)
+                                ring_remove(&ring, &item->link);
+                        else
+                                left[n_left++] = item->value;
+                }
+                cr_assert_eq(n, 4);
+                expect_ring(&ring, left, (size_t)n_left);
+        }
+}

@@ -373,7 +373,7 @@ static void put_region(FILE *out, Region *region) {
         PUT(out, region, saved);
         fprintf(out, "  charge %" PRIu64 " %" PRIu64 " seals %x names", region->charge.bytes,
                 charge_cost(&region->charge).slots[1], region_seals(region));
-        list_for_each(name, &region->names, Node, in_region)
+        ring_for_each(name, &region->names, Node, in_region)
                 fprintf(out, " %.*s", (int)name->n_name, node_name(name));
         fprintf(out, "\n");
         list_for_each(grant, &region->grants.list, Grant, in_region) {
