@@ -27,7 +27,7 @@ int again_create(Request *request, const SavedOutcome *first) {
 int again_redeem(Request *request, const SavedOutcome *first) {
         const Region *region = regions_find(&request->broker->regions, first->region & SAVED_ITEM_REGION);
 
-        if (region && region->tickets.revoked == first->extra)
+        if (region && region->revoked == first->extra)
                 return request_grant_again(request, &first->region, 1);
         /* The ticket went with its region, or may be among those that were revoked, which cannot be told of one
          * that was used up. If it is still good it is used once more; else the refusal is the same as always. */

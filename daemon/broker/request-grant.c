@@ -440,7 +440,7 @@ static void work_note(Request *request, Work *work, const Item *items, bool batc
         } else {
                 request->outcome.region = work->items[0];
                 if (request->kind == MESSAGE_REDEEM)
-                        request->outcome.extra = work->made[0].region->tickets.revoked;
+                        request->outcome.extra = work->made[0].region->revoked;
         }
 }
 

@@ -43,7 +43,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->grants = region->grants.n;
         ret->granted = region->grants.granted;
         ret->names = region->n_names;
-        ret->bell = region_page(region) ? region->pair->id : 0;
+        ret->bell = region_page(region) ? region_page(region)->id : 0;
         ret->ttl_ns = node ? expiry_left(node->expiry) : 0;
 }
 

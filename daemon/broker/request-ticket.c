@@ -242,8 +242,8 @@ int request_tickets(Request *request) {
         if (r)
                 return r;
         reply.tickets = pointers;
-        ticket = region_tickets_after(&region->tickets, list->cursor);
-        for (; ticket && reply.n_tickets < TICKETS_PAGE; ticket = region_tickets_after(&region->tickets, ticket->id)) {
+        ticket = region_tickets_after(region, list->cursor);
+        for (; ticket && reply.n_tickets < TICKETS_PAGE; ticket = region_tickets_after(region, ticket->id)) {
                 describe(ticket, now, &infos[reply.n_tickets]);
                 pointers[reply.n_tickets] = &infos[reply.n_tickets];
                 ++reply.n_tickets;

@@ -54,10 +54,10 @@ void persist_region(const Region *region, SavedRegion *ret) {
                 .told_frozen = region->told_frozen,
                 .is_bell = region->is_bell,
                 .polled = region->polled,
-                .rings_for = region_rings_for(region) ? region->pair->id : 0,
+                .rings_for = region_rings_for(region) ? region_rings_for(region)->id : 0,
                 .session = region_more(region)->session_number,
                 .ended = region->grants.granted - region->grants.n,
-                .revoked = region->tickets.revoked,
+                .revoked = region->revoked,
         };
         saved_from_permissions(&region->permissions, &ret->permissions);
 }

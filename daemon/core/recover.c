@@ -502,16 +502,17 @@ static void drop_sharers(Recovery *recovery) {
         recovery->regions.n = n;
 }
 
-static void recover_bells(const Recovery *recovery) {
+static int recover_bells(const Recovery *recovery) {
         const NewRegion *regions = recovery->regions.items;
 
         for (size_t i = 0; i < recovery->regions.n; ++i) {
                 uint64_t id = regions[i].rings_for;
                 Region *region = id ? regions_find(recovery->out->regions, id) : NULL;
 
-                if (region)
-                        (void)region_adopt_bell(region, regions[i].region);
+                if (region && region_adopt_bell(region, regions[i].region))
+                        return error_origin(-ENOMEM);
         }
+        return 0;
 }
 
 static int recover_regions(Recovery *recovery) {
@@ -523,8 +524,7 @@ static int recover_regions(Recovery *recovery) {
         if (recovery->regions.n > 0)
                 qsort(recovery->regions.items, recovery->regions.n, sizeof(NewRegion), compare_regions);
         drop_sharers(recovery);
-        recover_bells(recovery);
-        return 0;
+        return recover_bells(recovery);
 }
 
 /* -- names --------------------------------------------------------------------------------- */

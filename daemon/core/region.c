@@ -72,8 +72,7 @@ static Region *first_of(const List *list) {
         return more ? more->region : NULL;
 }
 
-/* Makes room for what most regions do not have. Return: 0, -ENOMEM. */
-static int expand(Region *region) {
+int region_expand(Region *region) {
         RegionMore *more;
 
         if (region->more)
@@ -85,6 +84,7 @@ static int expand(Region *region) {
         list_init(&more->link);
         list_init(&more->interests);
         list_init(&more->session);
+        region_tickets_init(&more->tickets);
         region->more = more;
         return 0;
 }
@@ -174,7 +174,7 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
         if (!region)
                 return error_origin(-ENOMEM);
         region->more = NULL;
-        if ((spec->lifetime != REGION_NAMED || spec->bell) && expand(region)) {
+        if ((spec->lifetime != REGION_NAMED || spec->bell) && region_expand(region)) {
                 pool_give(&regions->pool, region);
                 return error_origin(-ENOMEM);
         }
@@ -194,7 +194,6 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
                 .more = region->more,
         };
         region_grants_init(&region->grants);
-        region_tickets_init(&region->tickets);
         (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
         counters_used(regions->counters, COUNTER_REGION, id);
@@ -284,6 +283,11 @@ static bool is_asked(const Region *region) {
                                 (region->state == REGION_STATE_NAMED && region->more->n_wanting > 0));
 }
 
+/* Whether it is among those that are asked. */
+static bool is_in_turn(const Region *region) {
+        return region->more && !list_is_empty(&region->more->link);
+}
+
 /* From now on it is asked, unless it is so already; without a watch yet. That somebody holds it now is
  * the usual case, and an event will say when not. There is room for more. */
 static void asking_begin(Region *region) {
@@ -297,7 +301,7 @@ static void asking_begin(Region *region) {
 }
 
 static void asking_end(Region *region) {
-        if (!region->more || list_is_empty(&region->more->link))
+        if (!is_in_turn(region))
                 return;
         list_unlink(&region->more->link);
         --region->regions->n_asked;
@@ -331,11 +335,10 @@ static void tell_gone(Region *region) {
 
 /* Takes a region and its doorbell's page apart. Return: the page, NULL without one. */
 static Region *bell_detach(Region *region) {
-        Region *page = region_page(region);
+        Region *page = region_page(region), *pair = region_more(region)->pair;
 
-        if (region->pair)
-                region->pair->pair = NULL;
-        region->pair = NULL;
+        if (pair)
+                pair->more->pair = region->more->pair = NULL;
         if (page)
                 saved_change(page);
         return page;
@@ -356,7 +359,7 @@ Region *region_free(Region *region) {
         region_leave_session(region);
         watch_end(region);
         region_grants_clear(&region->grants);
-        (void)region_tickets_clear(&region->tickets);
+        (void)region_tickets_clear(region);
         region_unsave(region);
         region->fd = close_fd(region->fd);
         charge_release(&region->charge);
@@ -377,7 +380,7 @@ static void region_condemn(Region *region) {
         (void)RB_REMOVE(RegionTree, &regions->by_id, region);
         region_leave_session(region);
         region_grants_clear(&region->grants);
-        (void)region_tickets_clear(&region->tickets);
+        (void)region_tickets_clear(region);
         region->state = REGION_STATE_CONDEMNED;
         saved_change(region);
         list_append(&regions->condemned, &region->more->link);
@@ -720,7 +723,7 @@ int region_take_interest(Region *region, RegionInterest *interest, bool holders,
         bool held;
 
         interest->region = NULL;
-        if (expand(region))
+        if (region_expand(region))
                 return error_origin(-ENOMEM);
         interest_begin(region, interest, holders, fn, userdata);
         if (!holders)
@@ -786,7 +789,7 @@ Region *region_of_session(const List *regions) {
 /* Whom nobody holds nobody can get any more. Otherwise watch first, and ask again: a close in between
  * must not go unseen. */
 static void orphan_begin(Region *region) {
-        if (expand(region)) {
+        if (region_expand(region)) {
                 overlook(region->regions);
                 return;
         }
@@ -818,7 +821,7 @@ static void overlooked_turn(Deadline *deadline, void *userdata) {
                 if (!region)
                         return;
                 regions->overlooked = region->id;
-                if (region->state == REGION_STATE_ORPHAN && !region->more)
+                if (region->state == REGION_STATE_ORPHAN && !is_in_turn(region))
                         orphan_begin(region);
                 if (deadline_is_armed(deadline))
                         return;         /* there still is none */
@@ -953,17 +956,21 @@ int region_bell(Region *region, Region **ret, Shortage *shortage) {
                 .bell = true,
                 .permissions = { .uid = region->permissions.uid, .gid = region->permissions.gid, .mode = 0600 },
         };
+        Region *page = region_page(region);
         int r;
 
         ASSERT(!region->is_bell && region->state != REGION_STATE_CONDEMNED);
-        if (!region->pair) {
-                r = region_new(&region->pair, region->regions, region->charge.account, &spec, shortage);
+        if (!page) {
+                if (region_expand(region))
+                        return error_origin(-ENOMEM);
+                r = region_new(&page, region->regions, region->charge.account, &spec, shortage);
                 if (r)
                         return r;
-                region->pair->pair = region;
-                saved_change(region->pair);
+                page->more->pair = region;
+                region->more->pair = page;
+                saved_change(page);
         }
-        *ret = region->pair;
+        *ret = page;
         return 0;
 }
 
@@ -1059,7 +1066,7 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         if (!r)
                 r = region_make(&region, regions, saved->id, &spec);
         if (!r && saved->state == REGION_STATE_CONDEMNED)
-                r = expand(region);
+                r = region_expand(region);
         if (r)
                 return r;
         region->created_ns = saved->created_ns;
@@ -1070,7 +1077,7 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
         region->told_frozen = saved->told_frozen;
         region->polled = saved->polled;
         region->grants.granted = saved->ended;
-        region->tickets.revoked = saved->revoked;
+        region->revoked = saved->revoked;
         account_charge_anyway(owner, &cost, &region->charge);
         if (saved->state == REGION_STATE_CONDEMNED)
                 region_recondemn(region);
@@ -1087,12 +1094,14 @@ void region_adopt_name(Region *region, Node *name) {
                 charge_grow_anyway(&region->charge, &one_more);
 }
 
-bool region_adopt_bell(Region *region, Region *page) {
-        if (region == page || region->is_bell || !page->is_bell || region->pair || page->pair)
-                return false;
-        region->pair = page;
-        page->pair = region;
-        return true;
+int region_adopt_bell(Region *region, Region *page) {
+        if (region->is_bell || !page->is_bell || region_page(region) || region_rings_for(page))
+                return 0;
+        if (region_expand(region))
+                return error_origin(-ENOMEM);
+        region->more->pair = page;
+        page->more->pair = region;
+        return 0;
 }
 
 void region_adopted(Region *region) {
@@ -1103,7 +1112,7 @@ void region_adopted(Region *region) {
         } else if (!region_rings_for(region)) {
                 region->state = REGION_STATE_ORPHAN;
                 ++regions->n_orphans;
-                if (expand(region))
+                if (region_expand(region))
                         overlook(regions);
                 else
                         asking_begin(region);

@@ -107,8 +107,8 @@ typedef struct RegionSpec {
         Permissions permissions;        /* borrowed: it gets a copy */
 } RegionSpec;
 
-/* What most regions never need: those that have a name, whose holders nobody cares for, and which are
- * doorbells or a session's no more than they count their holders. */
+/* What most regions never need: those that have a name, whose holders nobody cares for, which have neither
+ * doorbell nor tickets, and are doorbells or a session's no more than they count their holders. */
 typedef struct RegionMore {
         RB_ENTRY(RegionMore) by_watch;
         Region *region;
@@ -123,6 +123,8 @@ typedef struct RegionMore {
         RegionInterest counted; /* the region's own, for REGION_COUNTED */
         List session;           /* in its creator's list, for REGION_SESSION ... */
         uint64_t session_number;/* ... and which that is; 0: in none */
+        RegionTickets tickets;
+        Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
         uint64_t poke_failed;   /* a page: when the helper last could not write its flag; CLOCK_MONOTONIC */
 } RegionMore;
 
@@ -150,14 +152,13 @@ struct Region {
         uint32_t n_names;
         RegionGrants grants;
         RegionMore *more;       /* NULL: region_more() says what is so then. Owned */
-        Region *pair;           /* the page of its doorbell, NULL: none yet; a page's region, NULL: gone */
-        RegionTickets tickets;
         Ring names;             /* of nodes; empty without a name */
         StateRecord record;
         Charge charge;          /* the owner's */
         RB_ENTRY(Region) by_id;
         uint64_t created_ns;    /* CLOCK_REALTIME */
         uint64_t inode;         /* 0 where nothing is saved */
+        uint32_t revoked;       /* how often tickets were, all or some, those there are no more included; it wraps */
 };
 
 /* Lets a region that was condemned, and cannot be emptied in steps, be closed where nobody waits for
@@ -342,8 +343,8 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
                             const Permissions *permissions, int fd);
 /* The name, which is in the tree, is the region's latest. */
 void region_adopt_name(Region *region, Node *name);
-/* The page is the region's doorbell. Return: false if one of the two cannot be that. */
-bool region_adopt_bell(Region *region, Region *page);
+/* The page is the region's doorbell, unless one of the two cannot be that. Return: 0, -ENOMEM. */
+int region_adopt_bell(Region *region, Region *page);
 /* It has all that belongs to it: goes on with its life. Whether anybody holds it is asked later. */
 void region_adopted(Region *region);
 /* All have: begins to ask. */
@@ -359,11 +360,14 @@ static inline const RegionMore *region_more(const Region *region) {
 
 /* The page of its doorbell, or a page's region, NULL: it has none. */
 static inline Region *region_page(const Region *region) {
-        return region->is_bell ? NULL : region->pair;
+        return region->is_bell ? NULL : region_more(region)->pair;
 }
 static inline Region *region_rings_for(const Region *region) {
-        return region->is_bell ? region->pair : NULL;
+        return region->is_bell ? region_more(region)->pair : NULL;
 }
+
+/* Makes room for that. Return: 0, -ENOMEM. */
+int region_expand(Region *region);
 
 /* -- figures ------------------------------------------------------------------------------ */
 

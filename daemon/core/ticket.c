@@ -86,6 +86,8 @@ static int ticket_make(Ticket **ret, Tickets *tickets, Region *region, uint64_t 
                        const uint8_t digest_of[TICKET_DIGEST_BYTES]) {
         Ticket *ticket;
 
+        if (region_expand(region))
+                return error_origin(-ENOMEM);
         ticket = spare_take(sizeof(*ticket));
         if (!ticket)
                 return error_origin(-ENOMEM);
@@ -102,8 +104,8 @@ static int ticket_make(Ticket **ret, Tickets *tickets, Region *region, uint64_t 
         memcpy(ticket->digest, digest_of, sizeof(ticket->digest));
         ASSERT(!RB_INSERT(TicketDigestTree, &tickets->by_digest, ticket));
         ASSERT(!RB_INSERT(TicketTree, &tickets->by_id, ticket));
-        (void)RB_INSERT(RegionTicketTree, &region->tickets.tree, ticket);
-        ++region->tickets.n;
+        (void)RB_INSERT(RegionTicketTree, &region->more->tickets.tree, ticket);
+        ++region->more->tickets.n;
         ++tickets->n;
         *ret = ticket;
         return 0;
@@ -116,7 +118,7 @@ int ticket_new(Ticket **ret, char ret_text[TICKET_TEXT_BYTES], Tickets *tickets,
         int r;
 
         ASSERT(spec->uses >= 1 && spec->uses <= TICKET_USES_MAX);
-        if (region->tickets.n >= TICKETS_OF_REGION_MAX)
+        if (region_more(region)->tickets.n >= TICKETS_OF_REGION_MAX)
                 return TICKET_E_TOO_MANY;
         r = ticket_draw(ret_text);
         if (r)
@@ -144,8 +146,8 @@ int ticket_adopt(Ticket **ret, Tickets *tickets, Region *region, Account *issuer
         int r;
 
         memcpy(key.digest, saved->digest, sizeof(key.digest));
-        if (region->tickets.n >= TICKETS_OF_REGION_MAX || RB_FIND(TicketDigestTree, &tickets->by_digest, &key) ||
-            RB_FIND(TicketTree, &tickets->by_id, &key))
+        if (region_more(region)->tickets.n >= TICKETS_OF_REGION_MAX ||
+            RB_FIND(TicketDigestTree, &tickets->by_digest, &key) || RB_FIND(TicketTree, &tickets->by_id, &key))
                 return TICKET_E_TOO_MANY;
         r = ticket_make(ret, tickets, region, saved->id, &spec, saved->digest);
         if (r)
@@ -175,8 +177,8 @@ Ticket *ticket_free(Ticket *ticket) {
         state_drop(&ticket->record);
         (void)RB_REMOVE(TicketDigestTree, &ticket->tickets->by_digest, ticket);
         (void)RB_REMOVE(TicketTree, &ticket->tickets->by_id, ticket);
-        (void)RB_REMOVE(RegionTicketTree, &ticket->region->tickets.tree, ticket);
-        --ticket->region->tickets.n;
+        (void)RB_REMOVE(RegionTicketTree, &ticket->region->more->tickets.tree, ticket);
+        --ticket->region->more->tickets.n;
         --ticket->tickets->n;
         deadline_disarm(&ticket->end);
         charge_release(&ticket->charge);
@@ -185,7 +187,7 @@ Ticket *ticket_free(Ticket *ticket) {
 }
 
 static void note_revoked(Region *region) {
-        ++region->tickets.revoked;
+        ++region->revoked;
         state_touch(&region->record);
 }
 
@@ -228,22 +230,23 @@ void region_tickets_init(RegionTickets *of) {
         RB_INIT(&of->tree);
 }
 
-uint32_t region_tickets_clear(RegionTickets *of) {
-        uint32_t n = of->n;
-        Ticket *ticket;
+uint32_t region_tickets_clear(Region *region) {
+        uint32_t n = region_more(region)->tickets.n;
 
-        while ((ticket = RB_MIN(RegionTicketTree, &of->tree)))
-                (void)ticket_free(ticket);
+        for (uint32_t i = 0; i < n; ++i)
+                (void)ticket_free(RB_MIN(RegionTicketTree, &region->more->tickets.tree));
         return n;
 }
 
 uint32_t region_revoke_tickets(Region *region) {
         note_revoked(region);
-        return region_tickets_clear(&region->tickets);
+        return region_tickets_clear(region);
 }
 
-Ticket *region_tickets_after(RegionTickets *of, uint64_t id) {
+Ticket *region_tickets_after(const Region *region, uint64_t id) {
         Ticket key = { .id = id + 1 };
 
-        return id == UINT64_MAX ? NULL : RB_NFIND(RegionTicketTree, &of->tree, &key);
+        if (!region->more || id == UINT64_MAX)
+                return NULL;
+        return RB_NFIND(RegionTicketTree, &region->more->tickets.tree, &key);
 }

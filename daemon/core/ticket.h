@@ -79,7 +79,6 @@ RB_HEAD(RegionTicketTree, Ticket);
 typedef struct RegionTickets {
         struct RegionTicketTree tree;
         uint32_t n;
-        uint32_t revoked;       /* how often some were, or all, those there are no more included; it wraps */
 } RegionTickets;
 
 struct Tickets {
@@ -127,10 +126,10 @@ void ticket_spend(Ticket *ticket);
 
 void region_tickets_init(RegionTickets *of);
 /* Ends all tickets of a region. Return: how many. */
-uint32_t region_tickets_clear(RegionTickets *of);
+uint32_t region_tickets_clear(Region *region);
 /* Likewise because somebody said so, which it counts also if none is left. */
 uint32_t region_revoke_tickets(Region *region);
 /* The region's first ticket with a number above `id`, NULL if there is none. */
-Ticket *region_tickets_after(RegionTickets *of, uint64_t id);
+Ticket *region_tickets_after(const Region *region, uint64_t id);
 
 #endif

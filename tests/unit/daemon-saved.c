@@ -68,8 +68,8 @@ static void add_region(Check *check, Region *region) {
         add(check, STATE_REGION, region->id, region, &region->record);
         list_for_each(grant, &region->grants.list, Grant, in_region)
                 add(check, STATE_GRANT, grant->id, grant, &grant->record);
-        for (const Ticket *t = region_tickets_after(&region->tickets, 0); t;
-             t = region_tickets_after(&region->tickets, t->id))
+        for (const Ticket *t = region_tickets_after(region, 0); t;
+             t = region_tickets_after(region, t->id))
                 add(check, STATE_TICKET, t->id, t, &t->record);
 }
 
@@ -211,11 +211,11 @@ static void same_region(const Thing *thing, const uint8_t *data, size_t n) {
         SAME(saved.told_frozen, is->told_frozen);
         SAME(saved.is_bell, is->is_bell);
         SAME(saved.polled, is->polled);
-        SAME(saved.rings_for, region_rings_for(is) ? is->pair->id : 0);
+        SAME(saved.rings_for, region_rings_for(is) ? region_rings_for(is)->id : 0);
         SAME(saved.session, region_more(is)->session_number);
         SAME(saved.session != 0, is->more && !list_is_empty(&is->more->session));
         SAME(saved.ended, is->grants.granted - is->grants.n);
-        SAME(saved.revoked, is->tickets.revoked);
+        SAME(saved.revoked, is->revoked);
 }
 
 static void same_ticket(const Thing *thing, const uint8_t *data, size_t n) {

@@ -399,7 +399,7 @@ static void op_ticket(void) {
 
         if (!region)
                 return;
-        ticket = region_tickets_after(&region->tickets, 0);
+        ticket = region_tickets_after(region, 0);
         if (ticket && below(2))
                 ticket_spend(ticket);
         else if (ticket && below(4) == 0)

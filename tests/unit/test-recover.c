@@ -380,8 +380,8 @@ static void put_region(FILE *out, Region *region) {
                 persist_grant(grant, &grant_saved);
                 PUT(out, grant, grant_saved);
         }
-        for (ticket = region_tickets_after(&region->tickets, 0); ticket;
-             ticket = region_tickets_after(&region->tickets, ticket->id)) {
+        for (ticket = region_tickets_after(region, 0); ticket;
+             ticket = region_tickets_after(region, ticket->id)) {
                 SavedTicket ticket_saved;
 
                 persist_ticket(ticket, &ticket_saved);

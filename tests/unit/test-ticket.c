@@ -144,7 +144,7 @@ TEST(ticket, it_is_good_for_exactly_its_uses) {
                 ticket_spend(ticket);
         }
         cr_assert_null(tickets_find(&tickets, text, sizeof(text)));
-        cr_assert(tickets.n == 0 && region->tickets.n == 0);
+        cr_assert(tickets.n == 0 && region_more(region)->tickets.n == 0);
         end();
 }
 
@@ -161,9 +161,9 @@ TEST(ticket, it_costs_its_issuer_a_pending_request_until_it_is_over) {
         ticket = NULL;
         cr_assert_eq(ticket_new(&ticket, text, &tickets, region, alice, &spec, &s), TICKET_E_QUOTA);
         cr_assert(s.slot == ACCOUNT_PENDING && s.limit == 1 && s.left == 0 && s.asked == 1);
-        cr_assert(ticket == NULL && tickets.n == 1 && region->tickets.n == 1);
+        cr_assert(ticket == NULL && tickets.n == 1 && region_more(region)->tickets.n == 1);
         cr_assert_null(tickets_find(&tickets, text, sizeof(text)), "one that was refused is good for nothing");
-        ticket_spend(region_tickets_after(&region->tickets, 0));
+        ticket_spend(region_tickets_after(region, 0));
         cr_assert_eq(alice->used[ACCOUNT_PENDING], 0);
         end();
 }
@@ -253,17 +253,17 @@ TEST(ticket, those_of_a_region_are_walked_by_number_and_ended_together) {
                 ticket[i] = issue(text, 1);
                 REQUIRE(ticket_new(&other, text, &tickets, second, owner, &spec, NULL) == 0);
         }
-        cr_assert_eq(region_tickets_after(&region->tickets, 0), ticket[0]);
+        cr_assert_eq(region_tickets_after(region, 0), ticket[0]);
         for (unsigned int i = 0; i < 4; ++i)
-                cr_assert_eq(region_tickets_after(&region->tickets, ticket[i]->id), ticket[i + 1]);
-        cr_assert_null(region_tickets_after(&region->tickets, ticket[4]->id));
-        cr_assert_null(region_tickets_after(&region->tickets, UINT64_MAX));
+                cr_assert_eq(region_tickets_after(region, ticket[i]->id), ticket[i + 1]);
+        cr_assert_null(region_tickets_after(region, ticket[4]->id));
+        cr_assert_null(region_tickets_after(region, UINT64_MAX));
         cr_assert_eq(tickets_find_id(&tickets, ticket[2]->id), ticket[2]);
         cr_assert_null(tickets_find_id(&tickets, 0));
         (void)ticket_free(ticket[2]);
-        cr_assert_eq(region_tickets_after(&region->tickets, ticket[1]->id), ticket[3]);
-        cr_assert_eq(region_tickets_clear(&region->tickets), 4);
-        cr_assert_eq(region_tickets_clear(&region->tickets), 0);
+        cr_assert_eq(region_tickets_after(region, ticket[1]->id), ticket[3]);
+        cr_assert_eq(region_tickets_clear(region), 4);
+        cr_assert_eq(region_tickets_clear(region), 0);
         cr_assert_eq(tickets.n, 5);
         cr_assert_eq(ticket_free(NULL), NULL);
         end();
