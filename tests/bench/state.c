@@ -18,6 +18,8 @@
 enum {
         COMMITS = 20000,
         MANY = 200000,
+        ONE_CELL = STATE_CELL_DATA,
+        TWO_CELLS = STATE_CELL_DATA + 1,
 };
 
 typedef struct Thing {
@@ -85,7 +87,7 @@ static BenchSeries came_and_went(State *state, size_t n) {
 
                 for (int i = 0; i < COMMITS; ++i) {
                         for (size_t k = 0; k < n; ++k) {
-                                things[k].n = 100;
+                                things[k].n = ONE_CELL;
                                 state_add(state, &things[k].record, STATE_REGION, k);
                         }
                         state_commit(state);
@@ -112,7 +114,7 @@ static BenchSeries adopted(size_t n) {
 
         REQUIRE(things);
         for (size_t i = 0; i < n; ++i) {
-                things[i].n = 100;
+                things[i].n = ONE_CELL;
                 state_add(state, &things[i].record, STATE_NAME, i);
         }
         state_commit(state);
@@ -138,13 +140,13 @@ TEST(bench, saving) {
         State *state = make();
         BenchSeries two;
 
-        say("state-commit-1-1", "a commit of one record of one cell", "ns", touched(state, 1, 100));
-        two = touched(state, 2, 100);
+        say("state-commit-1-1", "a commit of one record of one cell", "ns", touched(state, 1, ONE_CELL));
+        two = touched(state, 2, ONE_CELL);
         bench_row(&(BenchRow){ .name = "state-commit-2-1", .what = "a commit of two records of one cell", .unit = "ns",
                                .figure = &two, .target = BENCH_AT_MOST(1000) });
-        say("state-commit-1-2", "a commit of one record of two cells", "ns", touched(state, 1, 200));
-        say("state-commit-8-2", "a commit of eight records of two cells", "ns", touched(state, 8, 200));
-        say("state-commit-1-10", "a commit of a record of ten cells", "ns", touched(state, 1, STATE_RECORD_MAX));
+        say("state-commit-1-2", "a commit of one record of two cells", "ns", touched(state, 1, TWO_CELLS));
+        say("state-commit-8-2", "a commit of eight records of two cells", "ns", touched(state, 8, TWO_CELLS));
+        say("state-commit-1-26", "a commit of the longest record, of 26 cells", "ns", touched(state, 1, STATE_RECORD_MAX));
         say("state-commit-new", "two commits: three new records of one cell, their end", "ns", came_and_went(state, 3));
         (void)state_free(state);
         say("state-adopt-60000", "adoption of 60,000 records", "ms", adopted(60000));
