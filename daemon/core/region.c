@@ -50,15 +50,10 @@ static const uint64_t retries[] = {
 };
 #define N_RETRIES (sizeof(retries) / sizeof(retries[0]))
 
-static int compare_id(Region *a, Region *b) {
-        return a->id < b->id ? -1 : a->id > b->id;
-}
-
 static int compare_watch(RegionMore *a, RegionMore *b) {
         return a->watch < b->watch ? -1 : a->watch > b->watch;
 }
 
-TREE_GENERATE(RegionTree, Region, by_id, compare_id)
 TREE_GENERATE(RegionWatchTree, RegionMore, by_watch, compare_watch)
 
 static void work_arm(Regions *regions);
@@ -173,8 +168,11 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
 
         if (!region)
                 return error_origin(-ENOMEM);
+        region->id = id;
         region->more = NULL;
-        if ((spec->lifetime != REGION_NAMED || spec->bell) && region_expand(region)) {
+        if (((spec->lifetime != REGION_NAMED || spec->bell) && region_expand(region)) ||
+            region_index_add(&regions->by_id, region)) {
+                spare_give(region->more, sizeof(*region->more));
                 pool_give(&regions->pool, region);
                 return error_origin(-ENOMEM);
         }
@@ -194,7 +192,6 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
                 .more = region->more,
         };
         region_grants_init(&region->grants);
-        (void)RB_INSERT(RegionTree, &regions->by_id, region);
         ++regions->n;
         counters_used(regions->counters, COUNTER_REGION, id);
         *ret = region;
@@ -230,15 +227,13 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
 }
 
 Region *regions_find(Regions *regions, uint64_t id) {
-        Region key = { .id = id };
+        Region *region = region_index_at_least(&regions->by_id, id);
 
-        return RB_FIND(RegionTree, &regions->by_id, &key);
+        return region && region->id == id ? region : NULL;
 }
 
 Region *regions_after(Regions *regions, uint64_t id) {
-        Region key = { .id = id + 1 };
-
-        return id < UINT64_MAX ? RB_NFIND(RegionTree, &regions->by_id, &key) : NULL;
+        return id < UINT64_MAX ? region_index_at_least(&regions->by_id, id + 1) : NULL;
 }
 
 /* -- watching ------------------------------------------------------------------------- */
@@ -354,7 +349,7 @@ Region *region_free(Region *region) {
         (void)bell_detach(region);
         tell_gone(region);
         if (region->state != REGION_STATE_CONDEMNED)
-                (void)RB_REMOVE(RegionTree, &region->regions->by_id, region);
+                region_index_remove(&regions->by_id, region);
         leave_state(region);
         region_leave_session(region);
         watch_end(region);
@@ -377,7 +372,7 @@ static void region_condemn(Region *region) {
 
         leave_state(region);
         asking_end(region);
-        (void)RB_REMOVE(RegionTree, &regions->by_id, region);
+        region_index_remove(&regions->by_id, region);
         region_leave_session(region);
         region_grants_clear(&region->grants);
         (void)region_tickets_clear(region);
@@ -396,7 +391,7 @@ static void region_condemn(Region *region) {
 static void region_recondemn(Region *region) {
         Regions *regions = region->regions;
 
-        (void)RB_REMOVE(RegionTree, &regions->by_id, region);
+        region_index_remove(&regions->by_id, region);
         region->state = REGION_STATE_CONDEMNED;
         (void)region_is_held(region);
         list_append(&regions->condemned, &region->more->link);
@@ -1133,7 +1128,6 @@ void regions_adopted(Regions *regions) {
 int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
         *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1 };
         pool_init(&regions->pool, sizeof(Region));
-        RB_INIT(&regions->by_id);
         RB_INIT(&regions->by_watch);
         list_init(&regions->asked);
         list_init(&regions->condemned);
@@ -1157,7 +1151,7 @@ void regions_forget_store(Regions *regions) {
 }
 
 void regions_deinit(Regions *regions) {
-        Region *region, *next;
+        Region *region;
 
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
@@ -1169,11 +1163,10 @@ void regions_deinit(Regions *regions) {
         list_splice(&regions->condemned, &regions->departing);
         while ((region = first_of(&regions->condemned)))
                 (void)region_free(region);
-        for (region = RB_MIN(RegionTree, &regions->by_id); region; region = next) {
-                next = RB_NEXT(RegionTree, &regions->by_id, region);
+        while ((region = region_index_at_least(&regions->by_id, 0)))
                 (void)region_free(region);
-        }
         ASSERT(regions->n == 0);
+        region_index_deinit(&regions->by_id);
         pool_deinit(&regions->pool);
         regions->inotify = close_fd(regions->inotify);
 }

@@ -46,6 +46,7 @@
 #include "core/access.h"
 #include "core/counters.h"
 #include "core/grant.h"
+#include "core/regionindex.h"
 #include "core/state.h"
 #include "core/ticket.h"
 #include "core/tree.h"
@@ -155,7 +156,6 @@ struct Region {
         Ring names;             /* of nodes; empty without a name */
         StateRecord record;
         Charge charge;          /* the owner's */
-        RB_ENTRY(Region) by_id;
         uint64_t created_ns;    /* CLOCK_REALTIME */
         uint64_t inode;         /* 0 where nothing is saved */
         uint32_t revoked;       /* how often tickets were, all or some, those there are no more included; it wraps */
@@ -167,12 +167,11 @@ typedef bool (*RegionsBury)(Region *region, void *userdata);
 /* A region came back from another process and is frozen, which was not told yet. */
 typedef void (*RegionsFrozen)(Region *region, void *userdata);
 
-RB_HEAD(RegionTree, Region);
 RB_HEAD(RegionWatchTree, RegionMore);
 
 struct Regions {
         Pool pool;
-        struct RegionTree by_id;
+        RegionIndex by_id;      /* all but those condemned */
         struct RegionWatchTree by_watch;
         Deadlines *deadlines;
         Grants *grants;
