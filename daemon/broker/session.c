@@ -396,7 +396,7 @@ static int recover_session(void *userdata, StateKind kind, uint64_t id, uint32_t
         int r;
 
         r = saved_decode_session(&saved, data, n);
-        if (!r && saved.id != id)
+        if (!r && (saved.id != id || id > SAVED_ID_BELIEVED))
                 r = SAVED_E_INVALID;
         if (!r)
                 r = make(&session, recovery->sessions, saved.id, saved.session, saved.uid);

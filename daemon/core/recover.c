@@ -247,7 +247,7 @@ static int visit_directory(void *userdata, StateKind kind, uint64_t id, uint32_t
         uint8_t *bytes;
 
         (void)kind;
-        if (saved_decode_directory(&saved, data, n) || saved.id != id)
+        if (saved_decode_directory(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_DIRECTORY, id, cell, damaged);
         saw(recovery, COUNTER_DIRECTORY, id);
         branch = array_add(&recovery->branches, 1, sizeof(*branch));
@@ -452,7 +452,8 @@ static int visit_region(void *userdata, StateKind kind, uint64_t id, uint32_t ce
         int r;
 
         (void)kind;
-        if (saved_decode_region(&saved, data, n) || saved.id != id)
+        if (saved_decode_region(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED ||
+            saved.session > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_REGION, id, cell, damaged);
         saw(recovery, COUNTER_REGION, id);
         saw(recovery, COUNTER_SESSION, saved.session);
@@ -590,7 +591,8 @@ static int visit_name(void *userdata, StateKind kind, uint64_t id, uint32_t cell
         int r;
 
         (void)kind;
-        if (saved_decode_name(&saved, data, n) || saved.id != id)
+        if (saved_decode_name(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED ||
+            saved.order > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_NAME, id, cell, damaged);
         saw(recovery, COUNTER_NAME, id > saved.order ? id : saved.order);
         above = find_branch(recovery, saved.directory);
@@ -631,7 +633,7 @@ static int visit_ticket(void *userdata, StateKind kind, uint64_t id, uint32_t ce
         int r;
 
         (void)kind;
-        if (saved_decode_ticket(&saved, data, n) || saved.id != id)
+        if (saved_decode_ticket(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_TICKET, id, cell, damaged);
         saw(recovery, COUNTER_TICKET, id);
         region = regions_find(recovery->out->regions, saved.region);
@@ -654,7 +656,8 @@ static int visit_grant(void *userdata, StateKind kind, uint64_t id, uint32_t cel
         NewGrant *made;
 
         (void)kind;
-        if (saved_decode_grant(&saved, data, n) || saved.id != id)
+        if (saved_decode_grant(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED ||
+            saved.session > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_GRANT, id, cell, damaged);
         saw(recovery, COUNTER_GRANT, id);
         saw(recovery, COUNTER_SESSION, saved.session);
@@ -835,8 +838,11 @@ static int visit_counters(void *userdata, StateKind kind, uint64_t id, uint32_t 
         (void)kind;
         if (recovery->counted || saved_decode_counters(&saved, data, n))
                 return drop(recovery, RECOVER_COUNTERS, id, cell, damaged);
-        recovery->counted = true;
         counters_restore(counters, &saved);
+        for (unsigned int i = 0; i < _COUNTER_N; ++i)
+                if (counters->reserved[i] > SAVED_ID_BELIEVED)
+                        return drop(recovery, RECOVER_COUNTERS, id, cell, damaged);
+        recovery->counted = true;
         state_bind(recovery->out->state, &counters->record, STATE_COUNTERS, id, cell);
         for (unsigned int i = 0; i < _COUNTER_N; ++i)
                 saw(recovery, i, counters->reserved[i]);

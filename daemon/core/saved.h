@@ -40,9 +40,10 @@ enum {
 
 /* No record is longer. */
 #define SAVED_BYTES_MAX 1040U
-/* No number that is believed is higher. New ones go on behind the highest, so there is room above it: a
- * grant's is the place of its mark as well (util/memfd.h). */
+/* No number that is read is higher: a grant's is the place of its mark as well (util/memfd.h). */
 #define SAVED_ID_MAX ((UINT64_C(1) << 60) - 1)
+/* Nor any that the next broker goes on behind: no life is long enough to count from here to the highest. */
+#define SAVED_ID_BELIEVED (SAVED_ID_MAX >> 1)
 #define SAVED_ENDED_MAX ((UINT64_C(1) << 48) - 1)
 #define SAVED_ROOT UINT64_C(1)          /* the number of the root directory */
 #define SAVED_SESSION_BYTES 16U         /* of the digest of a session's id */

@@ -698,6 +698,33 @@ TEST(recover, without_the_record_of_numbers_they_go_on_a_good_way_behind) {
         end();
 }
 
+/* Else the last of them would be refused by the broker after the next. */
+TEST(recover, numbers_that_leave_no_room_for_more_are_not_believed) {
+        const uint64_t id = SAVED_ID_MAX - 1;
+        const SavedCounters counters = { .last_directory = SAVED_ROOT, .sequence = id };
+        uint8_t data[STATE_RECORD_MAX];
+        uint64_t region;
+
+        begin();
+        region = create("/x", ALICE, 1)->id;
+        die();
+        lose_record(STATE_COUNTERS, 1);
+        forge_record(STATE_COUNTERS, 1, data, saved_encode_counters(&counters, data));
+        forge_directory(id, SAVED_ROOT, "d");
+        forge_name(id, SAVED_ROOT, region, "y");
+        revive();
+        EXPECT_NOTE(COUNTERS, 1, "damaged");
+        EXPECT_NOTE(DIRECTORY, id, "damaged");
+        EXPECT_NOTE(NAME, id, "damaged");
+        cr_assert_lt(scene.events.sequence, SAVED_ID_BELIEVED);
+        cr_assert_lt(mkdir_at("/d", ALICE, 0700)->node.record.id, SAVED_ID_BELIEVED);
+        state_commit(scene.state);
+        die();
+        revive();
+        EXPECT_NO_NOTES();
+        end();
+}
+
 TEST(recover, charges_stay_although_limits_are_lower_and_nothing_more_is_allowed) {
         RegionSpec spec = { .size = 4096, .permissions = { ALICE, ALICE, 0600 } };
         Region *region, *more;
