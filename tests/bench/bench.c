@@ -71,6 +71,20 @@ void bench_pin(pid_t pid, int processor) {
         REQUIRE(sched_setaffinity(pid, sizeof(set), &set) == 0, "%s", strerror(errno));
 }
 
+double bench_meminfo(const char *field) {
+        FILE *file = fopen("/proc/meminfo", "re");
+        size_t n = strlen(field);
+        unsigned long kib = 0;
+        char line[128];
+
+        REQUIRE(file, "%s", strerror(errno));
+        while (fgets(line, sizeof(line), file))
+                if (strncmp(line, field, n) == 0 && line[n] == ':')
+                        kib = strtoul(line + n + 1, NULL, 10);
+        (void)fclose(file);
+        return (double)kib * 1024;
+}
+
 /* -- rounds ----------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b) {

@@ -49,6 +49,9 @@ size_t bench_processors(void);
 #define BENCH_ANYWHERE (-1)
 void bench_pin(pid_t pid, int processor);
 
+/* Return: bytes, of a field of /proc/meminfo. */
+double bench_meminfo(const char *field);
+
 /* -- rounds ----------------------------------------------------------------------------------- */
 
 /* A number for each round. */

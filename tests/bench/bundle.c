@@ -59,25 +59,13 @@ static Bundle *make(void) {
         return bundle;
 }
 
-static double slab_bytes(void) {
-        FILE *file = fopen("/proc/meminfo", "re");
-        unsigned long kib = 0;
-        char line[128];
-
-        REQUIRE(file);
-        while (fgets(line, sizeof(line), file))
-                (void)sscanf(line, "SUnreclaim: %lu", &kib);
-        (void)fclose(file);
-        return (double)kib * 1024;
-}
-
 typedef struct Costs {
         double add_us, worst_us, take_ms, move_ms, bytes;
         size_t stored;
 } Costs;
 
 static void add_all(Bundle *bundle, size_t n, Costs *costs) {
-        double worst = 0, before = slab_bytes();
+        double worst = 0, before = bench_meminfo("SUnreclaim");
         int64_t began = test_now_ns();
         char name[FDSTORE_NAME_MAX];
 
@@ -91,7 +79,7 @@ static void add_all(Bundle *bundle, size_t n, Costs *costs) {
         }
         costs->add_us = (double)(test_now_ns() - began) / 1e3 / (double)n;
         costs->worst_us = worst / 1e3;
-        costs->bytes = (slab_bytes() - before) / (double)n;
+        costs->bytes = (bench_meminfo("SUnreclaim") - before) / (double)n;
         costs->stored = n_stored;
 }
 

@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bench/bench.h"
+
 enum { BATCH = 100 };
 
 /* -- regions ----------------------------------------------------------------------------------- */
@@ -138,18 +140,6 @@ static double memfd_bytes(pid_t pid, const char *name) {
         return bytes;
 }
 
-static double slab_bytes(void) {
-        FILE *file = fopen("/proc/meminfo", "re");
-        unsigned long kib = 0;
-        char line[128];
-
-        REQUIRE(file);
-        while (fgets(line, sizeof(line), file))
-                (void)sscanf(line, "Slab: %lu", &kib);
-        (void)fclose(file);
-        return (double)kib * 1024;
-}
-
 Memory many_memory(const Broker *broker) {
         double saved = memfd_bytes(broker->pid, "/memfd:shmd-state");
 
@@ -158,6 +148,6 @@ Memory many_memory(const Broker *broker) {
                 .saved = saved,
                 .keeper = broker->keeper ?
                           anonymous_bytes(broker->keeper) + memfd_bytes(broker->keeper, "/memfd:shmd-names") : 0,
-                .kernel = slab_bytes(),
+                .kernel = bench_meminfo("Slab"),
         };
 }
