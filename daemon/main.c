@@ -133,7 +133,7 @@ static error_t parse_option(int key, char *argument, struct argp_state *state) {
 
 static const struct argp_option option_table[] = {
         { "socket", 's', "PATH", 0, "Listen on PATH", 0 },
-        { "config", 'c', "FILE", 0, "Read FILE instead of " DEFAULT_CONFIG, 0 },
+        { "config", 'c', "FILE", 0, "Read FILE instead of the system's shmd.conf", 0 },
         { "check-config", OPTION_CHECK, NULL, 0, "Check the configuration and exit", 0 },
         { "policy-root", OPTION_POLICY_ROOT, "DIR", 0, "Look for policy files below DIR", 0 },
         { "compile-policy", OPTION_COMPILE, NULL, 0,

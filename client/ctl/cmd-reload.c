@@ -29,7 +29,7 @@ typedef struct ReloadArgs {
 } ReloadArgs;
 
 static const struct argp_option reload_options[] = {
-        { "daemon",      OPTION_DAEMON,      "PROGRAM", 0, "What compiles the files (else $SHMD_DAEMON, or " SHMD_DAEMON ")" },
+        { "daemon",      OPTION_DAEMON,      "PROGRAM", 0, "What compiles the files (else $SHMD_DAEMON, or shmd as installed)" },
         { "policy-root", OPTION_POLICY_ROOT, "DIR",     0, "Look for the files below DIR" },
         { NULL },
 };

@@ -31,10 +31,12 @@ typedef struct StateArgs {
         const char *check;
 } StateArgs;
 
+/* No path of an installation is in a help text, here or elsewhere: of a word that is longer than its column, glibc's
+ * argp (2.36) frees memory that is not its own. */
 static const struct argp_option state_options[] = {
         { "dump",   OPTION_DUMP,   "FILE",    0, "Write the copy to FILE (-: standard output), and do not check it" },
         { "check",  OPTION_CHECK,  "FILE",    0, "Check FILE (-: standard input), and ask no broker" },
-        { "daemon", OPTION_DAEMON, "PROGRAM", 0, "What checks (else $SHMD_DAEMON, or " SHMD_DAEMON ")" },
+        { "daemon", OPTION_DAEMON, "PROGRAM", 0, "What checks (else $SHMD_DAEMON, or shmd as installed)" },
         { NULL },
 };
 

@@ -308,6 +308,7 @@ test_usage() {
                 expect "$command --help needs no broker" 0 "$command" --help
                 says "$command --help says how it is used" "^Usage: shmdctl $command "
                 says "$command --help has the options of every command" '--socket=PATH'
+                check "$command --help has no word that is longer than its column" [ -z "$(grep -oE '[^ ]{50,}' "$out")" ]
                 cp "$out" "$dir/help"
                 check "help $command says the same" cmp -s <(shmdctl help "$command") "$dir/help"
         done

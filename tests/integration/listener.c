@@ -435,6 +435,9 @@ TEST(listener, the_command_line_is_answered) {
         free(said);
         REQUIRE(shmd_run(&said, "--help", NULL) == 0 && strstr(said, "--socket") && strstr(said, "--check-config"), "%s",
                 said);
+        /* A word that is longer than its column, as a path of an installation can be, is more than argp can wrap. */
+        for (const char *word = said; *word; word += strcspn(word, " \n"), word += strspn(word, " \n"))
+                REQUIRE(strcspn(word, " \n") < 50, "%s", word);
         free(said);
         REQUIRE(shmd_run(&said, "--nonsense", NULL) == 2, "%s", said);
         free(said);
