@@ -115,6 +115,7 @@ struct State {
         uint64_t n_records;     /* objects that have a record here */
         bool detached;          /* freed, and here for those alone */
         uint32_t n_staged;      /* entries in the journal */
+        uint64_t staged_sum;    /* theirs */
         uint64_t n_damaged;
         StateEncode encode[_STATE_KIND_N];
 };
@@ -185,9 +186,19 @@ static uint64_t cell_sum(const Cell *cell, uint32_t number, uint64_t following) 
                                     following + number);
 }
 
-static uint64_t journal_sum(const State *state, uint64_t transaction, uint32_t n) {
-        return XXH3_64bits_withSeed(state->map + ENTRIES_AT, (size_t)n * sizeof(Entry),
-                                    state->seed ^ (transaction + ((uint64_t)n << 48)));
+/* The journal's sum takes in what is made sure of by a sum already: each entry's number, and its cell's sum. A step
+ * is a bijection of both what came before and the word, so that no word that is wrong goes by. */
+static uint64_t sum_word(uint64_t sum, uint64_t word) {
+        sum = (sum ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+        return sum << 29 | sum >> 35;
+}
+
+static uint64_t sum_entry(uint64_t sum, const Entry *entry) {
+        return sum_word(sum_word(sum, entry->number), entry->cell.sum);
+}
+
+static uint64_t sum_journal(const State *state, uint64_t transaction, uint32_t n, uint64_t sum_of_entries) {
+        return sum_word(sum_word(sum_word(state->seed, transaction), n), sum_of_entries);
 }
 
 static uint64_t header_sum(const Header *header) {
@@ -490,20 +501,20 @@ static void apply(State *state, uint64_t transaction, uint32_t n) {
 static void commit_staged(State *state) {
         JournalHead head = { .transaction = ++state->transaction, .n = state->n_staged };
 
-        head.sum = journal_sum(state, head.transaction, head.n);
+        head.sum = sum_journal(state, head.transaction, head.n, state->staged_sum);
         store(state, JOURNAL_AT, &head, sizeof(head));
         store_word(state, COMMIT_AT, head.transaction);
         apply(state, head.transaction, head.n);
         state->n_staged = 0;
+        state->staged_sum = 0;
 }
 
 /* Only what is damaged can fill the journal: see stage_room(). */
-static void stage(State *state, uint32_t number, const Cell *cell) {
-        Entry entry = { .number = number, .cell = *cell };
-
+static void stage(State *state, const Entry *entry) {
         if (state->n_staged == JOURNAL_ENTRIES)
                 commit_staged(state);
-        store(state, entry_at(state->n_staged++), &entry, sizeof(entry));
+        state->staged_sum = sum_entry(state->staged_sum, entry);
+        store(state, entry_at(state->n_staged++), entry, sizeof(*entry));
 }
 
 /* Room in the journal for one more record. */
@@ -538,26 +549,28 @@ static void fit_chain(State *state, StateRecord *record, uint32_t n, uint32_t nu
 
 /* The last cell first, as each one's sum is part of the one before it. */
 static void stage_record(State *state, StateRecord *record) {
-        uint8_t data[STATE_RECORD_MAX];
+        uint8_t data[STATE_RECORD_MAX + STATE_CELL_DATA];
         uint32_t numbers[STATE_RECORD_CELLS];
         uint64_t following = state->seed;
         size_t n = state->encode[record->kind](record, data);
-        uint32_t n_cells = n ? (uint32_t)((n + STATE_CELL_DATA - 1) / STATE_CELL_DATA) : 1;
+        uint32_t n_cells = n > STATE_CELL_DATA ? (uint32_t)((n + STATE_CELL_DATA - 1) / STATE_CELL_DATA) : 1;
 
-        ASSERT(n <= sizeof(data));
+        ASSERT(n <= STATE_RECORD_MAX);
+        memset(data + n, 0, STATE_CELL_DATA);
         fit_chain(state, record, n_cells, numbers);
         for (uint32_t i = n_cells; i-- > 0;) {
                 size_t rest = n - i * STATE_CELL_DATA;
-                Cell cell = {
-                        .next = i + 1 < n_cells ? numbers[i + 1] : 0,
-                        .kind = i > 0 ? STATE_MORE : (uint16_t)record->kind,
-                        .n = (uint16_t)(rest < STATE_CELL_DATA ? rest : STATE_CELL_DATA),
-                        .id = record->id,
+                Entry entry = {
+                        .number = numbers[i],
+                        .cell.next = i + 1 < n_cells ? numbers[i + 1] : 0,
+                        .cell.kind = i > 0 ? STATE_MORE : (uint16_t)record->kind,
+                        .cell.n = (uint16_t)(rest < STATE_CELL_DATA ? rest : STATE_CELL_DATA),
+                        .cell.id = record->id,
                 };
 
-                memcpy(cell.data, data + i * STATE_CELL_DATA, cell.n);
-                following = cell.sum = cell_sum(&cell, numbers[i], following);
-                stage(state, numbers[i], &cell);
+                memcpy(entry.cell.data, data + i * STATE_CELL_DATA, STATE_CELL_DATA);
+                following = entry.cell.sum = cell_sum(&entry.cell, numbers[i], following);
+                stage(state, &entry);
         }
 }
 
@@ -571,12 +584,10 @@ static void stage_dirty(State *state) {
 }
 
 static void stage_dropped(State *state) {
-        static const Cell zero;
-
         for (uint32_t number = state->dropped; number; number = state->links[number]) {
                 if (cell_of(state, number)->kind != STATE_MORE)
                         stage_room(state);
-                stage(state, number, &zero);
+                stage(state, &(Entry){ .number = number });
         }
 }
 
@@ -690,14 +701,30 @@ static bool is_tail_zero(const State *state, uint64_t length) {
         return length <= from || is_zero(state->map + from, (size_t)(length - from));
 }
 
-static bool is_journal_sound(const State *state, const JournalHead *head) {
-        if (head->n == 0 || head->n > JOURNAL_ENTRIES || head->zero ||
-            head->sum != journal_sum(state, head->transaction, head->n))
+/* Whether the cell of an entry is empty, or as it was written. The next one of its record, if there is one, is the
+ * entry before it. */
+static bool is_entry_sound(const State *state, uint32_t i) {
+        const Entry *entry = entry_of(state, i);
+        const Cell *cell = &entry->cell;
+        uint64_t following = cell->next && i > 0 ? entry_of(state, i - 1)->cell.sum : state->seed;
+
+        if (entry->number == 0 || entry->number >= state->n_cells || entry->zero)
                 return false;
-        for (uint32_t i = 0; i < head->n; ++i)
-                if (entry_of(state, i)->number == 0 || entry_of(state, i)->number >= state->n_cells)
+        return cell->kind == STATE_FREE ? is_zero((const uint8_t *)cell, sizeof(*cell)) :
+                                          cell->sum == cell_sum(cell, entry->number, following);
+}
+
+static bool is_journal_sound(const State *state, const JournalHead *head) {
+        uint64_t sum = 0;
+
+        if (head->n == 0 || head->n > JOURNAL_ENTRIES || head->zero)
+                return false;
+        for (uint32_t i = 0; i < head->n; ++i) {
+                if (!is_entry_sound(state, i))
                         return false;
-        return true;
+                sum = sum_entry(sum, entry_of(state, i));
+        }
+        return head->sum == sum_journal(state, head->transaction, head->n, sum);
 }
 
 /* The journal is of the last transaction, whose cells may not all be in their places; or of the next one,

@@ -20,6 +20,7 @@
  *
  * The sum of a cell is over its number, its bytes, and the sum of the cell that follows in its record;
  * the last one's over the instance number. So a record is read whole as it was written, or not at all.
+ * The journal's sum is over the numbers of its cells and their sums, which are checked for themselves.
  * A free cell is all zeros; anything else that belongs to no record is damage: counted, never used.
  *
  * The order of effects, which every part of the broker keeps to:

@@ -525,6 +525,38 @@ TEST(state_crash, one_bit_of_an_unfinished_transaction_is_found) {
         crash_end(&crash);
 }
 
+/* Entries that are whole, in each other's places: each has a sum that fits. */
+TEST(state_crash, an_entry_in_another_ones_place_is_found) {
+        enum { HEAD_BYTES = 64, ENTRY_BYTES = 72 };
+        static Crash crash;
+        uint64_t entries = 4096 + HEAD_BYTES;
+        uint8_t *first, *second;
+        uint32_t n;
+
+        damage_begin(&crash);
+        for (;;) {
+                take_last_back(&crash);
+                memcpy(&n, crash.map + 4096 + 8, sizeof(n));
+                if (n >= 2)
+                        break;
+                for (size_t i = 0; i < crash.work.n; ++i)
+                        keep(&crash, &crash.work, i);
+        }
+        for (uint32_t i = 0; i + 1 < n; ++i) {
+                first = crash.map + entries + i * ENTRY_BYTES;
+                second = first + ENTRY_BYTES;
+                memcpy(first, crash.shadow + (second - crash.map), ENTRY_BYTES);
+                cr_assert_eq(judge(&crash).r, STATE_E_INVALID, "one twice");
+                memcpy(second, crash.shadow + (first - crash.map), ENTRY_BYTES);
+                cr_assert_eq(judge(&crash).r, STATE_E_INVALID, "two exchanged");
+                memcpy(first, crash.shadow + (first - crash.map), ENTRY_BYTES);
+                cr_assert_eq(judge(&crash).r, STATE_E_INVALID, "the other one twice");
+                memcpy(second, crash.shadow + (second - crash.map), ENTRY_BYTES);
+                cr_assert_eq(judge(&crash).r, 0);
+        }
+        crash_end(&crash);
+}
+
 TEST(state_crash, noise_gives_nothing_that_was_not_written) {
         static Crash crash;
         uint64_t rounds = test_rounds(20000), n_refused = 0, slab;
