@@ -219,6 +219,7 @@ int broker_new_consume_fds(Broker **ret, const BrokerOptions *options, int liste
         broker->stats.started = time_now();
         RB_INIT(&broker->peers);
         list_init(&broker->held);
+        list_init(&broker->late);
         list_init(&broker->freezes);
         list_init(&broker->burials);
         list_init(&broker->upgrades);
@@ -290,6 +291,7 @@ bool broker_free(Broker *broker) {
                 (void)peer_free(peer);
         sessions_deinit(&broker->sessions);
         deadline_disarm(&broker->retry);
+        deadline_disarm(&broker->late_turn);
         connections_deinit(&broker->connections);
         waiters_deinit(&broker->waiters);
         freezes_free(broker);

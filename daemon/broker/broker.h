@@ -119,11 +119,13 @@ struct Broker {
         uint64_t last_peer;
         Sessions sessions;
         List held;              /* peers in line for a turn, in order */
+        List late;              /* peers that are served when all others of this turn were */
         List freezes;
         List burials;
         List upgrades;          /* of Peer.upgrade */
         List pokes;             /* request-bell.c: what the helper is asked to write into doorbells */
         Deadline retry;
+        Deadline late_turn;
         Stats stats;
         bool changing;          /* broker/request: something is on its way from one state to the next */
         List kept_back;         /* packets that must not leave meanwhile */

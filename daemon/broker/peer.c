@@ -12,7 +12,9 @@
 #include "util/error.h"
 
 /* Requests answered for one peer in one turn, so that pipelining one leaves others their turns. */
-#define REQUESTS_TURN 16
+#define REQUESTS_TURN 8
+/* ... and at the end, of what it has sent. */
+#define REQUESTS_FINISH 16
 /* A peer with one request at a time is asked this seldom whether it has more. */
 #define EAGER_EVERY 512
 /* How soon a request that waits for its own client to read is asked again. */
@@ -197,12 +199,10 @@ static void peer_serve_some(Peer *peer) {
                 peer->pipelines = n > 1;
 }
 
-static void peer_readable(void *userdata) {
-        Peer *peer = userdata;
+/* Serves it, or has it stand in line. */
+static void peer_serve_in_time(Peer *peer) {
         HeldRequest *held = &peer->held;
 
-        if (!list_is_empty(&held->link))
-                return;
         if (has_time(peer) && !is_behind(peer)) {
                 peer_serve_some(peer);
                 return;
@@ -210,6 +210,39 @@ static void peer_readable(void *userdata) {
         held->at = 0;
         list_append(&peer->broker->held, &held->link);
         held_arm(peer->broker, held->at);
+}
+
+static void late_expired(Deadline *deadline, void *userdata) {
+        Broker *broker = userdata;
+        List late = LIST_INIT(late);
+        HeldRequest *held;
+
+        (void)deadline;
+        list_splice(&late, &broker->late);
+        while ((held = list_first(&late, HeldRequest, link))) {
+                Peer *peer = list_entry(held, Peer, held);
+
+                list_unlink(&held->link);
+                if (!deadline_is_armed(&peer->end))
+                        peer_serve_in_time(peer);
+        }
+}
+
+/* Who pipelines has many requests for each that another one has, and comes after all of those in a turn: else
+ * they would wait for those that are served when theirs come, and for as many again. */
+static void peer_readable(void *userdata) {
+        Peer *peer = userdata;
+        Broker *broker = peer->broker;
+
+        if (!list_is_empty(&peer->held.link))
+                return;
+        if (!peer->pipelines) {
+                peer_serve_in_time(peer);
+                return;
+        }
+        list_append(&broker->late, &peer->held.link);
+        if (!deadline_is_armed(&broker->late_turn))
+                deadline_arm(&broker->late_turn, &broker->deadlines, 0, late_expired, broker);
 }
 
 static void peer_stalled(void *userdata) {
@@ -322,7 +355,7 @@ static void peer_finish(Peer *peer) {
         WireHeader header;
         Waiter *waiter;
 
-        for (unsigned int i = 0; i < REQUESTS_TURN && !peer->held.packet; ++i)
+        for (unsigned int i = 0; i < REQUESTS_FINISH && !peer->held.packet; ++i)
                 if (!peer_serve(peer))
                         break;
         if (peer->held.packet) {

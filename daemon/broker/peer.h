@@ -7,7 +7,8 @@
  * However many connections a user has, in a turn of the loop they get a millisecond together (and
  * the request that is being served then is finished). Who comes too late stands in line, first come
  * first served, until a turn with time for it. So what others wait for their answers grows with the
- * number of users, not with what one of them does.
+ * number of users, not with what one of them does. Within a turn, peers that pipeline are served last, a
+ * few requests each.
  */
 #ifndef BROKER_PEER_H
 #define BROKER_PEER_H
@@ -49,7 +50,7 @@ typedef struct Upgrade {
 /* A peer in line: with a request that cannot be answered yet, a copy of which is asked again in its
  * turn, or only because its user has had its time of a turn. */
 typedef struct HeldRequest {
-        List link;              /* in Broker.held */
+        List link;              /* in Broker.held, or Broker.late */
         uint8_t *packet;        /* NULL: none; owned */
         size_t n_packet;
         uint64_t since;         /* CLOCK_MONOTONIC */

@@ -353,28 +353,74 @@ TEST(peer, an_ordinary_end_is_no_violation) {
         end();
 }
 
-TEST(peer, who_pipelines_is_answered_at_most_sixteen_times_a_turn) {
+static size_t send_pings(const Guest *guest, uint64_t first, size_t n) {
         uint8_t packet[sizeof(WireHeader)];
+
+        for (size_t i = 0; i < n; ++i)
+                REQUIRE(send(guest->fd, packet, pack_ping(packet, first + i), MSG_NOSIGNAL) == sizeof(packet));
+        return n;
+}
+
+static size_t count_answers(Guest *guest) {
+        size_t n = 0;
+
+        while (guest_receive(guest) == ANSWERED)
+                ++n;
+        return n;
+}
+
+TEST(peer, who_pipelines_is_answered_at_most_eight_times_a_turn) {
         size_t most = 0, sent = 0, answered = 0;
 
         begin();
         /* It is found out once in 512 turns. */
         for (int turn = 0; turn < 700; ++turn) {
-                size_t answers = 0;
+                size_t answers;
 
-                for (; sent < answered + 40; ++sent) {
-                        size_t n = pack_ping(packet, sent + 1);
-
-                        REQUIRE(send(alice->fd, packet, n, MSG_NOSIGNAL) == (ssize_t)n);
-                }
+                sent += send_pings(alice, sent + 1, answered + 40 - sent);
                 let_read(alice);
-                while (guest_receive(alice) == ANSWERED)
-                        ++answers;
+                table_pass(0);
+                answers = count_answers(alice);
                 REQUIRE(answers >= 1);
                 most = answers > most ? answers : most;
                 answered += answers;
         }
-        cr_assert(most > 1 && most <= 16, "%zu", most);
+        cr_assert_eq(most, 8);
+        end();
+}
+
+TEST(peer, who_pipelines_is_served_after_all_others_of_a_turn) {
+        Guest *bob;
+
+        begin();
+        bob = guest_new(BOB);
+        guest_peer(alice)->pipelines = true;
+        (void)send_pings(alice, alice->serial + 1, 20);
+        (void)send_pings(bob, bob->serial + 1, 1);
+        let_read(alice);
+        let_read(bob);
+        cr_assert_eq(count_answers(bob), 1);
+        cr_assert_eq(count_answers(alice), 0, "not before the others were");
+        table_pass(0);
+        cr_assert_eq(count_answers(alice), 8, "but in the same turn");
+        let_read(alice);
+        let_read(alice);
+        table_pass(0);
+        cr_assert_eq(count_answers(alice), 8, "however often the loop says so");
+        bob = guest_free(bob);
+        end();
+}
+
+TEST(peer, who_pipelines_and_is_over_before_its_turn_is_served_no_more) {
+        begin();
+        guest_peer(alice)->pipelines = true;
+        (void)send_pings(alice, alice->serial + 1, 4);
+        let_read(alice);
+        peer_end(guest_peer(alice), NULL);
+        table_pass(0);
+        table_pass(0);
+        cr_assert_eq(guest_peer(alice), NULL);
+        cr_assert_eq(guest_receive(alice), CLOSED);
         end();
 }
 
