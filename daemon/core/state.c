@@ -102,15 +102,15 @@ struct State {
         uint64_t transaction;   /* the last one */
         uint32_t n_cells;
         uint32_t cells_max;
-        uint32_t *links;
+        uint32_t *links;        /* room for as many as there can be cells, and so has dirty: what is not used
+                                 * costs nothing, and growing neither moves nor copies them */
         uint8_t *heads;         /* by cell: the kind of the record that begins there; until the first commit */
         uint32_t n_heads;
         uint32_t free;
         uint32_t n_free;
         uint32_t dropped;
         uint32_t n_dropped;
-        StateRecord **dirty;    /* what is marked; room for as many as there can be cells, of which what is
-                                 * not used costs nothing */
+        StateRecord **dirty;    /* what is marked */
         uint32_t n_dirty;
         uint64_t n_records;     /* objects that have a record here */
         bool detached;          /* freed, and here for those alone */
@@ -235,13 +235,8 @@ static void push_new_cells(State *state, uint32_t n_before) {
 
 static int grow(State *state, uint32_t n_cells) {
         uint32_t n_before = state->n_cells;
-        uint32_t *links;
         int r;
 
-        links = realloc(state->links, (size_t)n_cells * sizeof(*links));
-        if (!links)
-                return error_origin(-ENOMEM);
-        state->links = links;
         r = allocate(state->fd, cell_at(n_before), cell_at(n_cells));
         if (r)
                 return r == -ENOMEM || r == -ENOSPC ? r : STATE_E_FULL;
@@ -318,21 +313,27 @@ static int map_memfd(int fd, size_t n, uint8_t **ret) {
         return 0;
 }
 
-static size_t dirty_bytes(const State *state) {
-        return (size_t)state->cells_max * sizeof(state->dirty[0]);
+/* An array with an element for each cell that there may be, all zero. NULL: no memory. */
+static void *map_array(const State *state, size_t size) {
+        void *p = mmap(NULL, state->cells_max * size, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+        return p == MAP_FAILED ? NULL : p;
+}
+
+static void unmap_array(const State *state, void *array, size_t size) {
+        if (array)
+                (void)munmap(array, state->cells_max * size);
 }
 
 /* All that it may ever have is mapped at once: what is beyond the file's end costs nothing, and nothing
  * moves when it grows. */
 static int map(State *state, uint32_t cells_max) {
-        void *dirty;
-
         state->cells_max = cells_max > DIRTY_MAX ? DIRTY_MAX : cells_max;
-        dirty = mmap(NULL, dirty_bytes(state), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                     -1, 0);
-        if (dirty == MAP_FAILED)
-                return error_origin(-errno);
-        state->dirty = dirty;
+        state->links = map_array(state, sizeof(*state->links));
+        state->dirty = map_array(state, sizeof(*state->dirty));
+        if (!state->links || !state->dirty)
+                return error_origin(-ENOMEM);
         state->n_map = (size_t)cell_at(cells_max);
         return map_memfd(state->fd, state->n_map, &state->map);
 }
@@ -417,8 +418,8 @@ State *state_free(State *state) {
                 return NULL;
         while (state->n_dirty > 0)
                 unmark(state->dirty[state->n_dirty - 1]);
-        if (state->dirty)
-                (void)munmap(state->dirty, dirty_bytes(state));
+        unmap_array(state, state->dirty, sizeof(*state->dirty));
+        unmap_array(state, state->links, sizeof(*state->links));
         if (state->copy)
                 unmap_copy(state->copy);
         if (state->map)
@@ -426,7 +427,6 @@ State *state_free(State *state) {
         state->map = NULL;
         state->fd = close_fd(state->fd);
         free(state->heads);
-        free(state->links);
         state->detached = true;
         detach(state);
         return NULL;
@@ -679,7 +679,7 @@ static int read_size(int fd, uint32_t *ret, uint64_t *ret_length, const char **r
         if (fstat(fd, &st) < 0)
                 return error_origin(-errno);
         if (pread(fd, &word, sizeof(word), SIZE_AT) != sizeof(word) || size_word((uint32_t)word) != word ||
-            (uint32_t)word < 2) {
+            (uint32_t)word < 2 || (uint32_t)word > DIRTY_MAX) {
                 *ret_sentence = "its number of cells is damaged";
                 return STATE_E_INVALID;
         }
@@ -802,9 +802,8 @@ static void find_rest(State *state) {
 }
 
 static int find_records(State *state) {
-        state->links = calloc(state->n_cells, sizeof(*state->links));
         state->heads = calloc(state->n_cells, 1);
-        if (!state->links || !state->heads)
+        if (!state->heads)
                 return error_origin(-ENOMEM);
         state->n_heads = state->n_cells;
         for (uint32_t number = 1; number < state->n_cells; ++number) {
