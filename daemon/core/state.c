@@ -31,8 +31,8 @@
 #define BYTE_ORDER_MARK UINT32_C(0x01020304)
 #define HEADER_BYTES 4096U
 #define JOURNAL_ENTRIES 8192U
-/* Cells by which it grows. */
-#define STEP 8192U
+/* Cells by which it grows, 64 KiB: they are had as soon as they are asked for, and not only once they are used. */
+#define STEP 1024U
 
 typedef struct Header {
         uint8_t magic[8];

@@ -60,7 +60,7 @@ TEST(check_state, what_is_in_it_is_printed) {
         fd = sealed_copy_of(state);
         cr_assert(check_fd(fd), "%s", err);
         cr_assert_str_eq(err, "");
-        cr_assert_str_eq(out, "version 1\ntransactions 1\ncells 8191\nused 17\ncounters 1\npolicies 1\ndirectories 3\n"
+        cr_assert_str_eq(out, "version 1\ntransactions 1\ncells 1023\nused 17\ncounters 1\npolicies 1\ndirectories 3\n"
                               "regions 4\nnames 2\ntickets 1\ngrants 1\nsessions 1\noutcomes 1\nbatches 1\nbytes 16384\n"
                               "generation 3\nmistakes 0\n");
         close_fd(fd);

@@ -14,8 +14,12 @@
 
 static Guest *root, *other_root, *alice;
 
+/* Cells: more than are copied in one turn. */
+#define ROOM 16384U
+
 static void begin(void) {
         table_open();
+        REQUIRE(state_make_room(table->state, ROOM) == 0);
         root = guest_new(0);
         other_root = guest_new(0);
         alice = guest_new(ALICE);

@@ -325,7 +325,7 @@ TEST(state, room_ends_at_the_limit_and_nothing_has_changed_then) {
         uint32_t n;
 
         n = state_cells(state);
-        cr_assert_eq(n, 8191);
+        cr_assert_eq(n, 1023);
         cr_assert_eq(state_make_room(state, 10000), STATE_E_FULL);
         cr_assert_eq(state_make_room(state, UINT32_MAX), STATE_E_FULL);
         cr_assert_eq(state_cells(state), n);
