@@ -60,6 +60,18 @@ void packet_unlink(Packet *packet, const char *path) {
         make(packet, MESSAGE_UNLINK, REQUEST(Remove, remove, .path = BYTES(path)));
 }
 
+void packet_echo(Packet *packet, const Packet *like) {
+        REQUIRE(like->n >= sizeof(WireHeader) + sizeof(uint64_t));
+        *packet = (Packet){ .bytes = calloc(1, like->n), .n = like->n, .kind = MESSAGE_PING };
+        REQUIRE(packet->bytes);
+}
+
+void packet_set_busy(Packet *packet, double ns) {
+        uint64_t number = (uint64_t)ns;
+
+        memcpy(packet->bytes + sizeof(WireHeader), &number, sizeof(number));
+}
+
 /* -- asking ------------------------------------------------------------------------------------ */
 
 /* What was received, and not looked at yet. */

@@ -34,6 +34,9 @@ void packet_batch(Packet *packet, const char *prefix, size_t n);
 /* A new region of a page, and a read-write grant of it. */
 void packet_create(Packet *packet, const char *path);
 void packet_unlink(Packet *packet, const char *path);
+/* As long as another one; for the floor's echo alone, which is busy for so long before it answers. */
+void packet_echo(Packet *packet, const Packet *like);
+void packet_set_busy(Packet *packet, double ns);
 
 /* One end of a connection. */
 typedef struct Driver {

@@ -43,12 +43,34 @@ TEST(floor, a_create_costs_ten_system_calls) {
         expect("create", &packet, FLOOR_CREATE_CALLS);
 }
 
-TEST(floor, an_echo_is_without_either) {
-        Packet packet;
+TEST(floor, an_echo_is_without_either_however_busy) {
+        Packet packet, open;
 
         tracer_needed();
-        packet_open(&packet, "/a/b/c");
+        packet_open(&open, "/a/b/c");
+        packet_echo(&packet, &open);
+        packet_set_busy(&packet, 100000);
         expect("echo", &packet, FLOOR_ECHO_CALLS);
+        packet_deinit(&open);
+}
+
+TEST(floor, an_echo_takes_as_long_as_it_is_told) {
+        static const double ms = 1e6;
+        Packet packet, open;
+        Floor floor;
+        int fd;
+
+        packet_open(&open, "/a/b/c");
+        packet_echo(&packet, &open);
+        floor_start(&floor, "echo", REPLY, 1);
+        for (int i = 0; i < 5; ++i) {
+                packet_set_busy(&packet, i * ms);
+                REQUIRE(driver_ask(&floor.driver, &packet, &fd, 1) >= i * ms);
+                close_fd(fd);
+        }
+        floor_stop(&floor);
+        packet_deinit(&open);
+        packet_deinit(&packet);
 }
 
 /* A mode that costs more than what was asked for would make it slower than it has to be. */
