@@ -15,10 +15,19 @@
 #include "util/error.h"
 #include "util/spare.h"
 
-Node *directory_child(Directory *directory, const char *name, size_t n) {
-        const NodeTable *nodes = &directory->tree->nodes;
+static uint64_t child_hash(const Directory *directory, const char *name, size_t n) {
+        return node_table_hash(&directory->tree->nodes, directory->seed, name, n);
+}
 
-        return node_table_find(nodes, node_table_hash(nodes, directory->seed, name, n), directory, name, n);
+Node *directory_child(Directory *directory, const char *name, size_t n) {
+        return node_table_find(&directory->tree->nodes, child_hash(directory, name, n), directory, name, n);
+}
+
+/* The hash of what comes to a spot: the one it was looked for with, unless the directory was moved since. */
+static uint64_t spot_hash(const Spot *spot) {
+        if (spot->is_hashed && spot->seed == spot->parent->seed)
+                return spot->hash;
+        return child_hash(spot->parent, spot->name, spot->n_name);
 }
 
 /* Keeps the bounds of a directory and of all above it true for a node below it. */
@@ -40,9 +49,10 @@ static void raise_bounds(Directory *directory, const Node *node) {
         }
 }
 
-static void child_insert(Directory *directory, Node *node) {
+/* There is room in the table of nodes for it; hash: of its name in that directory. */
+static void child_insert(Directory *directory, Node *node, uint64_t hash) {
         node->parent = directory;
-        node_table_insert(&directory->tree->nodes, node);
+        node_table_insert(&directory->tree->nodes, node, hash);
         children_insert(&directory->children, node);
         ++directory->n_children;
         raise_bounds(directory, node);
@@ -221,6 +231,9 @@ static int directory_new(Directory **ret, Tree *tree, Directory *parent, const c
         CLEANUP(directory_freep) Directory *directory = NULL;
         int r;
 
+        r = node_table_reserve(&tree->nodes);
+        if (r)
+                return error_fold(r);
         directory = pool_take(&tree->directories);
         if (!directory)
                 return error_origin(-ENOMEM);
@@ -278,7 +291,7 @@ void tree_deinit(Tree *tree) {
  * has it. Two directories with one seed would have nodes with one hash, and whoever made them as many as he likes. */
 static uint64_t seed_for(const Spot *spot) {
         Tree *tree = spot->parent->tree;
-        Directory key = { .seed = node_table_hash(&tree->nodes, spot->parent->seed, spot->name, spot->n_name) };
+        Directory key = { .seed = spot_hash(spot) };
 
         if (RB_FIND(AstrayTree, &tree->astray, &key))
                 return node_table_hash(&tree->nodes, ++tree->last_seed, "", 0);
@@ -292,17 +305,15 @@ static void directory_leave(Directory *directory) {
 
 /* It comes to a spot, where it may have been made once. */
 static void directory_arrive(Directory *directory, const Spot *spot) {
-        const NodeTable *nodes = &directory->tree->nodes;
-
         if (!directory->n_children)
                 directory->seed = seed_for(spot);
-        else if (directory->seed == node_table_hash(nodes, spot->parent->seed, spot->name, spot->n_name))
+        else if (directory->seed == spot_hash(spot))
                 directory_stray(directory, false);
 }
 
 static void directory_insert(Tree *tree, const Spot *spot, Directory *directory) {
         directory->seed = seed_for(spot);
-        child_insert(spot->parent, &directory->node);
+        child_insert(spot->parent, &directory->node, spot_hash(spot));
         ++tree->n_directories;
         counters_used(tree->counters, COUNTER_DIRECTORY, ++tree->last_directory);
         state_add(tree->state, &directory->node.record, STATE_DIRECTORY, tree->last_directory);
@@ -383,12 +394,16 @@ Node *directory_any_child(Directory *directory) {
 /* -- names ---------------------------------------------------------------------------- */
 
 static int name_new(const Spot *spot, Region *region, Node **ret) {
-        Pool *pool = &spot->parent->tree->names;
+        Tree *tree = spot->parent->tree;
+        Pool *pool = &tree->names;
         Node *node;
         int r;
 
         ASSERT(spot->parent && !spot->node);
 
+        r = node_table_reserve(&tree->nodes);
+        if (r)
+                return error_fold(r);
         node = pool_take(pool);
         if (!node)
                 return error_origin(-ENOMEM);
@@ -422,7 +437,7 @@ int tree_link(const Spot *spot, Region *region, Shortage *shortage, Node **ret) 
                 return r == ACCOUNT_E_QUOTA ? TREE_E_QUOTA : error_fold(r);
         }
         charge_forget(&place);
-        child_insert(spot->parent, node);
+        child_insert(spot->parent, node, spot_hash(spot));
         node->order = next_name(spot->parent->tree);
         state_add(spot->parent->tree->state, &node->record, STATE_NAME, node->order);
 
@@ -439,7 +454,7 @@ int tree_link_anyway(const Spot *spot, Region *region, Node **ret) {
                 return error_fold(r);
         account_charge_anyway(spot->parent->account, &cost, &place);
         charge_forget(&place);
-        child_insert(spot->parent, *ret);
+        child_insert(spot->parent, *ret, spot_hash(spot));
         return 0;
 }
 
@@ -530,6 +545,9 @@ int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n,
                 ret->n_name = part->n;
                 if (directory->seed != seed)
                         hash = node_table_hash(&tree->nodes, directory->seed, part->text, part->n);
+                ret->hash = hash;
+                ret->seed = directory->seed;
+                ret->is_hashed = true;
                 seed = step->hash;
                 ret->node = node_table_find(&tree->nodes, hash, directory, part->text, part->n);
                 if (!ret->node && !part->last)
@@ -717,7 +735,7 @@ static void put_at(Node *node, const Spot *spot, char *block) {
         node->n_name = (uint8_t)spot->n_name;
         if (node_is_directory(node))
                 directory_arrive(node_directory(node), spot);
-        child_insert(spot->parent, node);
+        child_insert(spot->parent, node, spot_hash(spot));
         state_touch(&node->record);
 }
 
@@ -810,6 +828,8 @@ int tree_rename(Tree *tree, const Spot *from, const Spot *to, TreeRename how,
         if (is_same(from, to, how))
                 return 0;
         r = check_rename(tree, from, to, how);
+        if (!r)
+                r = node_table_reserve(&tree->nodes);
         if (r)
                 return r;
         if (how == TREE_RENAME_EXCHANGE)

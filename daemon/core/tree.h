@@ -79,8 +79,7 @@ typedef struct TreeObserver TreeObserver;
 
 /* First what a look-up looks at, in one line or two. */
 struct Node {
-        Node *next;             /* in its chain of Tree.nodes */
-        uint32_t hash;
+        uint32_t hash;          /* in Tree.nodes */
         uint8_t n_name;
         bool announced;         /* the observer knows of it */
         Directory *parent;      /* NULL for the root */
@@ -168,6 +167,9 @@ struct Spot {
         const char *name;
         size_t n_name;
         Node *node;             /* NULL: free */
+        uint64_t hash;          /* of that name in the parent ... */
+        uint64_t seed;          /* ... when that had this seed */
+        bool is_hashed;
         const char *path;
         size_t n_path;
         size_t decided;         /* on errors: so many bytes of the path name what decided */
