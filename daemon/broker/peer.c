@@ -274,7 +274,8 @@ int peer_hold(Peer *peer, size_t n_packet, uint64_t at) {
                 memcpy(held->packet, peer->broker->request, n_packet);
                 held->n_packet = n_packet;
                 held->since = now;
-                list_append(&peer->broker->held, &held->link);
+                /* At the end of the broker it may be in a line already. */
+                list_move(&peer->broker->held, &held->link);
                 r = connection_read(peer->connection, false);
                 if (r)
                         return error_fold(r);

@@ -473,6 +473,46 @@ TEST(peer, at_the_end_a_request_that_is_held_is_refused) {
         end();
 }
 
+static void send_open(Guest *guest, const char *path) {
+        Shmd__Open open = { .base = PROTOBUF_C_MESSAGE_INIT(&shmd__open__descriptor), .path = BYTES(path),
+                            .rights = SHMD__RIGHTS__RIGHTS_READ_ONLY };
+        uint8_t packet[256];
+        size_t n;
+
+        REQUIRE(message_pack(&open.base, packet + sizeof(WireHeader), sizeof(packet) - sizeof(WireHeader), &n) == 0);
+        n += sizeof(WireHeader);
+        wire_put_header(packet, n, MESSAGE_OPEN, 0, ++guest->serial);
+        REQUIRE(send(guest->fd, packet, n, MSG_NOSIGNAL) == (ssize_t)n);
+}
+
+TEST(peer, at_the_end_one_in_line_whose_request_would_be_held_leaves_the_line_whole) {
+        List *line;
+        FdList kept;
+        Guest *bob;
+
+        begin();
+        bob = guest_new(BOB);
+        guest_peer(alice)->account->max[ACCOUNT_GRANTS] = 1;
+        guest_expect_done(alice, ask_create(alice, "/x", 4096, 0600));
+        kept = alice->fds;
+        alice->fds = (FdList)FDLIST_NULL;
+        for (int i = 0; i < 2; ++i) {
+                line = i == 0 ? &table->late : &table->held;
+                list_append(line, &guest_peer(alice)->held.link);
+                list_append(line, &guest_peer(bob)->held.link);
+                send_open(alice, "/x");
+                peers_finish(table);
+                guest_expect(alice, SHUTDOWN, STOPPING, guest_receive(alice));
+                cr_assert(list_is_empty(&guest_peer(alice)->held.link));
+                cr_assert_eq(list_first(line, Peer, held.link), guest_peer(bob));
+                list_unlink(&guest_peer(bob)->held.link);
+                cr_assert(list_is_empty(line));
+        }
+        bob = guest_free(bob);
+        fdlist_deinit(&kept);
+        end();
+}
+
 TEST(peer, one_that_ends_while_its_request_is_held_leaves_nothing) {
         FdList kept;
 
