@@ -276,7 +276,7 @@ static bool is_shared(const Account *account, AccountSlot slot) {
         return account->kind == ACCOUNT_POOL && account->max[slot] != QUOTA_UNLIMITED;
 }
 
-static bool gives(const Account *account, const Account *payer, AccountSlot slot, uint64_t want) {
+static inline bool gives(const Account *account, const Account *payer, AccountSlot slot, uint64_t want) {
         uint64_t limit = account->max[slot], used = account->used[slot];
 
         return quota_fits(limit, used, want) &&
@@ -306,7 +306,7 @@ bool account_can_give(const Account *account, const Account *payer, AccountSlot 
 }
 
 /* Whether `account` itself can give `want`, on behalf of the user who pays. */
-static bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
+static inline bool slot_allows(const Account *account, const Account *payer, AccountSlot slot, uint64_t want,
                         Shortage *shortage) {
         if (gives(account, payer, slot, want))
                 return true;
@@ -330,39 +330,84 @@ static bool is_above(const Account *account, const Account *below) {
         return false;
 }
 
-static bool chain_allows(const Account *payer, const Cost *cost, const Relief *relief, Shortage *shortage) {
+/* Bits: the slots that it is of, which are one or two of them as a rule. */
+static uint32_t slots_of(const Cost *cost) {
+        uint32_t slots = 0;
+
+        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
+                slots |= (uint32_t)(cost->slots[i] > 0) << i;
+        return slots;
+}
+
+/* Takes the lowest of the bits. */
+static inline AccountSlot take_lowest(uint32_t *slots) {
+        AccountSlot slot = (AccountSlot)__builtin_ctz(*slots);
+
+        *slots &= *slots - 1;
+        return slot;
+}
+
+/* ... but for those in which the payer gets rid of as much. */
+static uint32_t slots_beyond(const Cost *cost, const Relief *relief) {
+        uint32_t slots = slots_of(cost);
+
+        for (size_t i = 0; relief->cost && i < _ACCOUNT_SLOT_N; ++i)
+                if (cost->slots[i] <= relief->cost->slots[i])
+                        slots &= ~(UINT32_C(1) << i);
+        return slots;
+}
+
+/* `slots` are those that are asked for. */
+static bool chain_allows_slots(const Account *payer, const Cost *cost, uint32_t slots, const Relief *relief,
+                               Shortage *shortage) {
         for (const Account *a = payer; a; a = a->parent) {
                 if (relief && a->kind != ACCOUNT_POOL && is_above(a, relief->below))
                         return true;
-                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                        if (cost->slots[i] == 0 ||
-                            (relief && relief->cost && cost->slots[i] <= relief->cost->slots[i]))
-                                continue;
-                        if (!slot_allows(a, payer, (AccountSlot)i, cost->slots[i], shortage))
+                for (uint32_t left = slots; left;) {
+                        AccountSlot slot = take_lowest(&left);
+
+                        if (!slot_allows(a, payer, slot, cost->slots[slot], shortage))
                                 return false;
                 }
         }
         return true;
 }
 
-static void chain_add(Account *payer, const Cost *cost) {
+static bool chain_allows(const Account *payer, const Cost *cost, const Relief *relief, Shortage *shortage) {
+        return chain_allows_slots(payer, cost, slots_beyond(cost, relief), relief, shortage);
+}
+
+static void chain_add_slots(Account *payer, const Cost *cost, uint32_t slots) {
         for (Account *a = payer; a; a = a->parent)
-                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                        a->used[i] += cost->slots[i];
+                for (uint32_t left = slots; left;) {
+                        AccountSlot slot = take_lowest(&left);
+
+                        a->used[slot] += cost->slots[slot];
+                }
+}
+
+static void chain_add(Account *payer, const Cost *cost) {
+        chain_add_slots(payer, cost, slots_of(cost));
+}
+
+static void chain_take_slots(Account *payer, const Cost *cost, uint32_t slots) {
+        chain_add_slots(payer, cost, slots);
+        payer->audit.slots &= ~slots;           /* recovered: say the next one again */
 }
 
 static void chain_take(Account *payer, const Cost *cost) {
-        chain_add(payer, cost);
-        for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i)
-                if (cost->slots[i])
-                        payer->audit.slots &= ~(UINT32_C(1) << i);      /* recovered: say the next one again */
+        chain_take_slots(payer, cost, slots_of(cost));
 }
 
 static void chain_give(Account *payer, const Cost *cost) {
+        uint32_t slots = slots_of(cost);
+
         for (Account *a = payer; a; a = a->parent)
-                for (size_t i = 0; i < _ACCOUNT_SLOT_N; ++i) {
-                        ASSERT(a->used[i] >= cost->slots[i]);
-                        a->used[i] -= cost->slots[i];
+                for (uint32_t left = slots; left;) {
+                        AccountSlot slot = take_lowest(&left);
+
+                        ASSERT(a->used[slot] >= cost->slots[slot]);
+                        a->used[slot] -= cost->slots[slot];
                 }
 }
 
@@ -376,37 +421,48 @@ Cost charge_cost(const Charge *charge) {
         return cost;
 }
 
-static void charge_set(Charge *charge, const Cost *cost) {
+static void charge_set_slots(Charge *charge, const Cost *cost, uint32_t slots) {
+        uint32_t left = slots & ~(UINT32_C(1) << ACCOUNT_BYTES);
+        AccountSlot slot;
+
         *charge = (Charge){ .account = charge->account, .bytes = cost->slots[ACCOUNT_BYTES] };
-        for (uint8_t i = ACCOUNT_BYTES + 1; i < _ACCOUNT_SLOT_N; ++i) {
-                if (cost->slots[i] == 0)
-                        continue;
-                if (charge->n == 0) {
-                        ASSERT(cost->slots[i] <= UINT32_MAX);
-                        charge->n = (uint32_t)cost->slots[i];
-                        charge->slot = i;
-                } else {
-                        ASSERT(charge->n_second == 0 && cost->slots[i] <= UINT16_MAX);
-                        charge->n_second = (uint16_t)cost->slots[i];
-                        charge->second = i;
-                }
+        if (left) {
+                slot = take_lowest(&left);
+                ASSERT(cost->slots[slot] <= UINT32_MAX);
+                charge->n = (uint32_t)cost->slots[slot];
+                charge->slot = (uint8_t)slot;
         }
+        if (left) {
+                slot = take_lowest(&left);
+                ASSERT(cost->slots[slot] <= UINT16_MAX);
+                charge->n_second = (uint16_t)cost->slots[slot];
+                charge->second = (uint8_t)slot;
+        }
+        ASSERT(!left);
+}
+
+static void charge_set(Charge *charge, const Cost *cost) {
+        charge_set_slots(charge, cost, slots_of(cost));
+}
+
+static void take(Account *account, const Cost *cost, uint32_t slots, Charge *charge) {
+        ASSERT(!charge->account);
+        chain_take_slots(account, cost, slots);
+        charge->account = account_ref(account);
+        charge_set_slots(charge, cost, slots);
 }
 
 int account_charge(Account *account, const Cost *cost, Charge *charge, Shortage *shortage) {
-        ASSERT(!charge->account);
+        uint32_t slots = slots_of(cost);
 
-        if (!chain_allows(account, cost, NULL, shortage))
+        if (!chain_allows_slots(account, cost, slots, NULL, shortage))
                 return ACCOUNT_E_QUOTA;
-        account_charge_anyway(account, cost, charge);
+        take(account, cost, slots, charge);
         return 0;
 }
 
 void account_charge_anyway(Account *account, const Cost *cost, Charge *charge) {
-        ASSERT(!charge->account);
-        chain_take(account, cost);
-        charge->account = account_ref(account);
-        charge_set(charge, cost);
+        take(account, cost, slots_of(cost), charge);
 }
 
 bool account_can_count(const Account *account, const Cost *cost) {
@@ -433,7 +489,7 @@ int charge_grow(Charge *charge, Account *account, const Cost *cost, Shortage *sh
                 return account_charge(account, cost, charge, shortage);
 
         ASSERT(charge->account == account);
-        if (!chain_allows(account, cost, NULL, shortage))
+        if (!chain_allows_slots(account, cost, slots_of(cost), NULL, shortage))
                 return ACCOUNT_E_QUOTA;
         charge_grow_anyway(charge, cost);
         return 0;

@@ -2,18 +2,6 @@
 
 #include "acct/quota.h"
 
-#include "base/overflow.h"
-
-uint64_t quota_left(uint64_t limit, uint64_t used) {
-        return used < limit ? limit - used : 0;
-}
-
-bool quota_fits(uint64_t limit, uint64_t used, uint64_t want) {
-        uint64_t total;
-
-        return add_u64(used, want, &total) && total <= limit;
-}
-
 uint64_t quota_share(uint64_t left, uint32_t n_actors, uint64_t held) {
         uint64_t pool;
 

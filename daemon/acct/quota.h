@@ -6,14 +6,22 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/overflow.h"
+
 /* A limit that is none. */
 #define QUOTA_UNLIMITED UINT64_MAX
 
 /* What is left under a limit. A limit may have been lowered below what is used: then nothing is. */
-uint64_t quota_left(uint64_t limit, uint64_t used);
+static inline uint64_t quota_left(uint64_t limit, uint64_t used) {
+        return used < limit ? limit - used : 0;
+}
 
 /* Whether `want` more fits under a limit. */
-bool quota_fits(uint64_t limit, uint64_t used, uint64_t want);
+static inline bool quota_fits(uint64_t limit, uint64_t used, uint64_t want) {
+        uint64_t total;
+
+        return add_u64(used, want, &total) && total <= limit;
+}
 
 /* How much one of `n_actors` (it included) may hold of a common pool of which it holds `held` and
  * `left` is free: the pool it could ever see, divided among all actors and one newcomer. So the
