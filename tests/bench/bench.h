@@ -36,7 +36,7 @@
 
 /* -- how much --------------------------------------------------------------------------------- */
 
-/* Whether SHMD_BENCH_QUICK=1: the same rows, in a tenth of the time. */
+/* Whether SHMD_BENCH_QUICK=1: all rows that have a target, in a tenth of the time. */
 bool bench_quick(void);
 /* How often to do something: SHMD_ROUNDS, or else one of these. */
 size_t bench_rounds(size_t full, size_t quick);

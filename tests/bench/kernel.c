@@ -25,6 +25,7 @@
 enum {
         SIZE = 4096,
         TIMES = 1000,           /* in a round */
+        TIMES_QUICK = 250,
 };
 
 #define PATIENCE UINT64_C(20000000000)
@@ -112,7 +113,7 @@ TEST(bench, a_region_from_its_beginning_to_its_end) {
         for (size_t i = 0; i < KERNEL_N; ++i)
                 ways[i] = (Way){ kernel[i].once, NULL };
         for (size_t i = 0; i <= KERNEL_N; ++i)
-                sides[i] = (BenchSide){ run, &ways[i], TIMES, &times[i] };
+                sides[i] = (BenchSide){ run, &ways[i], bench_quick() ? TIMES_QUICK : TIMES, &times[i] };
         bench_take_turns(sides, KERNEL_N + 1, bench_rounds(15, 5));
         for (size_t i = 0; i < KERNEL_N; ++i)
                 bench_row(&(BenchRow){ .name = kernel[i].name, .what = kernel[i].what, .unit = "ns",

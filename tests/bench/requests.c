@@ -432,9 +432,9 @@ TEST(bench, many_at_once) {
         asked_init(&one, &scene.driver);
         all = (Asked){ .driver = &scene.driver };
         packet_batch(&all.packet, opened, MANY);
-        bench_take_turns((BenchSide[]){ { run_open, &one, bench_quick() ? 2000 : 10000, &single },
-                                        { run_batch, &all, bench_quick() ? 100 : 500, &batch },
-                                        { run_pipeline, &one, bench_quick() ? 6 : 30, &pipeline } },
+        bench_take_turns((BenchSide[]){ { run_open, &one, bench_quick() ? 1000 : 10000, &single },
+                                        { run_batch, &all, bench_quick() ? 50 : 500, &batch },
+                                        { run_pipeline, &one, bench_quick() ? 5 : 30, &pipeline } },
                          3, bench_rounds(15, 5));
         row("batch-64", "batch of 64 opens, each, against a single one, across two", BENCH_TIMED,
             (BenchTarget)BENCH_AT_MOST(0.25), &batch.p50, &single.p50);

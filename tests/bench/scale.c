@@ -228,7 +228,7 @@ static void against_floor(Driver *driver, const Broker *broker, Placement where)
         static const char *const names[] = { "open-among-15000", "open-among-15000-two" };
         static const char *const texts[] = { "open among 15,000, one processor, against its floor",
                                              "open among 15,000, across two, against its floor" };
-        size_t n = bench_quick() ? 2000 : 10000;
+        size_t n = !bench_quick() ? 10000 : where == ONE_PROCESSOR ? 2000 : 500;
         BenchTimes open_times, floor_times;
         static Asked asked, floored;
         Floor floor;
@@ -381,7 +381,7 @@ TEST(bench, peers) {
         static Scene crowded, lonely;
         static int fds[PEERS];
         BenchTimes among, alone;
-        size_t n = bench_quick() ? 2000 : 10000;
+        size_t n = bench_quick() ? 1000 : 10000;
         Memory few, many;
 
         raise_descriptors();
@@ -410,7 +410,7 @@ TEST(bench, grants) {
         static Asked other;
         static int fds[GRANTS + 1];
         BenchTimes many, one;
-        size_t n = bench_quick() ? 2000 : 10000;
+        size_t n = bench_quick() ? 1000 : 10000;
         Client *holder;
 
         raise_descriptors();
