@@ -83,20 +83,7 @@ static void open_denied(Scene *scene) {
 }
 
 static void batch(Scene *scene) {
-        Shmd__BatchItem items[NAMES], *list[NAMES];
-        Shmd__Open opens[NAMES];
-        char paths[NAMES][16];
-
-        for (unsigned int i = 0; i < NAMES; ++i) {
-                (void)snprintf(paths[i], sizeof(paths[i]), "/d/%u", i);
-                opens[i] = (Shmd__Open)SHMD__OPEN__INIT;
-                opens[i].path = BYTES(paths[i]);
-                opens[i].rights = READ_ONLY;
-                items[i] = (Shmd__BatchItem)SHMD__BATCH_ITEM__INIT;
-                items[i].open = &opens[i];
-                list[i] = &items[i];
-        }
-        ask(scene->client, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = NAMES, .items = list));
+        ask(scene->client, MESSAGE_BATCH, request_opens("/d/", NAMES));
 }
 
 static void unlink_name(Scene *scene, const char *path) {
@@ -390,13 +377,6 @@ static CountsPage *map_counts(pid_t pid) {
         return page;
 }
 
-static void remove_counts(void) {
-        char command[128];
-
-        (void)snprintf(command, sizeof(command), "rm -rf '%s'", directory);
-        REQUIRE(system(command) == 0);
-}
-
 /* -- who allocates ---------------------------------------------------------------------------------- */
 
 /* Where the program begins in memory: the first line of /proc/PID/maps that has its name. */
@@ -557,7 +537,7 @@ static void scene_end(Scene *scene) {
                 calls_end(&scene->calls);
         REQUIRE(munmap(scene->page, sizeof(*scene->page)) == 0);
         scene->broker = broker_stop(scene->broker);
-        remove_counts();
+        REQUIRE(test_remove_tree(directory));
 }
 
 /* -- rows ------------------------------------------------------------------------------------------- */

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -255,16 +254,12 @@ static void scene_begin(Scene *scene) {
         (void)await_broker(scene);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-        return remove(path);
-}
-
 static void scene_end(Scene *scene) {
         REQUIRE(write(scene->command, "q", 1) == 1);
         child_release(&scene->manager);
         scene->command = close_fd(scene->command);
         scene->answer = close_fd(scene->answer);
-        REQUIRE(nftw(scene->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0);
+        REQUIRE(test_remove_tree(scene->dir));
 }
 
 static void check_region(Client *client, unsigned int i) {

@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -70,14 +69,6 @@ void broker_write_policy(Broker *broker, const char *name, const char *content) 
         (void)broker_write_file(broker, path, content);
 }
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
-        return remove(path);
-}
-
-static void remove_tree(const char *dir) {
-        (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
-}
-
 /* The process that the test started. */
 static pid_t process(const Broker *broker) {
         return broker->keeper ? broker->keeper : broker->pid;
@@ -101,7 +92,7 @@ static void minder_start(Broker *broker) {
                         _exit(0);
                 /* A broker ends with its keeper. */
                 (void)kill(process(broker), SIGKILL);
-                remove_tree(broker->dir);
+                (void)test_remove_tree(broker->dir);
                 _exit(0);
         }
         close_fd(fds[0]);
@@ -264,7 +255,7 @@ int broker_wait(Broker *broker) {
 Broker *broker_forget(Broker *broker) {
         minder_stop(broker);
         broker->notify_fd = close_fd(broker->notify_fd);
-        remove_tree(broker->dir);
+        (void)test_remove_tree(broker->dir);
         free(broker);
         return NULL;
 }

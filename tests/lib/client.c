@@ -301,6 +301,28 @@ void client_take_grant(Client *client, const Shmd__Granted *granted, Grant *gran
         };
 }
 
+const ProtobufCMessage *request_opens(const char *prefix, size_t n) {
+        static Shmd__BatchItem items[MESSAGE_BATCH_MAX], *list[MESSAGE_BATCH_MAX];
+        static Shmd__Open opens[MESSAGE_BATCH_MAX];
+        static char paths[MESSAGE_BATCH_MAX][64];
+        static Shmd__Batch batch;
+
+        REQUIRE(n <= MESSAGE_BATCH_MAX);
+        for (size_t i = 0; i < n; ++i) {
+                (void)snprintf(paths[i], sizeof(paths[i]), "%s%zu", prefix, i);
+                opens[i] = (Shmd__Open)SHMD__OPEN__INIT;
+                opens[i].path = BYTES(paths[i]);
+                opens[i].rights = READ_ONLY;
+                items[i] = (Shmd__BatchItem)SHMD__BATCH_ITEM__INIT;
+                items[i].open = &opens[i];
+                list[i] = &items[i];
+        }
+        batch = (Shmd__Batch)SHMD__BATCH__INIT;
+        batch.n_items = n;
+        batch.items = list;
+        return &batch.base;
+}
+
 static uint32_t call_for_grant(Client *client, MessageKind kind, const ProtobufCMessage *request, Grant *grant) {
         uint32_t error = client_call(client, kind, request);
 

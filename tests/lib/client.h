@@ -64,6 +64,9 @@ typedef struct Grant {
 #define REQUEST(Type, type, ...) \
         (&((Shmd__##Type){ .base = PROTOBUF_C_MESSAGE_INIT(&shmd__##type##__descriptor), __VA_ARGS__ }).base)
 
+/* A batch of read-only opens of "PREFIX0" and so on, so many of them; valid until the next one is made. */
+const ProtobufCMessage *request_opens(const char *prefix, size_t n);
+
 /* Connects as a user, with that group alone, and says hello. As the test's own user when it is
  * not root. Return: the client; the test fails if the broker does not take it. */
 Client *client_connect_as(Broker *broker, uid_t uid, gid_t gid);

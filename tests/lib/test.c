@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -116,6 +117,14 @@ void test_sleep_ms(int ms) {
 
         while (nanosleep(&t, &t) < 0 && errno == EINTR)
                 continue;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+        return remove(path);
+}
+
+bool test_remove_tree(const char *dir) {
+        return nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS) == 0;
 }
 
 bool test_eventually(bool (*condition)(void *), void *userdata) {

@@ -80,6 +80,9 @@ int64_t test_now_ms(void);
 int64_t test_now_ns(void);
 void test_sleep_ms(int ms);
 
+/* Removes a directory with all that is in it. Return: whether nothing is left of it. */
+bool test_remove_tree(const char *dir);
+
 /* Polls a condition until it holds or TEST_PATIENCE_MS are over. Return: whether it held. */
 bool test_eventually(bool (*condition)(void *), void *userdata);
 
