@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -31,12 +30,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "bench/ours.h"
+#include "bench/rival.h"
 
-enum {
-        TIMES = 1000,           /* in a round */
-        NOBODY = 65534,
-};
+enum { TIMES = 1000 };          /* in a round */
 
 #define SERVICE "org.example.Memory"
 #define OBJECT "/org/example/Memory"
@@ -57,66 +53,26 @@ static const char config[] =
         "  </policy>\n"
         "</busconfig>\n";
 
-typedef struct Bus {
-        pid_t pid;
-        char dir[64];
-        char address[96];       /* of the bus, as D-Bus writes it */
-} Bus;
-
-/* It becomes somebody without rights, as a broker does, but with a name: it wants one. What it says when it listens
- * is its address. Return: whether there is such a program. */
-static bool bus_start(Bus *bus) {
-        char file[96], option[128], said[256] = "";
-        pid_t parent = getpid();
-        int said_fds[2];
+/* What it says when it listens is its address. Return: whether there is such a program. */
+static bool bus_start(Rival *bus) {
+        static const char *const argv[] = { "dbus-daemon", "--nofork", "--nopidfile", "--print-address=1",
+                                            "--config-file=bus.conf", NULL };
         FILE *out;
 
-        (void)snprintf(bus->dir, sizeof(bus->dir), "/tmp/shmd-bench-XXXXXX");
-        REQUIRE(mkdtemp(bus->dir) && chmod(bus->dir, 0755) == 0, "%s", strerror(errno));
-        if (geteuid() == 0)
-                REQUIRE(chown(bus->dir, NOBODY, NOBODY) == 0, "%s", strerror(errno));
-        (void)snprintf(bus->address, sizeof(bus->address), "unix:path=%s/bus", bus->dir);
-        (void)snprintf(file, sizeof(file), "%s/bus.conf", bus->dir);
-        out = fopen(file, "we");
-        REQUIRE(out && fprintf(out, config, bus->dir) > 0 && fclose(out) == 0, "%s: %s", file, strerror(errno));
-
-        REQUIRE(pipe2(said_fds, O_CLOEXEC) == 0);
-        bus->pid = fork();
-        REQUIRE(bus->pid >= 0);
-        if (bus->pid == 0) {
-                if (geteuid() == 0)
-                        test_become(NOBODY, NOBODY);
-                test_end_with(parent);
-                REQUIRE(dup2(said_fds[1], STDOUT_FILENO) >= 0);
-                (void)snprintf(option, sizeof(option), "--config-file=%s", file);
-                (void)execlp("dbus-daemon", "dbus-daemon", "--nofork", "--nopidfile", "--print-address=1", option,
-                             (char *)NULL);
-                _exit(127);
-        }
-        (void)close_fd(said_fds[1]);
-        REQUIRE(read(said_fds[0], said, sizeof(said) - 1) >= 0);
-        (void)close_fd(said_fds[0]);
-        return said[0] != '\0';
+        rival_init(bus);
+        out = fopen(rival_path(bus, "bus.conf"), "we");
+        REQUIRE(out && fprintf(out, config, bus->dir) > 0 && fclose(out) == 0, "%s", strerror(errno));
+        return rival_start(bus, -1, argv);
 }
 
-static void bus_stop(Bus *bus) {
-        char path[96];
-
-        (void)kill(bus->pid, SIGTERM);
-        (void)test_wait_pid(bus->pid);
-        (void)snprintf(path, sizeof(path), "%s/bus.conf", bus->dir);
-        (void)unlink(path);
-        (void)snprintf(path, sizeof(path), "%s/bus", bus->dir);
-        (void)unlink(path);
-        (void)rmdir(bus->dir);
-}
-
-static sd_bus *bus_connect(const Bus *bus) {
+static sd_bus *bus_connect(const Rival *bus) {
         sd_bus *connection = NULL;
+        char address[64];
         int r;
 
         REQUIRE(sd_bus_new(&connection) >= 0);
-        REQUIRE(sd_bus_set_address(connection, bus->address) >= 0);
+        (void)snprintf(address, sizeof(address), "unix:path=%s", rival_path(bus, "bus"));
+        REQUIRE(sd_bus_set_address(connection, address) >= 0);
         REQUIRE(sd_bus_set_bus_client(connection, true) >= 0);
         REQUIRE(sd_bus_negotiate_fds(connection, true) >= 0);
         r = sd_bus_start(connection);
@@ -135,13 +91,13 @@ static int on_open(sd_bus_message *message, void *userdata, sd_bus_error *error)
         r = sd_bus_message_read(message, "sb", &path, &writable);
         if (r < 0)
                 return r;
-        if (strcmp(path, OURS_PATH) != 0)
+        if (strcmp(path, RIVAL_PATH) != 0)
                 return -ENOENT;
         (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", *memfd);
         fd = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
         if (fd < 0)
                 return -errno;
-        r = sd_bus_reply_method_return(message, "ht", fd, OURS_SIZE);
+        r = sd_bus_reply_method_return(message, "ht", fd, RIVAL_SIZE);
         (void)close_fd(fd);
         return r;
 }
@@ -156,7 +112,7 @@ static int serve(void *userdata) {
         sd_bus *bus = bus_connect(userdata);
         int r;
 
-        REQUIRE(memfd >= 0 && ftruncate(memfd, OURS_SIZE) == 0 && fchmod(memfd, 0600) == 0);
+        REQUIRE(memfd >= 0 && ftruncate(memfd, RIVAL_SIZE) == 0 && fchmod(memfd, 0600) == 0);
         REQUIRE(sd_bus_add_object_vtable(bus, NULL, OBJECT, SERVICE, methods, &memfd) >= 0);
         r = sd_bus_request_name(bus, SERVICE, 0);
         REQUIRE(r >= 0, "%s", strerror(-r));
@@ -177,9 +133,9 @@ static int open_by_dbus(sd_bus *bus) {
         uint64_t size;
         int fd, r;
 
-        r = sd_bus_call_method(bus, SERVICE, OBJECT, SERVICE, "Open", &error, &reply, "sb", OURS_PATH, false);
+        r = sd_bus_call_method(bus, SERVICE, OBJECT, SERVICE, "Open", &error, &reply, "sb", RIVAL_PATH, false);
         REQUIRE(r >= 0, "%s", error.message);
-        REQUIRE(sd_bus_message_read(reply, "ht", &fd, &size) >= 0 && size == OURS_SIZE);
+        REQUIRE(sd_bus_message_read(reply, "ht", &fd, &size) >= 0 && size == RIVAL_SIZE);
         fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
         REQUIRE(fd >= 0);
         sd_bus_message_unref(reply);
@@ -196,35 +152,23 @@ static void run_dbus(void *userdata, double *ns, size_t n) {
         }
 }
 
-static void measure(const Bus *bus) {
-        sd_bus *connection = bus_connect(bus);
-        BenchTimes dbus_ns, ours_ns;
-        Ours ours;
-        BenchSide sides[] = { { run_dbus, connection, TIMES, &dbus_ns }, { ours_open, &ours, TIMES, &ours_ns } };
-
-        ours_start(&ours);
-        bench_take_turns(sides, 2, bench_rounds(15, 5));
-        bench_row(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns", .figure = &dbus_ns.p50,
-                               .against = &ours_ns.p50, .target = BENCH_AT_LEAST(3) });
-        bench_row(&(BenchRow){ .name = NAME "-p99", .what = WHAT ", p99", .unit = "ns", .figure = &dbus_ns.p99,
-                               .against = &ours_ns.p99 });
-        sd_bus_flush_close_unref(connection);
-        ours_stop(&ours);
-}
-
 TEST(bench, opens_are_several_times_faster_than_by_dbus) {
         Child service = CHILD_NULL;
-        Bus bus;
+        sd_bus *connection;
+        Rival bus;
 
         if (!bus_start(&bus)) {
                 bench_unmeasured(NAME, WHAT, "dbus-daemon did not start: is it installed?");
         } else {
                 child_spawn(&service, serve, &bus);
                 child_continue(&service);
-                measure(&bus);
+                connection = bus_connect(&bus);
+                rival_compare(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns", .target = BENCH_AT_LEAST(3) },
+                              (BenchSide){ .run = run_dbus, .userdata = connection, .n = TIMES });
+                sd_bus_flush_close_unref(connection);
                 child_kill(&service);
         }
-        bus_stop(&bus);
+        rival_stop(&bus);
 }
 
 #else

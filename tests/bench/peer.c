@@ -31,10 +31,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <s6/fdholder.h>
-#include <signal.h>
 #include <skalibs/tai.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -43,11 +41,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "bench/ours.h"
+#include "bench/rival.h"
 
 enum {
         TIMES = 1000,           /* in a round */
-        NOBODY = 65534,
         PATIENCE_S = 20,
 };
 
@@ -56,8 +53,7 @@ enum {
 /* -- the peer -------------------------------------------------------------------------------------- */
 
 typedef struct Peer {
-        pid_t pid;
-        char dir[32];
+        Rival rival;
         s6_fdholder_t client;
 } Peer;
 
@@ -72,17 +68,9 @@ static const struct {
         { "rules/uid/default/env", NULL },
         { "rules/uid/default/env/S6_FDHOLDER_STORE_REGEX", "^music-" },
         { "rules/uid/default/env/S6_FDHOLDER_RETRIEVE_REGEX", "^music-" },
-        { "socket", "" },
 };
 
 enum { FILES_N = sizeof(files) / sizeof(*files) };
-
-static const char *path_in(const Peer *peer, const char *name) {
-        static char path[128];
-
-        (void)snprintf(path, sizeof(path), "%s/%s", peer->dir, name);
-        return path;
-}
 
 static void write_file(const char *path, const char *content) {
         FILE *file = fopen(path, "we");
@@ -101,48 +89,22 @@ static int listen_at(const char *path) {
         return fd;
 }
 
-static void become_peer(const Peer *peer, int listener, int ready) {
-        REQUIRE(dup2(listener, STDIN_FILENO) >= 0 && dup2(ready, STDOUT_FILENO) >= 0 && chdir(peer->dir) == 0);
-        if (geteuid() == 0)
-                test_become(NOBODY, NOBODY);
-        (void)execlp("s6-fdholderd", "s6-fdholderd", "-1", "-v", "0", "-t", "0", "-i", "rules", (char *)NULL);
-        _exit(127);
-}
-
 /* Return: whether there is such a program. */
 static bool peer_start(Peer *peer) {
+        static const char *const argv[] = { "s6-fdholderd", "-1", "-v", "0", "-t", "0", "-i", "rules", NULL };
         CLEANUP(close_fdp) int listener = -1;
-        pid_t parent = getpid();
-        int ready[2];
-        char line = 0;
 
-        (void)snprintf(peer->dir, sizeof(peer->dir), "/tmp/shmd-bench-XXXXXX");
-        REQUIRE(mkdtemp(peer->dir) && chmod(peer->dir, 0755) == 0, "%s", strerror(errno));
-        for (size_t i = 0; i + 1 < FILES_N; ++i)
+        rival_init(&peer->rival);
+        for (size_t i = 0; i < FILES_N; ++i) {
+                const char *path = rival_path(&peer->rival, files[i].path);
+
                 if (files[i].content)
-                        write_file(path_in(peer, files[i].path), files[i].content);
+                        write_file(path, files[i].content);
                 else
-                        REQUIRE(mkdir(path_in(peer, files[i].path), 0755) == 0, "%s", strerror(errno));
-        listener = listen_at(path_in(peer, "socket"));
-        REQUIRE(pipe2(ready, O_CLOEXEC) == 0);
-        peer->pid = fork();
-        REQUIRE(peer->pid >= 0);
-        if (peer->pid == 0) {
-                test_end_with(parent);
-                become_peer(peer, listener, ready[1]);
+                        REQUIRE(mkdir(path, 0755) == 0, "%s: %s", path, strerror(errno));
         }
-        (void)close_fd(ready[1]);
-        REQUIRE(read(ready[0], &line, 1) >= 0);
-        (void)close_fd(ready[0]);
-        return line == '\n';
-}
-
-static void peer_stop(Peer *peer) {
-        (void)kill(peer->pid, SIGTERM);
-        (void)test_wait_pid(peer->pid);
-        for (size_t i = FILES_N; i-- > 0;)
-                (void)remove(path_in(peer, files[i].path));
-        (void)rmdir(peer->dir);
+        listener = listen_at(rival_path(&peer->rival, "socket"));
+        return rival_start(&peer->rival, listener, argv);
 }
 
 static tain soon(void) {
@@ -161,11 +123,11 @@ static void peer_connect(Peer *peer) {
         int fd;
 
         (void)snprintf(link, sizeof(link), "/proc/self/fd/%d", memfd);
-        REQUIRE(memfd >= 0 && ftruncate(memfd, OURS_SIZE) == 0);
+        REQUIRE(memfd >= 0 && ftruncate(memfd, RIVAL_SIZE) == 0);
         fd = open(link, O_RDONLY | O_CLOEXEC);
         REQUIRE(fd >= 0, "%s", strerror(errno));
         tain_add_g(&never, &tain_infinite_relative);
-        REQUIRE(s6_fdholder_start_g(&peer->client, path_in(peer, "socket"), &deadline), "%s", strerror(errno));
+        REQUIRE(s6_fdholder_start_g(&peer->client, rival_path(&peer->rival, "socket"), &deadline), "%s", strerror(errno));
         REQUIRE(s6_fdholder_store_g(&peer->client, fd, ID, &never, &deadline), "%s", strerror(errno));
         (void)close_fd(fd);
         (void)close_fd(memfd);
@@ -187,21 +149,6 @@ static void run_peer(void *userdata, double *ns, size_t n) {
         }
 }
 
-static void measure(Peer *peer) {
-        BenchTimes peer_ns, ours_ns;
-        Ours ours;
-        BenchSide sides[] = { { run_peer, peer, TIMES, &peer_ns }, { ours_open, &ours, TIMES, &ours_ns } };
-
-        ours_start(&ours);
-        bench_take_turns(sides, 2, bench_rounds(15, 5));
-        bench_row(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns", .figure = &peer_ns.p50,
-                               .against = &ours_ns.p50, .note = "it passes the descriptor that it has; ours opens "
-                                                                "it again, with the rights asked for" });
-        bench_row(&(BenchRow){ .name = NAME "-p99", .what = WHAT ", p99", .unit = "ns", .figure = &peer_ns.p99,
-                               .against = &ours_ns.p99 });
-        ours_stop(&ours);
-}
-
 TEST(bench, another_broker_of_descriptors) {
         Peer peer;
 
@@ -210,10 +157,13 @@ TEST(bench, another_broker_of_descriptors) {
                 bench_unmeasured(NAME, WHAT, "s6-fdholderd did not start: is s6 installed?");
         } else {
                 peer_connect(&peer);
-                measure(&peer);
+                rival_compare(&(BenchRow){ .name = NAME, .what = WHAT, .unit = "ns",
+                                           .note = "it passes the descriptor that it has; ours opens it again, with "
+                                                   "the rights asked for" },
+                              (BenchSide){ .run = run_peer, .userdata = &peer, .n = TIMES });
                 s6_fdholder_end(&peer.client);
         }
-        peer_stop(&peer);
+        rival_stop(&peer.rival);
 }
 
 #else
