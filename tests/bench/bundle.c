@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "bundle.h"
@@ -183,11 +182,7 @@ static void say(size_t n, const BenchSeries series[_MEASURE_N]) {
 }
 
 TEST(bench, bundle) {
-        struct rlimit limit;
-
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        bench_raise_descriptors();
         for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); ++i) {
                 BenchSeries series[_MEASURE_N] = { { .n = 0 } };
 

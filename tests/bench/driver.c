@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -34,21 +33,7 @@ void packet_open(Packet *packet, const char *path) {
 }
 
 void packet_batch(Packet *packet, const char *prefix, size_t n) {
-        Shmd__BatchItem items[MESSAGE_BATCH_MAX], *list[MESSAGE_BATCH_MAX];
-        Shmd__Open opens[MESSAGE_BATCH_MAX];
-        char paths[MESSAGE_BATCH_MAX][64];
-
-        REQUIRE(n <= MESSAGE_BATCH_MAX);
-        for (size_t i = 0; i < n; ++i) {
-                (void)snprintf(paths[i], sizeof(paths[i]), "%s%zu", prefix, i);
-                opens[i] = (Shmd__Open)SHMD__OPEN__INIT;
-                opens[i].path = BYTES(paths[i]);
-                opens[i].rights = READ_ONLY;
-                items[i] = (Shmd__BatchItem)SHMD__BATCH_ITEM__INIT;
-                items[i].open = &opens[i];
-                list[i] = &items[i];
-        }
-        make(packet, MESSAGE_BATCH, REQUEST(Batch, batch, .n_items = n, .items = list));
+        make(packet, MESSAGE_BATCH, request_opens(prefix, n));
 }
 
 void packet_create(Packet *packet, const char *path) {
@@ -134,6 +119,20 @@ double driver_ask(Driver *driver, Packet *packet, int *fds, size_t n_fds) {
         return (double)(ended - began);
 }
 
+void driver_create(Driver *driver, Packet *creates, Packet *unlinks, size_t n_packets, double *ns, size_t n) {
+        int fds[DRIVER_CREATE_MAX];
+
+        REQUIRE(n_packets <= DRIVER_CREATE_MAX && n % n_packets == 0);
+        for (size_t done = 0; done < n; done += n_packets) {
+                for (size_t i = 0; i < n_packets; ++i)
+                        ns[done + i] = driver_ask(driver, &creates[i], &fds[i], 1);
+                for (size_t i = 0; i < n_packets; ++i)
+                        close_fd(fds[i]);
+                for (size_t i = 0; i < n_packets; ++i)
+                        (void)driver_ask(driver, &unlinks[i], NULL, 0);
+        }
+}
+
 /* Lets it go on to where it begins a system call. Return: that call's name. */
 static const char *next_call(Tracer *tracer) {
         do {
@@ -172,15 +171,13 @@ const char *driver_calls(Driver *driver, Packet *packet, size_t n_fds, pid_t pid
 static void become_floor(const char *kind, size_t n_reply, size_t n_memfds, int fd, pid_t parent) {
         const char *dir = getenv("SHMD_TEST_BUILDDIR");
         char path[512], reply[32], memfds[32];
-        struct rlimit limit;
 
         test_end_with(parent);
         (void)snprintf(path, sizeof(path), "%s/tests/bench/floor", dir ? dir : ".");
         (void)snprintf(reply, sizeof(reply), "%zu", n_reply);
         (void)snprintf(memfds, sizeof(memfds), "%zu", n_memfds);
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && dup2(fd, STDIN_FILENO) == STDIN_FILENO);
+        bench_raise_descriptors();
+        REQUIRE(dup2(fd, STDIN_FILENO) == STDIN_FILENO);
         (void)execl(path, "floor", kind, reply, memfds, (char *)NULL);
         test_fail(__FILE__, __LINE__, "the floor starts", " %s: %s", path, strerror(errno));
 }

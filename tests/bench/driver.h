@@ -24,8 +24,6 @@ typedef struct Packet {
         MessageKind kind;
 } Packet;
 
-#define PACKET_NULL { .bytes = NULL }
-
 void packet_deinit(Packet *packet);
 /* A read-only grant of what has this path. */
 void packet_open(Packet *packet, const char *path);
@@ -52,6 +50,11 @@ void driver_send(Driver *driver, Packet *packet);
 void driver_receive(Driver *driver, uint64_t serial, int *fds, size_t n_fds);
 /* Both. Return: how long it took, nanoseconds. */
 double driver_ask(Driver *driver, Packet *packet, int *fds, size_t n_fds);
+
+/* Creates n regions, as many at a time as there are packets, and says of each how long that took. Between, and
+ * outside of that time, their descriptors are closed and then they are unlinked. */
+#define DRIVER_CREATE_MAX 256
+void driver_create(Driver *driver, Packet *creates, Packet *unlinks, size_t n_packets, double *ns, size_t n);
 
 /* Return: the names of the system calls that a process makes for one request, in their order, from the one in
  * which it waits to before the next of that name; valid until the next call. Needs to trace it. */

@@ -63,17 +63,8 @@ static void run_open(void *userdata, double *ns, size_t n) {
 
 static void run_create(void *userdata, double *ns, size_t n) {
         Asked *asked = userdata;
-        int fds[CHUNK];
 
-        REQUIRE(n % CHUNK == 0);
-        for (size_t done = 0; done < n; done += CHUNK) {
-                for (size_t i = 0; i < CHUNK; ++i)
-                        ns[done + i] = driver_ask(asked->driver, &asked->creates[i], &fds[i], 1);
-                for (size_t i = 0; i < CHUNK; ++i)
-                        close_fd(fds[i]);
-                for (size_t i = 0; i < CHUNK; ++i)
-                        (void)driver_ask(asked->driver, &asked->unlinks[i], NULL, 0);
-        }
+        driver_create(asked->driver, asked->creates, asked->unlinks, CHUNK, ns, n);
 }
 
 static void run_batch(void *userdata, double *ns, size_t n) {

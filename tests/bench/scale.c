@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -34,15 +33,6 @@ enum {
         GRANTS = 1000,
         IN_FLIGHT = 64,
 };
-
-/* Descriptors of this process; those of brokers are their own. */
-static void raise_descriptors(void) {
-        struct rlimit limit;
-
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
-}
 
 static Placement placement(void) {
         return bench_processors() > 1 ? TWO_PROCESSORS : ONE_PROCESSOR;
@@ -84,29 +74,22 @@ static void run_open(void *userdata, double *ns, size_t n) {
         }
 }
 
+/* The unlinks stand behind the creates. */
 static void ask_to_create(Asked *asked, Driver *driver) {
         char path[32];
 
-        *asked = (Asked){ .driver = driver };
-        for (; asked->n < (size_t)2 * CREATED; ++asked->n) {
-                (void)snprintf(path, sizeof(path), "/new%zu", asked->n / 2);
-                (asked->n % 2 ? packet_unlink : packet_create)(&asked->packets[asked->n], path);
+        *asked = (Asked){ .driver = driver, .n = 2 * CREATED };
+        for (size_t i = 0; i < CREATED; ++i) {
+                (void)snprintf(path, sizeof(path), "/new%zu", i);
+                packet_create(&asked->packets[i], path);
+                packet_unlink(&asked->packets[CREATED + i], path);
         }
 }
 
 static void run_create(void *userdata, double *ns, size_t n) {
         Asked *asked = userdata;
-        int fds[CREATED];
 
-        REQUIRE(n % CREATED == 0);
-        for (size_t done = 0; done < n; done += CREATED) {
-                for (size_t i = 0; i < CREATED; ++i)
-                        ns[done + i] = driver_ask(asked->driver, &asked->packets[2 * i], &fds[i], 1);
-                for (size_t i = 0; i < CREATED; ++i)
-                        close_fd(fds[i]);
-                for (size_t i = 0; i < CREATED; ++i)
-                        (void)driver_ask(asked->driver, &asked->packets[2 * i + 1], NULL, 0);
-        }
+        driver_create(asked->driver, asked->packets, asked->packets + CREATED, CREATED, ns, n);
 }
 
 /* The first answer of each directory, that has so many names or all there are. */
@@ -384,7 +367,7 @@ TEST(bench, peers) {
         size_t n = bench_quick() ? 1000 : 10000;
         Memory few, many;
 
-        raise_descriptors();
+        bench_raise_descriptors();
         scene_init(&crowded, PEERS_CONFIG);
         scene_init(&lonely, PEERS_CONFIG);
         connect_peers(crowded.broker, fds, PEERS_FEW);
@@ -413,7 +396,7 @@ TEST(bench, grants) {
         size_t n = bench_quick() ? 1000 : 10000;
         Client *holder;
 
-        raise_descriptors();
+        bench_raise_descriptors();
         scene_init(&scene, MANY_CONFIG);
         holder = client_connect_as(scene.broker, ALICE + 1, ALICE);
         for (size_t i = 0; i <= GRANTS; ++i) {
