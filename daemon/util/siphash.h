@@ -7,10 +7,10 @@
 #ifndef UTIL_SIPHASH_H
 #define UTIL_SIPHASH_H
 
-#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
+#include "util/word.h"
 
 typedef struct SipKey {
         uint64_t k[2];
@@ -38,22 +38,6 @@ static inline void siphash_word(uint64_t v[4], uint64_t word) {
         v[0] ^= word;
 }
 
-static inline uint64_t siphash_load(const uint8_t *at) {
-        uint64_t word;
-
-        memcpy(&word, at, sizeof(word));
-        return le64toh(word);
-}
-
-/* The last bytes, fewer than eight. */
-static inline uint64_t siphash_load_rest(const uint8_t *at, size_t n) {
-        uint64_t word = 0;
-
-        for (size_t i = 0; i < n; ++i)
-                word |= (uint64_t)at[i] << 8 * i;
-        return word;
-}
-
 /* Of a number, as eight bytes with the lowest first, and the bytes after it. */
 static inline uint64_t siphash(const SipKey *key, uint64_t number, const void *bytes, size_t n) {
         uint64_t v[4] = {
@@ -64,9 +48,9 @@ static inline uint64_t siphash(const SipKey *key, uint64_t number, const void *b
         size_t left;
 
         siphash_word(v, number);
-        for (left = n; left >= sizeof(uint64_t); left -= sizeof(uint64_t), at += sizeof(uint64_t))
-                siphash_word(v, siphash_load(at));
-        siphash_word(v, (uint64_t)(n + sizeof(number)) << 56 | siphash_load_rest(at, left));
+        for (left = n; left >= WORD_BYTES; left -= WORD_BYTES, at += WORD_BYTES)
+                siphash_word(v, word_load(at));
+        siphash_word(v, (uint64_t)(n + sizeof(number)) << 56 | word_load_rest(at, left));
         v[2] ^= 0xff;
         for (int i = 0; i < 3; ++i)
                 siphash_round(v);
