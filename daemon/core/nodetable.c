@@ -2,7 +2,6 @@
 
 #include "core/nodetable.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "core/tree.h"
 #include "util/area.h"
 #include "util/error.h"
+#include "util/word.h"
 
 /* Buckets in an area, the most whose memory is given back at once. */
 #define PIECE (AREA_BYTES / sizeof(NodeBucket))
@@ -35,15 +35,13 @@ static uint8_t tag_of(uint64_t hash) {
 /* The places with that tag, as the top bits of the bytes of a word, the first in the lowest. Each byte is compared
  * by itself, without a carry into the next: exactly those are found. */
 static uint64_t places_with(const NodeBucket *bucket, uint8_t tag) {
-        const uint64_t each = UINT64_C(0x0101010101010101), low = 0x7f * each;
-        uint64_t word;
+        const uint64_t low = WORD_OF(0x7f);
+        uint64_t word = word_load(bucket) ^ WORD_OF(tag);
 
-        memcpy(&word, bucket->tags, sizeof(word));
-        word = le64toh(word) ^ tag * each;
         return ~(((word & low) + low) | word | low) & ~(UINT64_C(0xff) << 56);
 }
 
-_Static_assert(offsetof(NodeBucket, n) == sizeof(uint64_t) - 1, "the tags and it are a word");
+_Static_assert(offsetof(NodeBucket, n) == WORD_BYTES - 1, "the tags and it are the first word");
 
 static Node *node_in(const NodeBucket *bucket, uint64_t places) {
         return bucket->places[__builtin_ctzll(places) / 8].node;
@@ -147,10 +145,11 @@ static uint32_t highest_power(uint32_t n) {
         return UINT32_C(1) << (31 - __builtin_clz(n));
 }
 
+/* Those of the first segment count as the upper half of as many. */
 static unsigned int segment_of(uint32_t bucket) {
-        if (bucket < NODE_TABLE_LEAST)
-                return 0;
-        return 1 + (unsigned int)__builtin_ctz(highest_power(bucket) / NODE_TABLE_LEAST);
+        const uint32_t half = NODE_TABLE_LEAST / 2;
+
+        return (unsigned int)(__builtin_clz(half) - __builtin_clz(bucket | half));
 }
 
 /* The first bucket of a segment, and how many it has. */
@@ -270,21 +269,22 @@ uint64_t node_table_hash(const NodeTable *table, uint64_t seed, const char *name
         return siphash(&table->key, seed, name, n);
 }
 
-void node_table_fetch_bucket(const NodeTable *table, uint64_t hash) {
-        __builtin_prefetch(bucket_for(table, (uint32_t)hash));
+const NodeBucket *node_table_fetch(const NodeTable *table, uint64_t hash) {
+        const NodeBucket *bucket = bucket_for(table, (uint32_t)hash);
+
+        __builtin_prefetch(bucket);
+        return bucket;
 }
 
-void node_table_fetch_node(const NodeTable *table, uint64_t hash) {
-        const NodeBucket *bucket = bucket_for(table, (uint32_t)hash);
+void node_bucket_fetch(const NodeBucket *bucket, uint64_t hash) {
         uint64_t places = places_with(bucket, tag_of(hash));
 
         if (places)
                 __builtin_prefetch(node_in(bucket, places));
 }
 
-Node *node_table_find(const NodeTable *table, uint64_t hash, const Directory *directory, const char *name, size_t n) {
-        const NodeBucket *bucket = bucket_for(table, (uint32_t)hash);
-
+Node *node_bucket_find(const NodeBucket *bucket, uint64_t hash, const Directory *directory,
+                       const char *name, size_t n) {
         for (uint8_t tag = tag_of(hash); bucket; bucket = more_of(bucket)) {
                 for (uint64_t places = places_with(bucket, tag); places; places &= places - 1) {
                         Node *node = node_in(bucket, places);
@@ -295,6 +295,10 @@ Node *node_table_find(const NodeTable *table, uint64_t hash, const Directory *di
                 }
         }
         return NULL;
+}
+
+Node *node_table_find(const NodeTable *table, uint64_t hash, const Directory *directory, const char *name, size_t n) {
+        return node_bucket_find(bucket_for(table, (uint32_t)hash), hash, directory, name, n);
 }
 
 int node_table_reserve(NodeTable *table) {

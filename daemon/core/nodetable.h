@@ -6,7 +6,7 @@
  *
  * A bucket is a line of the processor's cache: up to seven nodes, and of each a byte of its hash that does not
  * say which bucket it is in. All bytes are compared at once, so that a look-up goes to the bucket and then, but
- * for one in a hundred, to the node it looks for and no other. Of a bucket that has more the last place leads to
+ * for a few in a hundred, to the node it looks for and no other. Of a bucket that has more the last place leads to
  * another line. Those come from a pool, and are there before a node comes that may need one (node_table_reserve()).
  *
  * No operation takes long, however many nodes there are. The table grows by one bucket with each node that
@@ -69,13 +69,15 @@ void node_table_deinit(NodeTable *table);
 /* The hash of a name in a directory with that seed. */
 uint64_t node_table_hash(const NodeTable *table, uint64_t seed, const char *name, size_t n);
 
-/* A node with that hash will be looked for in a moment: has its bucket fetched from memory, and once that is there
- * the node. */
-void node_table_fetch_bucket(const NodeTable *table, uint64_t hash);
-void node_table_fetch_node(const NodeTable *table, uint64_t hash);
+/* The bucket of a hash, until the next node comes or goes, which is being fetched from memory; and once that is there,
+ * the node with that hash is. */
+const NodeBucket *node_table_fetch(const NodeTable *table, uint64_t hash);
+void node_bucket_fetch(const NodeBucket *bucket, uint64_t hash);
 
 /* The node of that directory with that name and its hash, NULL: there is none. */
 Node *node_table_find(const NodeTable *table, uint64_t hash, const Directory *directory, const char *name, size_t n);
+Node *node_bucket_find(const NodeBucket *bucket, uint64_t hash, const Directory *directory,
+                       const char *name, size_t n);
 
 /* Makes sure that there is room for two nodes, whatever is removed before they come. Return: 0, -ENOMEM. */
 int node_table_reserve(NodeTable *table);

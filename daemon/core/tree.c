@@ -493,42 +493,39 @@ void tree_unlink(Node *node) {
         name_free(tree, node);
 }
 
-/* A component on the way, and the hash it has unless one of the directories above it came from elsewhere. */
+/* Where a component of a path seems to lead: its hash, unless one of the directories above it came from elsewhere. */
 typedef struct Step {
-        NamePart part;
         uint64_t hash;
+        const NodeBucket *bucket;
 } Step;
 
-/* Takes a path apart, and has what it seems to lead to fetched from memory: all of it at once, instead of each
- * directory when the one above it is known. Nothing of that is looked at yet. Return: how many components. */
-static size_t look_ahead(const Tree *tree, Name *name, Step steps[PATH_DEPTH_MAX]) {
+/* Has what a path seems to lead to fetched from memory: all of it at once, instead of each directory when the one
+ * above it is known. Nothing of that is looked at yet. */
+static void look_ahead(const Tree *tree, const Name *name, Step steps[PATH_DEPTH_MAX]) {
         uint64_t seed = tree->root->seed;
-        size_t n = 0;
 
-        for (; name_next(name, &steps[n].part); ++n) {
-                seed = steps[n].hash = node_table_hash(&tree->nodes, seed, steps[n].part.text, steps[n].part.n);
-                node_table_fetch_bucket(&tree->nodes, seed);
+        for (size_t i = 0; i < name->n; ++i) {
+                seed = steps[i].hash = node_table_hash(&tree->nodes, seed, name->parts[i].text, name->parts[i].n);
+                steps[i].bucket = node_table_fetch(&tree->nodes, seed);
         }
-        for (size_t i = 0; i < n; ++i)
-                node_table_fetch_node(&tree->nodes, steps[i].hash);
-        return n;
+        for (size_t i = 0; i < name->n; ++i)
+                node_bucket_fetch(steps[i].bucket, steps[i].hash);
 }
 
 int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret) {
         uint64_t seed = tree->root->seed;
         Step steps[PATH_DEPTH_MAX];
-        size_t n_steps, above = 1;
+        size_t above = 1;
         Name name;
 
         *ret = (Spot){ .path = path, .n_path = n, .decided = n };
         if (name_init(&name, path, n, &ret->name_error))
                 return TREE_E_NAME;
         ret->node = &tree->root->node;
-        n_steps = look_ahead(tree, &name, steps);
+        look_ahead(tree, &name, steps);
 
-        for (const Step *step = steps; step < steps + n_steps; ++step) {
-                const NamePart *part = &step->part;
-                uint64_t hash = step->hash;
+        for (size_t i = 0; i < name.n; ++i) {
+                const NamePart *part = &name.parts[i];
                 Directory *directory;
 
                 /* Right before existence: the directory decides before what is in it is looked at. */
@@ -543,13 +540,16 @@ int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n,
                 ret->parent = directory;
                 ret->name = part->text;
                 ret->n_name = part->n;
-                if (directory->seed != seed)
-                        hash = node_table_hash(&tree->nodes, directory->seed, part->text, part->n);
-                ret->hash = hash;
+                ret->hash = steps[i].hash;
+                if (directory->seed == seed) {
+                        ret->node = node_bucket_find(steps[i].bucket, ret->hash, directory, part->text, part->n);
+                } else {
+                        ret->hash = child_hash(directory, part->text, part->n);
+                        ret->node = node_table_find(&tree->nodes, ret->hash, directory, part->text, part->n);
+                }
                 ret->seed = directory->seed;
                 ret->is_hashed = true;
-                seed = step->hash;
-                ret->node = node_table_find(&tree->nodes, hash, directory, part->text, part->n);
+                seed = steps[i].hash;
                 if (!ret->node && !part->last)
                         return TREE_E_MISSING;
         }
@@ -913,9 +913,10 @@ int tree_list_after(Directory *base, const Credentials *who, bool recursive,
                 n_base = 0;     /* the root's slash belongs to its children */
         if (n_cursor <= n_base + 1 || memcmp(cursor, base_path, n_base) || ((const char *)cursor)[n_base] != '/')
                 return TREE_E_NAME;
-        name.at = n_base + 1;
 
         while (name_next(&name, &part)) {
+                if (part.end <= n_base)
+                        continue;       /* of base's own path */
                 if (node) {
                         /* The cursor goes deeper than what is there now, or may be seen now. */
                         if (!recursive || !may_list(who, node))

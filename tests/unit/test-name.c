@@ -2,6 +2,7 @@
 
 #include "lib/test.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/name.h"
@@ -80,6 +81,67 @@ TEST(name, sixteen_components_are_walked_and_a_seventeenth_is_invalid) {
         cr_assert_eq(n, 16);
         cr_assert_eq(name_init(&name, path, 34, &why), NAME_E_INVALID);
         cr_assert_eq(why, PATH_TOO_DEEP);
+}
+
+/* The components, put together again, are the path. */
+static void expect_whole(const char *path, size_t n) {
+        size_t at = 0;
+        NamePart part;
+        Name name;
+
+        REQUIRE(name_init(&name, path, n, NULL) == 0);
+        while (name_next(&name, &part)) {
+                REQUIRE(path[at] == '/' && part.text == path + at + 1 && part.n > 0, "%.*s", (int)n, path);
+                REQUIRE(!memchr(part.text, '/', part.n), "%.*s", (int)n, path);
+                at += 1U + part.n;
+                REQUIRE(part.end == at && part.last == (at == n), "%.*s", (int)n, path);
+        }
+        REQUIRE(at == n || (n == 1 && at == 0), "%.*s", (int)n, path);
+}
+
+TEST(name, what_is_valid_is_what_a_path_may_look_like_and_nothing_else) {
+        static const char some[] = "////..ab~ \x7f\x1f\n\xc3\xa4\xe2\x80\xae\xff";
+        uint64_t random = test_seed();
+        size_t n_valid = 0;
+
+        for (size_t round = test_rounds(200000); round > 0; --round) {
+                /* Mostly plain, so that many are valid. */
+                size_t n = test_random(&random, 30), most = test_random(&random, 4) ? 10 : sizeof(some) - 1;
+                char *path = malloc(n ? n : 1);
+                PathError why;
+                Name name;
+
+                REQUIRE(path);
+                for (size_t i = 0; i < n; ++i)
+                        path[i] = test_random(&random, 3) ? 'x' : some[test_random(&random, most)];
+                if (n > 0 && test_random(&random, 8))
+                        path[0] = '/';
+                REQUIRE((name_init(&name, path, n, &why) == 0) == (path_check(path, n) == PATH_OK));
+                REQUIRE(why == path_check(path, n), "%.*s", (int)n, path);
+                if (!why) {
+                        expect_whole(path, n);
+                        ++n_valid;
+                }
+                free(path);
+        }
+        cr_assert_gt(n_valid, 0);
+}
+
+TEST(name, the_longest_component_and_the_longest_path_are_taken_apart) {
+        char path[PATH_BYTES_MAX + 1];
+        PathError why;
+        Name name;
+
+        memset(path, 'x', sizeof(path));
+        path[0] = '/';
+        expect_whole(path, 1 + PATH_COMPONENT_MAX);
+        cr_assert_eq(name_init(&name, path, 2 + PATH_COMPONENT_MAX, &why), NAME_E_INVALID);
+        cr_assert_eq(why, PATH_COMPONENT_TOO_LONG);
+        for (size_t i = 0; i < sizeof(path); i += PATH_COMPONENT_MAX + 1)
+                path[i] = '/';
+        expect_whole(path, PATH_BYTES_MAX);
+        cr_assert_eq(name_init(&name, path, PATH_BYTES_MAX + 1, &why), NAME_E_INVALID);
+        cr_assert_eq(why, PATH_TOO_LONG);
 }
 
 TEST(name, order_is_bytes_then_length) {
