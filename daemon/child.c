@@ -60,20 +60,22 @@ static void set_environment(const KeeperOptions *options, const ChildNews *news)
         (void)setenv(SERVICE_LAST_END, news->last_end, 1);
 }
 
-void child_leave(const KeeperOptions *options, const Names *names, int link) {
-        service_leave(&(ServiceKeeper){ .link = link, .listen_fd = options->listen_fd, .names_fd = names_fd(names),
-                                        .n = names_end(names) });
+void child_leave(const KeeperOptions *options, const Names *names, int link, int waker) {
+        service_leave(&(ServiceKeeper){ .link = link, .waker = waker, .listen_fd = options->listen_fd,
+                                        .names_fd = names_fd(names), .n = names_end(names) });
 }
 
-int child_start_broker(const KeeperOptions *options, const Names *names, int link, const ChildNews *news, pid_t *ret) {
+int child_start_broker(const KeeperOptions *options, const Names *names, int link, int waker, const ChildNews *news,
+                       pid_t *ret) {
         pid_t self = getpid(), pid = fork();
 
         if (pid < 0)
                 return error_origin(-errno);
         if (pid == 0) {
                 (void)fcntl(link, F_SETFD, 0);
+                (void)fcntl(waker, F_SETFD, 0);
                 set_environment(options, news);
-                child_leave(options, names, link);
+                child_leave(options, names, link, waker);
                 become(options, self, "--broker");
         }
         *ret = pid;

@@ -11,9 +11,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,15 +34,13 @@
 /* Packets read in one turn, so that a broker that never stops talking does not keep the keeper from
  * its signals and deadlines. */
 #define PACKETS_TURN 256
-/* Bytes the broker may have on the way; the kernel gives what it allows. It counts a packet as not quite a KiB. */
+/* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 19)
-#define LINK_PACKET_BYTES 1024
 
 /* A broker that makes region after region would wake its keeper for each. So when the keeper has been told of regions
- * it does not listen for a while: what comes meanwhile waits in the queue, and is kept already. No broker fills the
- * queue in that time, if a packet takes it this long to put together; where it could, it would have to wait. */
-#define LINK_PACKET_NS (10 * NSEC_PER_USEC)
-#define LINK_REST_MAX (10 * NSEC_PER_MSEC)
+ * it does not listen for so long, unless the broker wakes it, which it does before the queue is full: what comes
+ * meanwhile waits there, and is kept already. */
+#define LINK_REST (50 * NSEC_PER_MSEC)
 
 /* A broker's status goes to the service manager once in this time. */
 #define STATUS_REST NSEC_PER_SEC
@@ -70,7 +70,7 @@ typedef struct Keeper {
         /* The broker; pid 0: there is none. */
         pid_t pid;
         int link;               /* its packets; -1: it closed its end, or there is none */
-        uint64_t rest_ns;       /* how long it may go without being listened to */
+        int waker;              /* what it wakes the keeper with: fdstore_set_waker() */
         bool ready;
         uint64_t since;         /* when it was started, or ready */
         uint64_t n_refused;     /* packets of it */
@@ -240,7 +240,7 @@ static void obey(Keeper *keeper, const Notify *notify) {
 static void rest_over(Deadline *deadline, void *userdata);
 
 static void rest(Keeper *keeper) {
-        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + keeper->rest_ns, rest_over, keeper);
+        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + LINK_REST, rest_over, keeper);
 }
 
 /* Reads what there is, up to a bound. Return: whether there may be more. */
@@ -270,6 +270,7 @@ static bool read_packets(Keeper *keeper) {
 
 /* A broker that can keep nothing any more has to end. */
 static void listen_to_broker(Keeper *keeper) {
+        deadline_disarm(&keeper->rest);
         (void)read_packets(keeper);
         if (keeper->link < 0 && keeper->wish == WISH_SERVE)
                 expect(keeper, keeper->options->config->keeper.stop);
@@ -302,34 +303,23 @@ static void read_left(void *userdata, int socket) {
 
 /* -- processes ------------------------------------------------------------------------------ */
 
-/* Makes as large a queue as there can be. Return: how long the broker takes to fill it. */
-static uint64_t widen(int socket) {
-        int bytes = LINK_BYTES;
-        uint64_t ns;
-
-        (void)setsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-        if (getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &(socklen_t){ sizeof(bytes) }) < 0)
-                return 0;
-        ns = (uint64_t)bytes / LINK_PACKET_BYTES * LINK_PACKET_NS;
-        return ns < LINK_REST_MAX ? ns : LINK_REST_MAX;
-}
-
 static int fork_broker(Keeper *keeper) {
-        CLEANUP(close_fdp) int ours = -1, theirs = -1;
-        int pair[2], r;
+        CLEANUP(close_fdp) int ours = -1, theirs = -1, waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        int bytes = LINK_BYTES, pair[2], r;
 
-        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+        if (waker < 0 || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
                 return error_origin(-errno);
         ours = pair[0];
         theirs = pair[1];
-        keeper->rest_ns = widen(theirs);
+        (void)setsockopt(theirs, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
         refuge_link(keeper->refuge, ours);
-        r = child_start_broker(keeper->options, keeper->names, theirs, &keeper->news, &keeper->pid);
+        r = child_start_broker(keeper->options, keeper->names, theirs, waker, &keeper->news, &keeper->pid);
         if (r) {
                 refuge_unlink(keeper->refuge);
                 return error_fold(r);
         }
         keeper->link = steal_fd(&ours);
+        keeper->waker = steal_fd(&waker);
         return 0;
 }
 
@@ -411,6 +401,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
                 ;
         deadline_disarm(&keeper->rest);
         keeper->link = close_fd(keeper->link);
+        keeper->waker = close_fd(keeper->waker);
         refuge_unlink(keeper->refuge);
         (void)waitpid(keeper->pid, NULL, 0);
         deadline_disarm(&keeper->overdue);
@@ -437,7 +428,7 @@ static void broker_ended(Keeper *keeper, const siginfo_t *info) {
  * started from here. */
 static void upgrade_now(Keeper *keeper) {
         refuge_leave(keeper->refuge);
-        child_leave(keeper->options, keeper->names, -1);
+        child_leave(keeper->options, keeper->names, -1, -1);
         (void)execv(keeper->options->program, keeper->options->argv);
         log_trouble("upgrade-failed", -errno);
         (void)unsetenv(SERVICE_KEEPER);
@@ -535,24 +526,35 @@ static void read_signals(Keeper *keeper) {
         }
 }
 
-static int wait_for_something(Keeper *keeper, struct pollfd fds[static 2]) {
+static int wait_for_something(Keeper *keeper, struct pollfd fds[static 3]) {
         uint64_t at = deadlines_next(&keeper->deadlines), now = time_now(), ns = at > now ? at - now : 0;
         struct timespec timeout = { .tv_sec = (time_t)(ns / NSEC_PER_SEC), .tv_nsec = (long)(ns % NSEC_PER_SEC) };
 
         fds[0] = (struct pollfd){ .fd = keeper->signal_fd, .events = POLLIN };
         fds[1] = (struct pollfd){ .fd = deadline_is_armed(&keeper->rest) ? -1 : keeper->link, .events = POLLIN };
-        return ppoll(fds, 2, at == DEADLINE_NEVER ? NULL : &timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
+        fds[2] = (struct pollfd){ .fd = keeper->waker, .events = POLLIN };
+        return ppoll(fds, 3, at == DEADLINE_NEVER ? NULL : &timeout, NULL) < 0 && errno != EINTR ? -errno : 0;
+}
+
+/* What the broker wrote there is one word, however often it did. It may have read it itself meanwhile, and the
+ * description is the broker's too: whatever its flags are, nobody waits. */
+static void forget_waker(const Keeper *keeper) {
+        uint64_t n;
+
+        (void)!preadv2(keeper->waker, &(struct iovec){ &n, sizeof(n) }, 1, -1, RWF_NOWAIT);
 }
 
 static int keep_on(Keeper *keeper) {
-        struct pollfd fds[2];
+        struct pollfd fds[3];
         int r;
 
         while (!keeper->done) {
                 r = wait_for_something(keeper, fds);
                 if (r)
                         return error_origin(r);
-                if (fds[1].revents)
+                if (fds[2].revents)
+                        forget_waker(keeper);
+                if (fds[1].revents || (fds[2].revents && keeper->link >= 0))
                         listen_to_broker(keeper);
                 if (fds[0].revents)
                         read_signals(keeper);
@@ -612,7 +614,7 @@ static void leave_refuge(Keeper *keeper, const KeeperOptions *options) {
 }
 
 int keeper_run(const KeeperOptions *options) {
-        Keeper keeper = { .options = options, .signal_fd = -1, .link = -1, .news.last_end = "" };
+        Keeper keeper = { .options = options, .signal_fd = -1, .link = -1, .waker = -1, .news.last_end = "" };
         int landlock, r;
 
         (void)prctl(PR_SET_NAME, "shmd-keeper", 0, 0, 0);

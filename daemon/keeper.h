@@ -8,7 +8,8 @@
  * It reads nothing that a client wrote. All that comes in is the broker's packets (util/notify.h), over
  * a socket of its own for each broker, and they are taken for hostile: a broker that is broken can lose
  * regions, and gets nothing from its keeper that it has not got. The keeper never waits for the broker, and
- * does not listen all the time: what is in the socket's queue is kept already.
+ * does not listen all the time: what is in the socket's queue is kept already, and the broker wakes its keeper
+ * before the queue is full.
  *
  * Kept descriptors are inherited: a broker is executed with all of them in place, at the numbers they
  * have here, and with a table of their names in a file (util/names.h). So a restart takes no system

@@ -31,6 +31,7 @@
 #define PASSED_MAX (1 << 30)
 
 static int notify_fd = -1;
+static int waker = -1;          /* of a keeper that rests */
 static bool notifies_keeper;
 
 static struct {
@@ -44,14 +45,16 @@ static struct {
 void service_leave(const ServiceKeeper *left) {
         char text[96];
 
-        (void)snprintf(text, sizeof(text), "%d %d %d %zu", left->link, left->listen_fd, left->names_fd, left->n);
+        (void)snprintf(text, sizeof(text), "%d %d %d %zu %d", left->link, left->listen_fd, left->names_fd, left->n,
+                       left->waker);
         (void)setenv(SERVICE_KEEPER, text, 1);
 }
 
 bool service_find(ServiceKeeper *ret) {
         const char *text = getenv(SERVICE_KEEPER);
 
-        return text && sscanf(text, "%d %d %d %zu", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n) == 4;
+        return text && sscanf(text, "%d %d %d %zu %d", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n,
+                              &ret->waker) == 5;
 }
 
 /* -- telling -------------------------------------------------------------------------------- */
@@ -64,9 +67,11 @@ int service_connect(void) {
         size_t n;
 
         if (service_find(&keeper) && keeper.link >= 0) {
-                if (fcntl(keeper.link, F_SETFD, FD_CLOEXEC) < 0)
+                if (fcntl(keeper.link, F_SETFD, FD_CLOEXEC) < 0 ||
+                    (keeper.waker >= 0 && fcntl(keeper.waker, F_SETFD, FD_CLOEXEC) < 0))
                         return error_origin(-errno);
                 notify_fd = keeper.link;
+                waker = keeper.waker;
                 notifies_keeper = true;
                 return 0;
         }
@@ -129,6 +134,7 @@ void service_keep_alive(Deadlines *deadlines) {
 void service_disconnect(void) {
         deadline_disarm(&alive.deadline);
         notify_fd = close_fd(notify_fd);
+        waker = close_fd(waker);
         notifies_keeper = false;
 }
 
@@ -157,10 +163,15 @@ uint64_t service_restarts(const char **ret_last_end) {
 }
 
 int service_store(FdStore **ret, Deadlines *deadlines, size_t n_kept) {
+        int r;
+
         *ret = NULL;
         if (!notifies_keeper && service_store_room() == SIZE_MAX)
                 return 0;
-        return error_fold(fdstore_new(ret, notify_fd, deadlines, n_kept));
+        r = fdstore_new(ret, notify_fd, deadlines, n_kept);
+        if (!r && waker >= 0)
+                fdstore_set_waker(*ret, waker);
+        return error_fold(r);
 }
 
 /* -- what was passed in ----------------------------------------------------------------------- */

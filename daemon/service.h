@@ -27,6 +27,7 @@ typedef struct ServiceKeeper {
         int listen_fd;
         int names_fd;           /* util/names.h */
         size_t n;               /* how many of those numbers may have a name */
+        int waker;              /* fdstore_set_waker(); -1: the keeper needs no waking */
 } ServiceKeeper;
 
 void service_leave(const ServiceKeeper *left);

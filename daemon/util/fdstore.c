@@ -3,11 +3,13 @@
 #include "util/fdstore.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "util/error.h"
@@ -17,6 +19,9 @@
 #define AGAIN_LAST (64 * NSEC_PER_MSEC)
 
 #define MESSAGE_MAX 96
+
+/* More than the kernel counts for a packet that is in a queue: three quarters of a KiB where it was measured. */
+#define PACKET_BYTES 1024
 
 typedef char Name[FDSTORE_NAME_MAX];
 
@@ -31,6 +36,9 @@ struct FdStore {
         size_t first;
         size_t n;
         size_t n_flushed;       /* of those, from the first on: to be sent */
+        int waker;              /* -1: the store reads all the time */
+        unsigned int patience;
+        unsigned int n_unsaid;  /* packets since the store was woken last */
         List barriers;
 };
 
@@ -47,8 +55,17 @@ static const char *about(const char *what, const char *name, const char *rest, c
         return text;
 }
 
+static void wake(FdStore *store) {
+        const uint64_t one = 1;
+
+        store->n_unsaid = 0;
+        /* It fails if nobody ever reads it, and then nobody reads the queue. */
+        if (store->waker >= 0)
+                (void)!write(store->waker, &one, sizeof(one));
+}
+
 /* fd (-1: none) stays the caller's. Return: 0, FDSTORE_E_BUSY, or a negative errno. */
-static int send_packet(const FdStore *store, const char *text, int fd) {
+static int send_packet(FdStore *store, const char *text, int fd) {
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(sizeof(int))];
@@ -62,9 +79,15 @@ static int send_packet(const FdStore *store, const char *text, int fd) {
                 message.msg_control = &control;
                 message.msg_controllen = sizeof(control);
         }
-        if (sendmsg(store->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
-                return 0;
-        return is_busy(errno) ? FDSTORE_E_BUSY : error_origin(-errno);
+        if (sendmsg(store->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+                if (!is_busy(errno))
+                        return error_origin(-errno);
+                wake(store);
+                return FDSTORE_E_BUSY;
+        }
+        if (++store->n_unsaid >= store->patience)
+                wake(store);
+        return 0;
 }
 
 /* -- letting go ------------------------------------------------------------------------- */
@@ -89,7 +112,7 @@ static bool send_removals(FdStore *store) {
         return true;
 }
 
-static int send_barrier(const FdStore *store, FdBarrier *barrier) {
+static int send_barrier(FdStore *store, FdBarrier *barrier) {
         CLEANUP(close_fdp) int ours = -1, theirs = -1;
         int pair[2], r;
 
@@ -100,6 +123,7 @@ static int send_barrier(const FdStore *store, FdBarrier *barrier) {
         r = send_packet(store, "BARRIER=1", theirs);
         if (r == FDSTORE_E_BUSY)
                 return r;
+        wake(store);
         /* Without a store the other end is closed here, and it is over too. */
         barrier->fd = steal_fd(&ours);
         return 0;
@@ -236,7 +260,8 @@ int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) 
         store = malloc(sizeof(*store));
         if (!store)
                 return error_origin(-ENOMEM);
-        *store = (FdStore){ .socket = socket, .deadlines = deadlines, .n_kept = n_kept, .wait = AGAIN_FIRST };
+        *store = (FdStore){ .socket = socket, .deadlines = deadlines, .n_kept = n_kept, .wait = AGAIN_FIRST,
+                            .waker = -1, .patience = UINT_MAX };
         list_init(&store->barriers);
         r = make_room(store, n_kept);
         if (r)
@@ -244,4 +269,17 @@ int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) 
         *ret = store;
         store = NULL;
         return 0;
+}
+
+/* How many packets surely fit into a queue, and some more do: those that come until the store has woken up. */
+static unsigned int patience(int socket) {
+        int bytes = 0;
+
+        (void)getsockopt(socket, SOL_SOCKET, SO_SNDBUF, &bytes, &(socklen_t){ sizeof(bytes) });
+        return (unsigned int)bytes / PACKET_BYTES;
+}
+
+void fdstore_set_waker(FdStore *store, int waker) {
+        store->waker = waker;
+        store->patience = patience(store->socket);
 }

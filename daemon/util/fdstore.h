@@ -47,6 +47,10 @@ FdStore *fdstore_free(FdStore *store);
 
 DEFINE_CLEANUP(FdStore, fdstore_free);
 
+/* The store rests, and does not look at its queue meanwhile: from now on it is woken, by an eventfd, which is borrowed,
+ * when the queue is nearly full, or holds something that is waited for. */
+void fdstore_set_waker(FdStore *store, int waker);
+
 /* Keeps a copy of fd, which stays the caller's, under a name that nothing has in the store.
  * Return: 0, FDSTORE_E_BUSY, or a negative errno (-EPIPE: there is no store any more). */
 int fdstore_push(FdStore *store, const char *name, int fd);

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static int keeper = -1;
+static int keeper = -1, waker = -1;
 /* MSG_DONTWAIT: it never sleeps. */
 static int how;
 
@@ -138,6 +139,22 @@ static void do_deaf(void) {
                 (void)pause();
 }
 
+/* Wakes the keeper for nothing, and takes what it wrote away again, so that there is nothing for the keeper to read. */
+static void do_wake(void) {
+        uint64_t n = 1;
+
+        be_done();
+        (void)fcntl(waker, F_SETFL, 0);
+        (void)close(keeper);
+        for (int i = 0; i < 50000; ++i) {
+                (void)!write(waker, &n, sizeof(n));
+                (void)!read(waker, &n, sizeof(n));
+                n = 1;
+        }
+        for (;;)
+                (void)pause();
+}
+
 /* Leaves the socket to processes that go on when the broker is gone, and say what takes the keeper longer. */
 static void do_heirs(void) {
         be_done();
@@ -157,11 +174,11 @@ int main(void) {
         } deeds[] = {
                 { "garbage", do_garbage }, { "names", do_names }, { "sockets", do_sockets },
                 { "full", do_full }, { "flood", do_flood }, { "deaf", do_deaf },
-                { "heirs", do_heirs },
+                { "heirs", do_heirs }, { "wake", do_wake },
         };
         const char *left = getenv("SHMD_KEEPER"), *what = getenv("SHMD_TEST_HOSTILE");
 
-        if (!left || !what || sscanf(left, "%d", &keeper) != 1)
+        if (!left || !what || sscanf(left, "%d %*d %*d %*u %d", &keeper, &waker) != 2)
                 return 1;
         say("READY=1", -1, 0);
         for (size_t i = 0; i < sizeof(deeds) / sizeof(*deeds); ++i)

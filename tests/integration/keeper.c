@@ -641,6 +641,16 @@ TEST(keeper, a_broker_that_turns_away_from_its_keeper_has_to_end) {
         end_hostile(broker, &program, NULL, 0);
 }
 
+TEST(keeper, a_broker_that_wakes_its_keeper_for_nothing_does_not_make_it_wait) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "wake", NULL, "[keeper]\nrestarts = 0\nstop = 300ms\n");
+        broker_expect_log(broker, "event=broker-overdue", "expected=\"its end\"");
+        end_hostile(broker, &program, NULL, 0);
+}
+
 TEST(keeper, who_has_a_dead_brokers_socket_does_not_keep_the_next_from_its_start) {
         Program program;
         Broker *broker;

@@ -5,9 +5,11 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "util/fdstore.h"
 
@@ -91,6 +93,10 @@ static void read_all(Scene *scene) {
                 fd = close_fd(fd);
 }
 
+static void count_call(FdBarrier *barrier, void *userdata) {
+        ++*(unsigned int *)userdata;
+}
+
 static void turn(Scene *scene) {
         deadlines_run(&scene->deadlines, deadlines_next(&scene->deadlines));
 }
@@ -123,6 +129,54 @@ TEST(fdstore, a_full_queue_is_busy_and_not_waited_for) {
         REQUIRE(fdstore_push(scene.store, "r0", fd) == FDSTORE_E_BUSY);
         read_all(&scene);
         REQUIRE(fdstore_push(scene.store, "r0", fd) == 0, "and has room once it was read");
+        scene_close(&scene);
+}
+
+/* Return: whether it was woken since the last time. */
+static bool was_woken(int waker) {
+        uint64_t n;
+
+        return read(waker, &n, sizeof(n)) == sizeof(n);
+}
+
+TEST(fdstore, a_store_that_rests_is_woken_before_its_queue_is_full) {
+        CLEANUP(close_fdp) int fd = a_file(), waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        unsigned int n_fit, n_quiet = 0;
+        Scene scene;
+
+        scene_open(&scene, 0);
+        n_fit = push_until_busy(&scene, fd);
+        read_all(&scene);
+        fdstore_set_waker(scene.store, waker);
+        REQUIRE(waker >= 0 && !was_woken(waker));
+        for (unsigned int round = 0; round < 3; ++round) {
+                for (n_quiet = 0; !was_woken(waker); ++n_quiet)
+                        REQUIRE(fdstore_push(scene.store, "r1", fd) == 0);
+                REQUIRE(n_quiet > n_fit / 4 && n_quiet < n_fit, "after %u of %u", n_quiet, n_fit);
+                read_all(&scene);
+        }
+        REQUIRE(push_until_busy(&scene, fd) == n_fit && was_woken(waker) && !was_woken(waker));
+        REQUIRE(fdstore_push(scene.store, "r0", fd) == FDSTORE_E_BUSY && was_woken(waker), "and again if it is full");
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_store_that_rests_is_woken_for_a_barrier) {
+        CLEANUP(close_fdp) int waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        unsigned int n_calls = 0;
+        FdBarrier barrier;
+        Scene scene;
+
+        scene_open(&scene, 1);
+        fdstore_set_waker(scene.store, waker);
+        fdstore_remove(scene.store, "r1");
+        fdstore_flush(scene.store);
+        REQUIRE(!was_woken(waker), "nobody waits for that");
+        fdstore_barrier(scene.store, &barrier, count_call, &n_calls);
+        turn(&scene);
+        REQUIRE(was_woken(waker) && !was_woken(waker));
+        read_all(&scene);
+        turn(&scene);
+        cr_assert_eq(n_calls, 1);
         scene_close(&scene);
 }
 
@@ -225,10 +279,6 @@ TEST(fdstore, there_is_room_to_let_go_of_everything_again_and_again) {
 }
 
 /* -- barriers ------------------------------------------------------------------------------ */
-
-static void count_call(FdBarrier *barrier, void *userdata) {
-        ++*(unsigned int *)userdata;
-}
 
 TEST(fdstore, a_barrier_is_over_when_all_before_it_was_done) {
         unsigned int n_calls = 0;

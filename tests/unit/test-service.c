@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -337,7 +338,7 @@ TEST(service, what_a_manager_stored_comes_with_its_names) {
 
 static int take_kept(void *userdata) {
         CLEANUP(freep) Kept *kept = NULL;
-        int pair[2], listen_fd, got = -1;
+        int pair[2], listen_fd, got = -1, waker = eventfd(0, 0);
         const char *last_end;
         Names *names;
         size_t n_kept;
@@ -347,7 +348,7 @@ static int take_kept(void *userdata) {
         REQUIRE(names_put(names, 20, "r1") == 0 && names_put(names, 22, "policy-3") == 0);
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
         listen_fd = any_socket(AF_UNIX, SOCK_SEQPACKET, true);
-        service_leave(&(ServiceKeeper){ pair[0], listen_fd, names_fd(names), names_end(names) });
+        service_leave(&(ServiceKeeper){ pair[0], listen_fd, names_fd(names), names_end(names), waker });
         announce("1", NULL, NULL);
         REQUIRE(setenv("NOTIFY_SOCKET", "/nonexistent", 1) == 0);
 
@@ -361,7 +362,9 @@ static int take_kept(void *userdata) {
         REQUIRE(!strcmp(service_store_owner(), "keeper"));
         service_notify("READY=1");
         REQUIRE(recv(pair[1], text, sizeof(text), MSG_DONTWAIT) == 7);
+        REQUIRE(fcntl(waker, F_GETFD) == FD_CLOEXEC, "no process that it starts wakes the keeper");
         service_disconnect();
+        REQUIRE(fcntl(waker, F_GETFD) < 0);
         REQUIRE(!service_has_keeper());
         return 0;
 }
