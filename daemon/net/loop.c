@@ -3,30 +3,18 @@
 #include "net/loop.h"
 
 #include <errno.h>
+#include <event2/event.h>
+#include <event2/event_struct.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
 
 #include "base/assert.h"
 #include "util/error.h"
-
-/* Sources of one turn. If more are ready, the others come first in the next. */
-#define READY_MAX 4096
-
-struct Source {
-        Loop *loop;
-        SourceFn fn;
-        void *userdata;
-        int fd;                         /* borrowed */
-        bool enabled;
-        Source *next;                   /* in Loop.freed */
-};
+#include "util/log.h"
 
 struct Loop {
-        int epoll_fd;                   /* owned */
-        int timer_fd;                   /* owned */
-        uint64_t timer_at;              /* DEADLINE_NEVER: not set */
+        struct event_base *base;
+        struct event *timer;
+        uint64_t timer_at;              /* DEADLINE_NEVER: not pending */
         Deadlines *deadlines;
         size_t n_sources;
         uint64_t turn;
@@ -34,113 +22,117 @@ struct Loop {
         void *after_userdata;
         bool stopped;
         int result;
-        bool calling;                   /* those in `ready`, among which one that is freed now may be */
-        Source *freed;                  /* meanwhile */
-        struct epoll_event ready[];
 };
+
+struct Source {
+        Loop *loop;
+        SourceFn fn;
+        void *userdata;
+        bool enabled;
+        struct event event;
+};
+
+static void timer_fired(evutil_socket_t fd, short what, void *userdata) {
+        Loop *loop = userdata;
+
+        (void)fd;
+        (void)what;
+        loop->timer_at = DEADLINE_NEVER;
+}
 
 Loop *loop_free(Loop *loop) {
         if (!loop)
                 return NULL;
         ASSERT(loop->n_sources == 0);
-        loop->timer_fd = close_fd(loop->timer_fd);
-        loop->epoll_fd = close_fd(loop->epoll_fd);
+        if (loop->timer)
+                event_free(loop->timer);
+        if (loop->base)
+                event_base_free(loop->base);
         free(loop);
         return NULL;
 }
 
+/* What libevent has to say goes where everything else goes, and never blocks. */
+static void log_libevent(int severity, const char *message) {
+        LogLine line;
+
+        log_begin(&line, severity == EVENT_LOG_ERR ? LOG_ERROR : LOG_WARN, "libevent");
+        log_text(&line, "message", message);
+        log_end(&line);
+}
+
 int loop_new(Loop **ret, Deadlines *deadlines) {
         CLEANUP(loop_freep) Loop *loop = NULL;
-        struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+        struct event_config *config;
 
-        loop = malloc(sizeof(*loop) + READY_MAX * sizeof(loop->ready[0]));
+        loop = malloc(sizeof(*loop));
         if (!loop)
                 return error_origin(-ENOMEM);
-        *loop = (Loop){ .deadlines = deadlines, .timer_at = DEADLINE_NEVER, .epoll_fd = -1, .timer_fd = -1 };
+        *loop = (Loop){ .deadlines = deadlines, .timer_at = DEADLINE_NEVER };
 
-        loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-        if (loop->epoll_fd < 0)
-                return error_origin(-errno);
-        loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-        if (loop->timer_fd < 0)
-                return error_origin(-errno);
-        /* Edge-triggered: it says so once, and need not be read. */
-        if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, loop->timer_fd, &event) < 0)
-                return error_origin(-errno);
+        event_set_log_callback(log_libevent);
+        config = event_config_new();
+        if (!config)
+                return error_origin(-ENOMEM);
+        /* No locks: there is one thread. No environment: EVENT_NOEPOLL and its like are not for
+         * whoever starts a service to decide. */
+        (void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV);
+        /* epoll or nothing: the system calls of the others are not on the sandbox's list. */
+        (void)event_config_avoid_method(config, "poll");
+        (void)event_config_avoid_method(config, "select");
+        loop->base = event_base_new_with_config(config);
+        event_config_free(config);
+        if (!loop->base)
+                return error_origin(-ENOMEM);
+        loop->timer = evtimer_new(loop->base, timer_fired, loop);
+        if (!loop->timer)
+                return error_origin(-ENOMEM);
 
         *ret = loop;
         loop = NULL;
         return 0;
 }
 
-/* -- deadlines -------------------------------------------------------------------------- */
-
-static void timer_set(Loop *loop, uint64_t at) {
-        struct itimerspec when = { .it_value = { .tv_sec = (time_t)(at / NSEC_PER_SEC),
-                                                 .tv_nsec = (long)(at % NSEC_PER_SEC) } };
-
-        ASSERT(timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
-        loop->timer_at = at;
-}
-
-/* Nothing is due before the timer is, so that turns between need not ask what the time is. */
-static bool may_be_due(const Loop *loop) {
-        return deadlines_next(loop->deadlines) < loop->timer_at;
-}
-
-/* Sees to it that the timer is not later than the earliest deadline. It may be earlier, if that one was disarmed:
- * to wake up once for nothing costs less than to set it each time. Return: whether one is due already. */
+/* Makes the loop's one timer stand for the earliest deadline. Return: whether it is due already. */
 static bool timer_update(Loop *loop) {
-        uint64_t at = deadlines_next(loop->deadlines);
+        uint64_t at = deadlines_next(loop->deadlines), now, wait;
+        struct timeval tv;
 
-        if (at >= loop->timer_at)
+        if (at == DEADLINE_NEVER) {
+                if (loop->timer_at != DEADLINE_NEVER)
+                        (void)evtimer_del(loop->timer);
+                loop->timer_at = DEADLINE_NEVER;
                 return false;
-        if (at <= time_now())
+        }
+        if (at == loop->timer_at)
+                return false;
+        now = time_now();
+        if (at <= now)
                 return true;
-        timer_set(loop, at);
+
+        wait = (at - now + NSEC_PER_USEC - 1) / NSEC_PER_USEC;
+        tv.tv_sec = (time_t)(wait / 1000000);
+        tv.tv_usec = (suseconds_t)(wait % 1000000);
+        if (evtimer_add(loop->timer, &tv) == 0)
+                loop->timer_at = at;
         return false;
 }
 
-/* -- turns ------------------------------------------------------------------------------ */
+/* Nothing is before the timer is, so that turns between need not ask what the time is. */
+static bool may_be_due(const Loop *loop) {
+        uint64_t at = deadlines_next(loop->deadlines);
 
-static void free_freed(Loop *loop) {
-        while (loop->freed) {
-                Source *source = loop->freed;
-
-                loop->freed = source->next;
-                free(source);
-        }
-}
-
-/* Waits until something is ready, unless a deadline is due, and calls all that is. */
-static int call_ready(Loop *loop, bool due) {
-        int n = epoll_wait(loop->epoll_fd, loop->ready, READY_MAX, due ? 0 : -1);
-
-        if (n < 0)
-                return errno == EINTR ? 0 : error_origin(-errno);
-        loop->calling = true;
-        for (int i = 0; i < n && !loop->stopped; ++i) {
-                Source *source = loop->ready[i].data.ptr;
-
-                if (!source)
-                        loop->timer_at = DEADLINE_NEVER;        /* the timer itself */
-                else if (source->enabled)
-                        source->fn(source->userdata);
-        }
-        loop->calling = false;
-        free_freed(loop);
-        return 0;
+        return at != DEADLINE_NEVER && at != loop->timer_at;
 }
 
 int loop_run(Loop *loop) {
         while (!loop->stopped) {
                 bool due = timer_update(loop);
-                int r;
 
                 ++loop->turn;
-                r = call_ready(loop, due);
-                if (r)
-                        return error_fold(r);
+                if (event_base_loop(loop->base,
+                                    EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
+                        return error_origin(-EIO);
                 if (!loop->stopped && may_be_due(loop))
                         deadlines_run(loop->deadlines, time_now());
                 if (loop->after)
@@ -162,18 +154,28 @@ uint64_t loop_turn(const Loop *loop) {
 void loop_stop(Loop *loop, int result) {
         loop->stopped = true;
         loop->result = result;
+        (void)event_base_loopbreak(loop->base);
 }
 
-/* -- sources ---------------------------------------------------------------------------- */
+static void source_ready(evutil_socket_t fd, short what, void *userdata) {
+        Source *source = userdata;
+
+        (void)fd;
+        (void)what;
+        source->fn(source->userdata);
+}
 
 int source_new(Source **ret, Loop *loop, int fd, SourceFn fn, void *userdata) {
-        CLEANUP(source_freep) Source *source = malloc(sizeof(*source));
+        CLEANUP(source_freep) Source *source = NULL;
         int r;
 
+        source = malloc(sizeof(*source));
         if (!source)
                 return error_origin(-ENOMEM);
-        *source = (Source){ .loop = loop, .fn = fn, .userdata = userdata, .fd = fd };
+        *source = (Source){ .loop = loop, .fn = fn, .userdata = userdata };
         ++loop->n_sources;
+        if (event_assign(&source->event, loop->base, fd, EV_READ | EV_PERSIST, source_ready, source) < 0)
+                return error_origin(-EINVAL);
         r = source_enable(source, true);
         if (r)
                 return error_fold(r);
@@ -184,28 +186,20 @@ int source_new(Source **ret, Loop *loop, int fd, SourceFn fn, void *userdata) {
 }
 
 Source *source_free(Source *source) {
-        Loop *loop;
-
         if (!source)
                 return NULL;
-        loop = source->loop;
-        (void)source_enable(source, false);
-        source->enabled = false;
-        --loop->n_sources;
-        source->next = loop->freed;
-        loop->freed = source;
-        if (!loop->calling)
-                free_freed(loop);
+        if (source->enabled)
+                (void)event_del(&source->event);
+        --source->loop->n_sources;
+        free(source);
         return NULL;
 }
 
 int source_enable(Source *source, bool enable) {
-        struct epoll_event event = { .events = EPOLLIN, .data.ptr = source };
-
         if (source->enabled == enable)
                 return 0;
-        if (epoll_ctl(source->loop->epoll_fd, enable ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, source->fd, &event) < 0)
-                return error_origin(-errno);
+        if ((enable ? event_add(&source->event, NULL) : event_del(&source->event)) < 0)
+                return error_origin(errno ? -errno : -ENOMEM);
         source->enabled = enable;
         return 0;
 }

@@ -1,11 +1,7 @@
-/* The event loop: readiness of descriptors, and deadlines. The only place of the daemon that knows epoll(7).
+/* The event loop: readiness of descriptors, and deadlines. The only place that knows libevent.
  *
  * Descriptors are level-triggered: a handler that leaves something unread is called again in the
  * next turn, after everybody else had theirs. Deadlines come after the descriptors of a turn.
- *
- * A wait has no time of its own, for which the kernel would start a timer and end it again with each
- * request: a timer that is a descriptor stands for the earliest deadline, and is set only when there is
- * an earlier one.
  */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
@@ -19,7 +15,7 @@ typedef struct Loop Loop;
 typedef struct Source Source;
 typedef void (*SourceFn)(void *userdata);
 
-/* deadlines: borrowed. Makes two descriptors. Return: 0, -ENOMEM, -EMFILE, -ENFILE. */
+/* deadlines: borrowed. Return: 0, negative errno. */
 int loop_new(Loop **ret, Deadlines *deadlines);
 /* Every source must be gone. Return: NULL. */
 Loop *loop_free(Loop *loop);

@@ -400,7 +400,7 @@ static uintptr_t base_of(pid_t pid, char *program, size_t n) {
         return base;
 }
 
-/* What a frame outside of the program (libc, protobuf-c) is called is left open: "?". */
+/* What a frame outside of the program (libc, libevent) is called is left open: "?". */
 static void print_chain(pid_t pid, const struct CountsStack *stack, uint64_t times) {
         char program[512], command[1200], name[256];
         uintptr_t base = base_of(pid, program, sizeof(program));

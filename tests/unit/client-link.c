@@ -993,7 +993,7 @@ static void script_for_loops(Peer *peer) {
         peer_expect_end(peer);
 }
 
-/* An event loop as most are: added once, level-triggered, and never late. */
+/* An event loop in the manner of libevent's: added once, level-triggered, and never late. */
 TEST(client_link, an_event_loop_that_knows_one_descriptor_goes_through_all_of_it) {
         struct epoll_event event = { .events = EPOLLIN };
         shmd *client = begin(script_for_loops);
