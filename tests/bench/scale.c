@@ -32,6 +32,7 @@ enum {
         PEERS_FEW = 1000,       /* from there on is what memory a peer takes */
         GRANTS = 1000,
         IN_FLIGHT = 64,
+        SETTLE_MS = 200,        /* by then the keeper has read what it was told */
 };
 
 static Placement placement(void) {
@@ -264,6 +265,7 @@ TEST(bench, memory) {
                                          "the limit of descriptors leaves room for %" PRIu64 " regions", many.n);
                         break;
                 }
+                test_sleep_ms(SETTLE_MS);
                 all[i] = (Weighed){ .n = many.n, .memory = many_memory(broker) };
                 say(&steps[i], many.n, "regions", "how many there are", "regions", BENCH_COUNTED, BENCH_ONE(many.n));
                 say(&steps[i], many.n, "broker", "the broker's memory", "bytes", BENCH_COUNTED,
