@@ -245,11 +245,11 @@ static void rest(Keeper *keeper) {
 
 /* Reads what there is, up to a bound. Return: whether there may be more. */
 static bool read_packets(Keeper *keeper) {
-        bool regions = false;
+        bool outlived = keeper->refuge, regions = false;
         Notify notify;
 
         for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
-                int r = notify_peek(keeper->link, &notify);
+                int r = outlived ? notify_peek(keeper->link, &notify) : notify_take(keeper->link, &notify);
 
                 if (r == NOTIFY_E_AGAIN && regions && keeper->ready)
                         rest(keeper);
@@ -262,8 +262,9 @@ static bool read_packets(Keeper *keeper) {
                 else
                         obey(keeper, &notify);
                 regions = regions || (r == 0 && *notify.name);
-                /* It has been done, and the next keeper need not do it. */
-                notify_drop(keeper->link);
+                /* It has been done, and the next keeper need not do it; without a refuge there is no such. */
+                if (outlived)
+                        notify_drop(keeper->link);
         }
         return true;
 }

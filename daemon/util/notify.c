@@ -121,7 +121,7 @@ static size_t take_descriptors(struct msghdr *message, int fds[static DESCRIPTOR
 }
 
 /* The kernel closes what there was no room for, and says MSG_CTRUNC. */
-int notify_peek(int socket, Notify *ret) {
+static int receive(int socket, int how, Notify *ret) {
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
@@ -135,7 +135,7 @@ int notify_peek(int socket, Notify *ret) {
         ssize_t n;
 
         ret->fd = -1;
-        n = recvmsg(socket, &message, MSG_PEEK | MSG_DONTWAIT);
+        n = recvmsg(socket, &message, how | MSG_DONTWAIT);
         if (n < 0)
                 return errno == EAGAIN || errno == EINTR ? NOTIFY_E_AGAIN : NOTIFY_E_GONE;
         n_fds = take_descriptors(&message, fds);
@@ -147,6 +147,14 @@ int notify_peek(int socket, Notify *ret) {
                 (void)close(fds[--n_fds]);
         /* An empty packet reads like the end, and is none that a broker sends. */
         return n == 0 ? NOTIFY_E_GONE : r;
+}
+
+int notify_take(int socket, Notify *ret) {
+        return receive(socket, 0, ret);
+}
+
+int notify_peek(int socket, Notify *ret) {
+        return receive(socket, MSG_PEEK, ret);
 }
 
 /* Without a place to put them in, the kernel closes its descriptors. */

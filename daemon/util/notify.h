@@ -43,9 +43,11 @@ typedef struct Notify {
         int fd;                         /* -1: none; the receiver's */
 } Notify;
 
-/* Looks at the first packet without waiting. It stays where it is, so that whoever has the socket next finds it if
- * this process ends with it half done; the descriptor is a copy, and not close-on-exec.
- * Return: 0, NOTIFY_E_AGAIN, NOTIFY_E_GONE, NOTIFY_E_INVALID (it is to be dropped all the same). */
+/* Takes the first packet without waiting. The descriptor is not close-on-exec.
+ * Return: 0, NOTIFY_E_AGAIN, NOTIFY_E_GONE, NOTIFY_E_INVALID. */
+int notify_take(int socket, Notify *ret);
+/* The same, but the packet stays where it is, so that whoever has the socket next finds it if this process ends with it
+ * half done; the descriptor is a copy. What is invalid is to be dropped all the same. */
 int notify_peek(int socket, Notify *ret);
 /* Drops the packet that was looked at. */
 void notify_drop(int socket);

@@ -161,6 +161,26 @@ TEST(notify, what_is_kept_is_inherited) {
         close_fd(pair[1]);
 }
 
+TEST(notify, what_was_looked_at_comes_again_and_what_was_taken_does_not) {
+        Notify first, again;
+        int pair[2];
+
+        make_pair(pair);
+        send_packet(pair[0], "FDSTORE=1\nFDNAME=r1", 19, 1);
+        send_packet(pair[0], "FDSTOREREMOVE=1\nFDNAME=r2", 25, 0);
+        REQUIRE(notify_peek(pair[1], &first) == 0 && !strcmp(first.name, "r1"));
+        REQUIRE(notify_take(pair[1], &again) == 0 && !strcmp(again.name, "r1") && again.fd >= 0);
+        cr_assert(again.fd != first.fd, "each has its own");
+        cr_assert_eq(fcntl(again.fd, F_GETFD), 0);
+        close_fd(first.fd);
+        close_fd(again.fd);
+        REQUIRE(notify_take(pair[1], &again) == 0 && !strcmp(again.name, "r2") && again.fd < 0);
+        cr_assert_eq(notify_take(pair[1], &again), NOTIFY_E_AGAIN);
+        close_fd(pair[0]);
+        cr_assert_eq(notify_take(pair[1], &again), NOTIFY_E_GONE);
+        close_fd(pair[1]);
+}
+
 /* However many descriptors come with whatever packet: TEST() counts what is left of them. */
 TEST(notify, a_packet_that_is_refused_leaves_no_descriptor) {
         static const size_t counts[] = { 0, 1, 2, 3, 4, 5, 6, 100, 253 };
