@@ -140,6 +140,7 @@ static const Rule broker_rules[] = {
         { SCMP_SYS(epoll_pwait), 0, {} },       /* ... as architectures without epoll_wait do */
         { SCMP_SYS(epoll_pwait2), 0, {} },      /* ... as newer libevents do */
         { SCMP_SYS(epoll_ctl), 0, {} },         /* add and remove connections */
+        { SCMP_SYS(timerfd_settime), 0, {} },   /* wake up for a deadline */
         { SCMP_SYS(clock_gettime), 0, {} },     /* the time, where the vDSO cannot tell it */
         { SCMP_SYS(gettimeofday), 0, {} },      /* libevent's cached wall clock, likewise */
         { SCMP_SYS(restart_syscall), 0, {} },   /* a wait that SIGSTOP and SIGCONT interrupted */

@@ -6,6 +6,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 #include <stdlib.h>
+#include <sys/timerfd.h>
 
 #include "base/assert.h"
 #include "util/error.h"
@@ -13,8 +14,9 @@
 
 struct Loop {
         struct event_base *base;
-        struct event *timer;
-        uint64_t timer_at;              /* DEADLINE_NEVER: not pending */
+        int timer_fd;                   /* owned */
+        struct event *timer;            /* it is due */
+        uint64_t timer_at;              /* DEADLINE_NEVER: it is not set */
         Deadlines *deadlines;
         size_t n_sources;
         uint64_t turn;
@@ -48,6 +50,7 @@ Loop *loop_free(Loop *loop) {
                 event_free(loop->timer);
         if (loop->base)
                 event_base_free(loop->base);
+        loop->timer_fd = close_fd(loop->timer_fd);
         free(loop);
         return NULL;
 }
@@ -61,31 +64,42 @@ static void log_libevent(int severity, const char *message) {
         log_end(&line);
 }
 
+static struct event_base *base_new(void) {
+        struct event_config *config = event_config_new();
+        struct event_base *base;
+
+        if (!config)
+                return NULL;
+        /* No locks: there is one thread. No environment: EVENT_NOEPOLL and its like are not for
+         * whoever starts a service to decide. No clock: nothing here has a time of libevent's. */
+        (void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV |
+                                            EVENT_BASE_FLAG_NO_CACHE_TIME);
+        /* epoll or nothing: the system calls of the others are not on the sandbox's list. */
+        (void)event_config_avoid_method(config, "poll");
+        (void)event_config_avoid_method(config, "select");
+        base = event_base_new_with_config(config);
+        event_config_free(config);
+        return base;
+}
+
 int loop_new(Loop **ret, Deadlines *deadlines) {
         CLEANUP(loop_freep) Loop *loop = NULL;
-        struct event_config *config;
 
         loop = malloc(sizeof(*loop));
         if (!loop)
                 return error_origin(-ENOMEM);
-        *loop = (Loop){ .deadlines = deadlines, .timer_at = DEADLINE_NEVER };
+        *loop = (Loop){ .deadlines = deadlines, .timer_at = DEADLINE_NEVER, .timer_fd = -1 };
 
         event_set_log_callback(log_libevent);
-        config = event_config_new();
-        if (!config)
-                return error_origin(-ENOMEM);
-        /* No locks: there is one thread. No environment: EVENT_NOEPOLL and its like are not for
-         * whoever starts a service to decide. */
-        (void)event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_IGNORE_ENV);
-        /* epoll or nothing: the system calls of the others are not on the sandbox's list. */
-        (void)event_config_avoid_method(config, "poll");
-        (void)event_config_avoid_method(config, "select");
-        loop->base = event_base_new_with_config(config);
-        event_config_free(config);
+        loop->base = base_new();
         if (!loop->base)
                 return error_origin(-ENOMEM);
-        loop->timer = evtimer_new(loop->base, timer_fired, loop);
-        if (!loop->timer)
+        loop->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+        if (loop->timer_fd < 0)
+                return error_origin(-errno);
+        /* Edge-triggered: it says so once, and need not be read. */
+        loop->timer = event_new(loop->base, loop->timer_fd, EV_READ | EV_PERSIST | EV_ET, timer_fired, loop);
+        if (!loop->timer || event_add(loop->timer, NULL) < 0)
                 return error_origin(-ENOMEM);
 
         *ret = loop;
@@ -93,36 +107,30 @@ int loop_new(Loop **ret, Deadlines *deadlines) {
         return 0;
 }
 
-/* Makes the loop's one timer stand for the earliest deadline. Return: whether it is due already. */
-static bool timer_update(Loop *loop) {
-        uint64_t at = deadlines_next(loop->deadlines), now, wait;
-        struct timeval tv;
+static void timer_set(Loop *loop, uint64_t at) {
+        struct itimerspec when = { .it_value = { .tv_sec = (time_t)(at / NSEC_PER_SEC),
+                                                 .tv_nsec = (long)(at % NSEC_PER_SEC) } };
 
-        if (at == DEADLINE_NEVER) {
-                if (loop->timer_at != DEADLINE_NEVER)
-                        (void)evtimer_del(loop->timer);
-                loop->timer_at = DEADLINE_NEVER;
-                return false;
-        }
-        if (at == loop->timer_at)
-                return false;
-        now = time_now();
-        if (at <= now)
-                return true;
-
-        wait = (at - now + NSEC_PER_USEC - 1) / NSEC_PER_USEC;
-        tv.tv_sec = (time_t)(wait / 1000000);
-        tv.tv_usec = (suseconds_t)(wait % 1000000);
-        if (evtimer_add(loop->timer, &tv) == 0)
-                loop->timer_at = at;
-        return false;
+        ASSERT(timerfd_settime(loop->timer_fd, TFD_TIMER_ABSTIME, &when, NULL) == 0);
+        loop->timer_at = at;
 }
 
-/* Nothing is before the timer is, so that turns between need not ask what the time is. */
+/* Nothing is due before the timer is, so that turns between need not ask what the time is. */
 static bool may_be_due(const Loop *loop) {
+        return deadlines_next(loop->deadlines) < loop->timer_at;
+}
+
+/* Sees to it that the timer is not later than the earliest deadline. It may be earlier, if that one was disarmed:
+ * to wake up once for nothing costs less than to set it each time. Return: whether one is due already. */
+static bool timer_update(Loop *loop) {
         uint64_t at = deadlines_next(loop->deadlines);
 
-        return at != DEADLINE_NEVER && at != loop->timer_at;
+        if (at >= loop->timer_at)
+                return false;
+        if (at <= time_now())
+                return true;
+        timer_set(loop, at);
+        return false;
 }
 
 int loop_run(Loop *loop) {

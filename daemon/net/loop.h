@@ -2,6 +2,10 @@
  *
  * Descriptors are level-triggered: a handler that leaves something unread is called again in the
  * next turn, after everybody else had theirs. Deadlines come after the descriptors of a turn.
+ *
+ * libevent has no timers here. It would wait no longer than until the next of them, and for a wait that has
+ * an end the kernel starts a timer and ends it, with every request. A timer that is a descriptor stands for
+ * the earliest deadline, and is set only when there is an earlier one.
  */
 #ifndef NET_LOOP_H
 #define NET_LOOP_H
@@ -15,7 +19,7 @@ typedef struct Loop Loop;
 typedef struct Source Source;
 typedef void (*SourceFn)(void *userdata);
 
-/* deadlines: borrowed. Return: 0, negative errno. */
+/* deadlines: borrowed. Return: 0, -ENOMEM, or a negative errno of timerfd_create(2). */
 int loop_new(Loop **ret, Deadlines *deadlines);
 /* Every source must be gone. Return: NULL. */
 Loop *loop_free(Loop *loop);

@@ -178,6 +178,51 @@ TEST(loop, one_that_was_disarmed_does_not_happen) {
         end();
 }
 
+static Deadline sooner = DEADLINE_NULL;
+
+static void stop_sooner(void *userdata) {
+        take_byte(userdata);
+        deadline_arm(&sooner, &deadlines, time_now() + 10 * NSEC_PER_MSEC, stop, NULL);
+}
+
+TEST(loop, one_that_is_armed_when_the_timer_is_set_for_a_later_one_is_not_late) {
+        Pipe a;
+
+        begin();
+        deadline_arm(&later, &deadlines, time_now() + 3600 * NSEC_PER_SEC, name_deadline, (void *)"late");
+        pipe_open(&a, "a", stop_sooner);
+        pipe_write(&a, 1);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "a");
+        cr_assert(deadline_is_armed(&later));
+        deadline_disarm(&later);
+        pipe_close(&a);
+        end();
+}
+
+static void stop_later(void *userdata) {
+        take_byte(userdata);
+        deadline_disarm(&sooner);
+        deadline_arm(&later, &deadlines, later.at, stop, NULL);
+}
+
+TEST(loop, one_that_is_armed_when_the_timer_is_set_for_a_sooner_one_is_not_early) {
+        uint64_t now;
+        Pipe a;
+
+        begin();
+        now = time_now();
+        deadline_arm(&sooner, &deadlines, now + 10 * NSEC_PER_MSEC, name_deadline, (void *)"soon");
+        later.at = now + 40 * NSEC_PER_MSEC;
+        pipe_open(&a, "a", stop_later);
+        pipe_write(&a, 1);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "a");
+        cr_assert_geq(time_now(), now + 40 * NSEC_PER_MSEC);
+        pipe_close(&a);
+        end();
+}
+
 TEST(loop, a_disabled_source_is_silent_and_an_enabled_one_catches_up) {
         Deadline d = DEADLINE_NULL;
         Pipe a, b;
@@ -243,6 +288,32 @@ TEST(loop, a_source_that_is_freed_in_a_turn_is_not_called_in_it) {
         begin();
         pipe_open(&a, "1", free_both);
         pipe_open(&b, "1", free_both);
+        a.other = &b;
+        b.other = &a;
+        pipe_write(&a, 1);
+        pipe_write(&b, 1);
+        deadline_arm(&d, &deadlines, time_now() + 20 * NSEC_PER_MSEC, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "1");
+        pipe_close(&a);
+        pipe_close(&b);
+        end();
+}
+
+static void disable_other(void *userdata) {
+        Pipe *pipe = userdata;
+
+        take_byte(pipe);
+        cr_assert_eq(source_enable(pipe->other->source, false), 0);
+}
+
+TEST(loop, a_source_that_is_disabled_in_a_turn_is_not_called_in_it) {
+        Deadline d = DEADLINE_NULL;
+        Pipe a, b;
+
+        begin();
+        pipe_open(&a, "1", disable_other);
+        pipe_open(&b, "1", disable_other);
         a.other = &b;
         b.other = &a;
         pipe_write(&a, 1);
