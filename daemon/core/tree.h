@@ -161,7 +161,7 @@ struct Tree {
 };
 
 /* Where a path leads: its parent directory and last component, and the node there if any. The
- * bytes are borrowed from the path. */
+ * bytes are borrowed from the path. It stays as it was found: its hash belongs to its name. */
 struct Spot {
         Directory *parent;      /* NULL for the root itself */
         const char *name;
