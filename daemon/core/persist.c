@@ -32,7 +32,6 @@ void persist_name(const Node *name, SavedName *ret) {
                 .id = name->record.id,
                 .directory = name->parent->node.record.id,
                 .region = name->region->id,
-                .order = name->order,
                 .expires_at = name->expiry ? name->expiry->deadline.at : 0,
                 .n_name = name->n_name,
         };

@@ -533,9 +533,8 @@ static int recover_regions(Recovery *recovery) {
 static int compare_names(const void *a, const void *b) {
         const NewName *left = a, *right = b;
         int by_region = order(left->node->region->id, right->node->region->id);
-        int by_order = order(left->node->order, right->node->order);
 
-        return by_region ? by_region : by_order ? by_order : order(left->id, right->id);
+        return by_region ? by_region : order(left->id, right->id);
 }
 
 /* Why a name cannot be where its record says; NULL: it can. */
@@ -572,7 +571,6 @@ static int make_name(Recovery *recovery, const SavedName *saved, const Branch *a
                 (void)expiry_free(expiry);
                 return error_fold(r);
         }
-        (*ret)->order = saved->order;
         *made = (NewName){ .node = *ret, .id = saved->id };
         ++recovery->names.n;
         if (expiry)
@@ -591,10 +589,9 @@ static int visit_name(void *userdata, StateKind kind, uint64_t id, uint32_t cell
         int r;
 
         (void)kind;
-        if (saved_decode_name(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED ||
-            saved.order > SAVED_ID_BELIEVED)
+        if (saved_decode_name(&saved, data, n) || saved.id != id || id > SAVED_ID_BELIEVED)
                 return drop(recovery, RECOVER_NAME, id, cell, damaged);
-        saw(recovery, COUNTER_NAME, id > saved.order ? id : saved.order);
+        saw(recovery, COUNTER_NAME, id);
         above = find_branch(recovery, saved.directory);
         region = regions_find(recovery->out->regions, saved.region);
         if (region)

@@ -114,7 +114,6 @@ static const Field name_fields[] = {
         FIELD(SavedName, id, 1, SAVED_ID_MAX),
         FIELD(SavedName, directory, SAVED_ROOT, SAVED_ID_MAX),
         FIELD(SavedName, region, 1, SAVED_ID_MAX),
-        FIELD(SavedName, order, 0, SAVED_ID_MAX),
         FIELD(SavedName, expires_at, 0, UINT64_MAX),
 };
 static const Form name_form = FORM(SavedName, name_fields);

@@ -131,7 +131,6 @@ typedef struct SavedName {
         uint64_t id;
         uint64_t directory;
         uint64_t region;
-        uint64_t order;                 /* among the names of its region: the lowest is the oldest */
         uint64_t expires_at;            /* CLOCK_MONOTONIC; 0: it does not */
         uint8_t n_name;
         char name[PATH_COMPONENT_MAX];

@@ -130,9 +130,10 @@ void node_touch(Node *node) {
         state_touch(node->region ? &node->region->record : &node->record);
 }
 
-static uint64_t next_name(Tree *tree) {
+/* It is the latest name of its region. */
+static void name_save(Tree *tree, Node *node) {
         counters_used(tree->counters, COUNTER_NAME, ++tree->last_name);
-        return tree->last_name;
+        state_add(tree->state, &node->record, STATE_NAME, tree->last_name);
 }
 
 /* -- telling -------------------------------------------------------------------------- */
@@ -438,8 +439,7 @@ int tree_link(const Spot *spot, Region *region, Shortage *shortage, Node **ret) 
         }
         charge_forget(&place);
         child_insert(spot->parent, node, spot_hash(spot));
-        node->order = next_name(spot->parent->tree);
-        state_add(spot->parent->tree->state, &node->record, STATE_NAME, node->order);
+        name_save(spot->parent->tree, node);
 
         *ret = node;
         return 0;
@@ -469,9 +469,9 @@ int tree_replace(Node *node, Region *region, Shortage *shortage) {
                 return TREE_E_QUOTA;
         ring_remove(&node->region->names, &node->in_region);
         node->region = region;
-        node->order = next_name(node->parent->tree);
         node->expiry = expiry_free(node->expiry);
-        state_touch(&node->record);
+        state_drop(&node->record);
+        name_save(node->parent->tree, node);
         return 0;
 }
 

@@ -75,9 +75,9 @@ typedef struct TreeMove TreeMove;
 typedef struct TreeObserver TreeObserver;
 
 /* Bytes of a name that lie inside the node; a longer one is a block of its own. */
-#define NODE_TEXT 24
+#define NODE_TEXT 32
 
-/* First what a look-up looks at, in one line or two. */
+/* First what a look-up looks at: a cache line, and the next one has the rest. */
 struct Node {
         uint32_t hash;          /* in Tree.nodes */
         uint8_t n_name;
@@ -89,12 +89,12 @@ struct Node {
                 char *block;
         } name;                 /* node_name() */
         ChildLinks links;       /* in Directory.children */
-        List in_region;         /* in Region.names ... */
-        uint64_t order;         /* ... among which the lowest is the first */
-        StateRecord record;
+        List in_region;         /* in Region.names, the oldest first */
+        StateRecord record;     /* of a region's name: its number grows with each region that it comes to stand for */
         Ring watches;           /* core/event: who watches it */
         Expiry *expiry;         /* a region's name that ends by itself; NULL: it does not. Owned */
 };
+_Static_assert(sizeof(void *) != 8 || sizeof(Node) == 128, "two cache lines, as it begins with one in its pool");
 
 /* What a directory can limit: bytes and regions, the first two slots. */
 #define DIRECTORY_SLOTS (ACCOUNT_REGIONS + 1)

@@ -167,15 +167,14 @@ static void same_directory(const Thing *thing, const uint8_t *data, size_t n) {
 }
 
 /* Which of its region's names it is: the list's order is that of the saved numbers. */
-static void same_order(const Thing *thing, const SavedName *saved, const Node *is) {
+static void same_order(const Thing *thing, const Node *is) {
         const Node *name, *before = NULL;
 
         ring_for_each(name, &is->region->names, Node, in_region) {
                 if (name == is && before)
-                        REQUIRE(before->order < saved->order, "name %lu is out of order", thing->id);
+                        REQUIRE(before->record.id < thing->id, "name %lu is out of order", thing->id);
                 before = name;
         }
-        SAME(saved->order, is->order);
 }
 
 static void same_name_of_region(const Thing *thing, const uint8_t *data, size_t n) {
@@ -187,7 +186,7 @@ static void same_name_of_region(const Thing *thing, const uint8_t *data, size_t 
         SAME(saved.directory, is->parent->node.record.id);
         SAME(saved.region, is->region->id);
         SAME(saved.expires_at, is->expiry ? is->expiry->deadline.at : 0);
-        same_order(thing, &saved, is);
+        same_order(thing, is);
         same_name(thing, saved.name, saved.n_name, is);
 }
 

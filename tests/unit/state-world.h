@@ -35,7 +35,7 @@ static inline SavedRegion region(uint64_t id, RegionLifetime lifetime, RegionSta
 }
 
 static inline SavedName name(uint64_t id, uint64_t of, uint64_t to, const char *text) {
-        SavedName saved = { .id = id, .directory = of, .region = to, .order = id, .n_name = (uint8_t)strlen(text) };
+        SavedName saved = { .id = id, .directory = of, .region = to, .n_name = (uint8_t)strlen(text) };
 
         memcpy(saved.name, text, saved.n_name);
         return saved;

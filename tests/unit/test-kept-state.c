@@ -100,8 +100,8 @@ static int put_name(FILE *out, const uint8_t *data, size_t n) {
         SavedName saved;
         int r = saved_decode_name(&saved, data, n);
 
-        fprintf(out, " '%.*s' in %" PRIu64 " of %" PRIu64 " order %" PRIu64 " expires %d", (int)saved.n_name,
-                saved.name, saved.directory, saved.region, saved.order, saved.expires_at > 0);
+        fprintf(out, " '%.*s' in %" PRIu64 " of %" PRIu64 " expires %d", (int)saved.n_name,
+                saved.name, saved.directory, saved.region, saved.expires_at > 0);
         return r;
 }
 

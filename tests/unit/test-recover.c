@@ -217,8 +217,7 @@ static void forge_directory(uint64_t id, uint64_t parent, const char *name) {
 }
 
 static void forge_name(uint64_t id, uint64_t directory, uint64_t region, const char *name) {
-        SavedName saved = { .id = id, .directory = directory, .region = region, .order = id,
-                            .n_name = (uint8_t)strlen(name) };
+        SavedName saved = { .id = id, .directory = directory, .region = region, .n_name = (uint8_t)strlen(name) };
 
         memcpy(saved.name, name, saved.n_name);
         FORGE(NAME, name, saved);

@@ -134,7 +134,6 @@ static void fill_name(void *saved, uint64_t *random) {
         to->id = some_id(random);
         to->directory = some_id(random);
         to->region = some_id(random);
-        to->order = some_id(random);
         to->expires_at = some_id(random);
         to->n_name = some_name(to->name, random);
 }
@@ -643,7 +642,7 @@ static size_t cells_of_a_create(void) {
                                .session = SAVED_ID_MAX, .revoked = UINT32_MAX,
                                .permissions = { UINT32_MAX - 1, UINT32_MAX - 1, ACCESS_REGION_MODES, { .n = 0 } } };
         const SavedName name = { .id = SAVED_ID_MAX, .directory = SAVED_ID_MAX, .region = SAVED_ID_MAX,
-                                 .order = SAVED_ID_MAX, .expires_at = UINT64_MAX, .n_name = PATH_COMPONENT_MAX };
+                                 .expires_at = UINT64_MAX, .n_name = PATH_COMPONENT_MAX };
         const SavedGrant grant = { .id = SAVED_ID_MAX, .region = SAVED_ID_MAX, .born = UINT64_MAX,
                                    .pidfd_ino = UINT64_MAX, .uid = UINT32_MAX - 1, .pid = INT32_MAX, .writable = true,
                                    .marked = true, .session = SAVED_ID_MAX };
