@@ -129,6 +129,7 @@ static bool some_spot(Spot *ret) {
                 ret->node = directory_child(ret->parent, name, sizeof(name));
                 ret->name = name;
                 ret->n_name = sizeof(name);
+                ret->is_hashed = false;
                 return true;
         }
         return tree_resolve(&house.tree, &house_admin, path, n, ret) == 0 && ret->parent;
