@@ -99,8 +99,8 @@ static const Rule broker_rules[] = {
         { SCMP_SYS(accept4), 0, {} },           /* take a connection */
         { SCMP_SYS(getsockopt), 1, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET) } },       /* who the peer is */
         { SCMP_SYS(setsockopt), 2, { ARG(1, SCMP_CMP_EQ, SOL_SOCKET), ARG(2, SCMP_CMP_EQ, SO_SNDBUF) } },       /* room */
-        { SCMP_SYS(recvmsg), 0, {} },           /* requests */
-        { SCMP_SYS(recvfrom), 0, {} },          /* tell an empty packet from the end */
+        { SCMP_SYS(recvfrom), 0, {} },          /* requests */
+        { SCMP_SYS(recvmsg), 0, {} },           /* ... where descriptors could come with them; what a helper says */
         { SCMP_SYS(sendmsg), 0, {} },           /* answers and descriptors */
         { SCMP_SYS(sendto), 0, {} },            /* the log, when it is a socket, and the service manager */
         { SCMP_SYS(shutdown), 0, {} },          /* end a connection whose other side has not read */

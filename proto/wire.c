@@ -77,6 +77,13 @@ static int check_packet(const void *packet, size_t n, int flags, WireHeader *ret
         return ret->length == n ? 0 : WIRE_E_VIOLATION;
 }
 
+/* Nothing came. */
+static int receive_error(void) {
+        if (errno == EAGAIN || errno == EINTR)
+                return WIRE_E_AGAIN;
+        return errno == ECONNRESET ? WIRE_E_EOF : -errno;
+}
+
 static int receive(int fd, void *packet, size_t n_packet, FdList *fds, bool waits, WireHeader *ret) {
         struct iovec iov = { .iov_base = packet, .iov_len = n_packet };
         struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
@@ -94,11 +101,8 @@ static int receive(int fd, void *packet, size_t n_packet, FdList *fds, bool wait
         do
                 n = recvmsg(fd, &msg, (waits ? 0 : MSG_DONTWAIT) | MSG_CMSG_CLOEXEC);
         while (n < 0 && errno == EINTR && !waits);
-        if (n < 0) {
-                if (errno == EAGAIN || errno == EINTR)
-                        return WIRE_E_AGAIN;
-                return errno == ECONNRESET ? WIRE_E_EOF : -errno;
-        }
+        if (n < 0)
+                return receive_error();
 
         if (fds)
                 r = collect_fds(&msg, fds);
@@ -119,6 +123,21 @@ static int receive(int fd, void *packet, size_t n_packet, FdList *fds, bool wait
 
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {
         return receive(fd, packet, n_packet, fds, false, ret);
+}
+
+int wire_receive_plain(int fd, void *packet, size_t n_packet, WireHeader *ret) {
+        ssize_t n;
+        int r;
+
+        do
+                n = recv(fd, packet, n_packet, MSG_DONTWAIT | MSG_TRUNC);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return receive_error();
+        if (n == 0)
+                return is_over(fd) ? WIRE_E_EOF : WIRE_E_EMPTY;
+        r = check_packet(packet, (size_t)n, (size_t)n > n_packet ? MSG_TRUNC : 0, ret);
+        return r == 0 && ret->n_fds != 0 ? WIRE_E_VIOLATION : r;
 }
 
 int wire_await(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret) {

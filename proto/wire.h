@@ -53,6 +53,10 @@ void wire_get_header(const void *packet, WireHeader *ret);
  * WIRE_E_VIOLATION, or a negative errno of recvmsg(2). */
 int wire_receive(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret);
 
+/* The same without a list, from a socket with SO_PASSRIGHTS off: who sends descriptors there is refused, so that
+ * the kernel need not be asked whether any came, which is a sixth of what it takes to receive. */
+int wire_receive_plain(int fd, void *packet, size_t n_packet, WireHeader *ret);
+
 /* The same of a blocking socket, and waits for a packet: for as long as SO_RCVTIMEO says, or until a signal.
  * Then it is WIRE_E_AGAIN. */
 int wire_await(int fd, void *packet, size_t n_packet, FdList *fds, WireHeader *ret);

@@ -172,7 +172,7 @@ static bool peer_serve(Peer *peer) {
         WireHeader header;
         int r;
 
-        r = wire_receive(peer->connection->fd, broker->request, sizeof(broker->request), NULL, &header);
+        r = connection_receive(peer->connection, broker->request, sizeof(broker->request), &header);
         if (r == WIRE_E_AGAIN)
                 return false;
         if (r) {

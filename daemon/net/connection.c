@@ -12,6 +12,7 @@
 
 #include "base/assert.h"
 #include "util/error.h"
+#include "util/probe.h"
 
 /* What is asked of the kernel; it gives what net.core.wmem_max allows. */
 #define SEND_BUFFER 131072
@@ -354,11 +355,24 @@ static void connection_ready(void *userdata) {
         connection->events.readable(connection->events.userdata);
 }
 
+int connection_receive(Connection *connection, void *packet, size_t n_packet, WireHeader *ret) {
+        return connection->plain ? wire_receive_plain(connection->fd, packet, n_packet, ret) :
+                                   wire_receive(connection->fd, packet, n_packet, NULL, ret);
+}
+
 int connection_read(Connection *connection, bool enable) {
         return source_enable(connection->source, enable);
 }
 
 const Cost connection_cost = { .slots = { [ACCOUNT_PEERS] = 1 } };
+
+/* Not so if it was connected before the listening socket was told (net/listener). */
+static bool is_plain(int fd) {
+        socklen_t n = sizeof(int);
+        int passes = 1;
+
+        return getsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &passes, &n) == 0 && !passes;
+}
 
 int connection_new_consume_fd(Connection **ret, Connections *connections, int fd, Charge *slot,
                               const ConnectionEvents *events) {
@@ -382,6 +396,7 @@ int connection_new_consume_fd(Connection **ret, Connections *connections, int fd
         if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &n) < 0 || size <= 0)
                 return error_origin(-errno);
         connection->room = (uint32_t)size;
+        connection->plain = is_plain(fd);
         r = source_new(&connection->source, connections->loop, fd, connection_ready, connection);
         if (r)
                 return error_fold(r);

@@ -87,6 +87,7 @@ struct Connection {
         uint32_t unread_least;  /* ... and at least, if the other side took nothing */
         uint64_t owes_since;    /* CLOCK_MONOTONIC; 0: owes nothing */
         bool lingering;
+        bool plain;             /* no descriptor can come */
         List queue;             /* packets that had no room */
         List owing;
 };
@@ -103,6 +104,9 @@ int connection_new_consume_fd(Connection **ret, Connections *connections, int fd
                               const ConnectionEvents *events);
 /* Ends it: no event comes from it any more. It goes now, or lingers. Return: NULL. */
 Connection *connection_retire(Connection *connection);
+
+/* Receives one packet, which may have no descriptors. Return: as wire_receive(). */
+int connection_receive(Connection *connection, void *packet, size_t n_packet, WireHeader *ret);
 
 /* Stops or goes on reading. Return: 0, negative errno. */
 int connection_read(Connection *connection, bool enable);

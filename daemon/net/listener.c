@@ -15,10 +15,6 @@
 #include "util/error.h"
 #include "util/probe.h"
 
-#ifndef SO_PASSRIGHTS
-#define SO_PASSRIGHTS 83        /* Linux 6.16 */
-#endif
-
 /* Accepted in one turn, so that a storm of connections leaves the others their turns. */
 #define ACCEPT_TURN 16
 #define RETRY_NS NSEC_PER_SEC

@@ -7,6 +7,11 @@
 #define UTIL_PROBE_H
 
 #include <stdbool.h>
+#include <sys/socket.h>
+
+#ifndef SO_PASSRIGHTS
+#define SO_PASSRIGHTS 83        /* Linux 6.16 */
+#endif
 
 typedef enum ProbeFeature {
         PROBE_NOEXEC_SEAL,      /* MFD_NOEXEC_SEAL, 6.3: regions cannot be made executable files */

@@ -13,6 +13,7 @@
 
 #include "net/connection.h"
 #include "proto/wire.h"
+#include "util/probe.h"
 
 static House house;
 static Loop *loop;
@@ -32,18 +33,23 @@ static void stalled(void *userdata) {
         ++n_stalled;
 }
 
-static Connection *connect_one(int *ret_other) {
+static Connection *connection_of(int fd) {
         Charge slot = CHARGE_NULL;
         Connection *made = NULL;
+
+        REQUIRE(account_charge(alice, &connection_cost, &slot, NULL) == 0);
+        REQUIRE(connection_new_consume_fd(&made, &connections, fd, &slot,
+                                          &(ConnectionEvents){ readable, stalled, NULL }) == 0);
+        REQUIRE(!slot.account, "the charge is the connection's now");
+        return made;
+}
+
+static Connection *connect_one(int *ret_other) {
         int ends[2];
 
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
-        REQUIRE(account_charge(alice, &connection_cost, &slot, NULL) == 0);
-        REQUIRE(connection_new_consume_fd(&made, &connections, ends[0], &slot,
-                                          &(ConnectionEvents){ readable, stalled, NULL }) == 0);
-        REQUIRE(!slot.account, "the charge is the connection's now");
         *ret_other = ends[1];
-        return made;
+        return connection_of(ends[0]);
 }
 
 /* How many have ended and are still there. */
@@ -159,6 +165,43 @@ TEST(connection, what_it_is_made_of_is_consumed_also_when_that_fails) {
         cr_assert_eq(slot.account, NULL);
         cr_assert_eq(fcntl(fd, F_GETFD), -1);
         cr_assert_eq(alice->used[ACCOUNT_PEERS], 1);
+        end();
+}
+
+static int receive_with(int from, Connection *to, size_t n_fds) {
+        uint8_t packet[sizeof(WireHeader)];
+        WireHeader header;
+        int r;
+
+        wire_put_header(packet, sizeof(packet), 1, 0, 1);
+        r = wire_send(from, packet, sizeof(packet), &null, n_fds);
+        return r ? r : connection_receive(to, packet, sizeof(packet), &header);
+}
+
+TEST(connection, descriptors_are_looked_for_where_they_can_come) {
+        begin();
+        cr_assert_eq(receive_with(other, connection, 0), 0);
+        cr_assert_eq(receive_with(other, connection, 1), WIRE_E_LOST_FDS);
+        end();
+}
+
+TEST(connection, where_the_kernel_refuses_descriptors_to_their_sender_packets_come_without) {
+        int off = 0, ends[2];
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) == 0);
+        if (setsockopt(ends[0], SOL_SOCKET, SO_PASSRIGHTS, &off, sizeof(off)) < 0) {
+                close_fd(ends[0]);
+                close_fd(ends[1]);
+                test_skip("SO_PASSRIGHTS: %s", strerror(errno));
+        }
+        begin();
+        connection = connection_retire(connection);
+        other = close_fd(other);
+        connection = connection_of(ends[0]);
+        other = ends[1];
+        cr_assert_eq(receive_with(other, connection, 0), 0);
+        cr_assert_eq(receive_with(other, connection, 1), -EPERM);
+        cr_assert_eq(receive_with(other, connection, 0), 0);
         end();
 }
 

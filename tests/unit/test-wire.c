@@ -164,6 +164,53 @@ TEST(wire, packets_keep_their_borders) {
         close_ends();
 }
 
+/* Every outcome that has nothing to do with descriptors is the same. */
+static int receive_plain(void *buffer, size_t n) {
+        WireHeader header;
+
+        return wire_receive_plain(ends[1], buffer, n, &header);
+}
+
+TEST(wire, without_descriptors_to_look_for_the_outcomes_are_the_same) {
+        Packet packet = packet_with(sizeof(packet), 0), shorter = packet_with(sizeof(packet) - 1, 0),
+               with_fds = packet_with(sizeof(packet), 1);
+        uint8_t got[64];
+        WireHeader header;
+
+        connect_ends();
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_AGAIN);
+        send_raw(&packet, sizeof(packet), NULL, 0);
+        cr_assert_eq(wire_receive_plain(ends[1], got, sizeof(got), &header), 0);
+        cr_assert(header.length == sizeof(packet) && header.kind == 7 && header.n_fds == 0);
+        cr_assert_eq(header.serial, UINT64_C(0x1122334455667788));
+        cr_assert_arr_eq(got, packet.bytes, sizeof(packet));
+
+        send_raw(&packet, sizeof(packet), NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(packet)), 0, "the buffer is full");
+        send_raw(&packet, sizeof(packet), NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(packet) - 1), WIRE_E_TOO_LARGE);
+        send_raw(&packet, sizeof(WireHeader) - 1, NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_VIOLATION);
+        send_raw(&shorter, sizeof(shorter), NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_VIOLATION);
+        send_raw(&with_fds, sizeof(with_fds), NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_VIOLATION);
+        send_raw("", 0, NULL, 0);
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_EMPTY);
+
+        send_raw(&packet, sizeof(packet), NULL, 0);
+        ends[0] = close_fd(ends[0]);
+        cr_assert_eq(receive_plain(got, sizeof(got)), 0, "what was sent before the end comes");
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_EOF);
+        close_ends();
+
+        connect_ends();
+        cr_assert_eq(wire_send(ends[1], &packet, sizeof(packet), NULL, 0), 0);
+        ends[0] = close_fd(ends[0]);
+        cr_assert_eq(receive_plain(got, sizeof(got)), WIRE_E_EOF, "closed with something unread");
+        close_ends();
+}
+
 TEST(wire, nothing_there_is_again) {
         uint8_t got[64];
         FdList fds = FDLIST_NULL;
