@@ -17,8 +17,8 @@
  * for both then. A row that was counted instead of timed (bytes, system calls) is the same on any machine.
  *
  * Rows are appended to $SHMD_BENCH_JSON as they come, one JSON object a line, so that a bench that dies has left
- * those it had; and printed. A row that has a target is in the list tests/bench/rows as well: one that fails to
- * come is missed.
+ * those it had; and printed. A row that has a target is in the list tests/bench/rows as well, with that target: one
+ * that fails to come is missed.
  */
 #ifndef TESTS_BENCH_BENCH_H
 #define TESTS_BENCH_BENCH_H
