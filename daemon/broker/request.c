@@ -211,10 +211,15 @@ int request_refuse_admin(Request *request) {
                               "only an administrator may do that");
 }
 
-/* Whatever the request will have to save, there is room for it. */
+/* Whatever the request will have to save, there is room for it, and it is one transaction: what happened before it
+ * in this turn is another one, as together they may be more than fit into a journal. */
 static int make_room(Request *request) {
-        int r = state_make_room(request->broker->state, requests[request->kind].room);
+        Broker *broker = request->broker;
+        int r;
 
+        if (state_is_dirty(broker->state))
+                broker_commit(broker);
+        r = state_make_room(broker->state, requests[request->kind].room);
         if (r <= 0 && r != -ENOSPC)
                 return error_fold(r);
         return request_refuse(request, SHMD__ERROR__ERROR_NO_MEMORY, SHMD__REASON__REASON_DESCRIPTORS, NULL, 0,

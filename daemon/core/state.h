@@ -30,8 +30,8 @@
  *      3. the objects change in memory, and the record of each that changed is marked: state_add(),
  *         state_touch(), state_drop();
  *      4. state_commit(): one transaction with all that is marked, before any packet leaves (nothing is
- *         told that is not committed), and at the end of each turn of the loop for what happens by
- *         itself (expiries, sessions that end, orphans that are let go);
+ *         told that is not committed), and for what happens by itself (expiries, sessions that end,
+ *         orphans that are let go) before the next request, and at the end of each turn of the loop;
  *      5. the reply leaves;
  *      6. the descriptors of regions that are gone leave the store, after a commit only.
  *

@@ -27,8 +27,8 @@
 
 enum {
         WRITES_MAX = 4096,
-        BYTES_MAX = 1 << 22,
-        RECORDS_MAX = 1024,
+        BYTES_MAX = 1 << 24,
+        RECORDS_MAX = 8192,
         KEPT_MAX = 64,
         HELD_MAX = 32,
 };
@@ -398,6 +398,87 @@ TEST(request_crash, after_any_store_of_any_request_the_next_broker_has_all_of_it
                 sizeof(steps) / sizeof(*steps));
         while (n_held > 0)
                 (void)close_fd(held[--n_held]);
+        alice = guest_free(alice);
+        root = guest_free(root);
+        table_close();
+}
+
+/* -- after much else in the same turn --------------------------------------------------------------- */
+
+enum {
+        JOURNAL_CELLS = 8192,
+        DONE_AT = 200,          /* the last thing that a transaction stores */
+        DIRECTORIES = 4200,
+};
+
+static Node *many[DIRECTORIES];
+static Records whole[16];
+static size_t n_whole;
+
+static void note_whole(void *userdata, uint64_t offset, const void *data, size_t n) {
+        if (offset != DONE_AT)
+                return;
+        REQUIRE(n_whole < sizeof(whole) / sizeof(*whole));
+        image_length = length_now();
+        REQUIRE(pread(state_fd(table->state), image, image_length, 0) == (ssize_t)image_length);
+        /* The copy is stored into as well. */
+        state_spy(NULL, NULL);
+        read_state(memory_after(0), "a whole transaction", &whole[n_whole++]);
+        state_spy(note_whole, NULL);
+}
+
+/* Return: how many cells the record of each has. */
+static uint32_t make_many(void) {
+        uint32_t used;
+        char path[32];
+        Spot spot;
+
+        guest_expect_done(root, guest_ask(root, MESSAGE_MKDIR, REQUEST(Mkdir, mkdir, .path = BYTES("/m"), .mode = 0755)));
+        used = state_cells_used(table->state);
+        for (size_t i = 0; i < DIRECTORIES; ++i) {
+                (void)snprintf(path, sizeof(path), "/m/%zu", i + 10000);
+                guest_expect_done(root, ask_mkdir(root, path, 0700));
+                REQUIRE(tree_find(&table->tree, &guest_peer(root)->who, path, strlen(path), &spot) == 0);
+                many[i] = spot.node;
+        }
+        return (state_cells_used(table->state) - used + DIRECTORIES / 2) / DIRECTORIES;
+}
+
+/* Its records are the last ones of a journal, and the first ones of the next. */
+TEST(request_crash, a_request_is_one_transaction_however_much_else_was_before_it_in_its_turn) {
+        size_t n_split = 0;
+        uint32_t cells;
+
+        table_defaults();
+        table_checks = false;
+        table_open();
+        REQUIRE(state_make_room(table->state, 3 * JOURNAL_CELLS) == 0);
+        alice = guest_new(ALICE);
+        root = guest_new(0);
+        guest_expect_done(alice, ask_mkdir(alice, "/d", 0700));
+        cells = make_many();
+        for (size_t n = (JOURNAL_CELLS - 64) / cells; n <= JOURNAL_CELLS / cells + 1; ++n) {
+                guest_expect_done(alice, done(alice, ask_create(alice, "/d/a", 1, 0600)));
+                guest_expect_done(alice, done(alice, ask_create(alice, "/d/b", 1, 0600)));
+                while (n_held > 0)
+                        (void)close_fd(held[--n_held]);
+                broker_commit(table);
+                for (size_t i = 0; i < n; ++i)
+                        node_touch(many[i]);
+                n_whole = 0;
+                state_spy(note_whole, NULL);
+                guest_expect_done(alice, guest_ask(alice, MESSAGE_RENAME,
+                                                   REQUEST(Rename, rename, .path = BYTES("/d/a"), .to = BYTES("/d/b"),
+                                                           .flags = 1)));
+                state_spy(NULL, NULL);
+                n_split += n_whole > 1;
+                for (size_t i = 0; i + 1 < n_whole; ++i)
+                        REQUIRE(same_records(&whole[i], &whole[0], true) ||
+                                same_records(&whole[i], &whole[n_whole - 1], true),
+                                "after %zu of %zu transactions, with %zu directories before", i + 1, n_whole, n);
+                guest_expect_done(alice, ask_unlink(alice, "/d/b"));
+        }
+        cr_assert_gt(n_split, 0);
         alice = guest_free(alice);
         root = guest_free(root);
         table_close();
