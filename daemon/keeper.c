@@ -239,8 +239,11 @@ static void obey(Keeper *keeper, const Notify *notify) {
 
 static void rest_over(Deadline *deadline, void *userdata);
 
+/* Signs of life are in the queue too. */
 static void rest(Keeper *keeper) {
-        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + LINK_REST, rest_over, keeper);
+        uint64_t most = keeper->options->config->keeper.watchdog / 4, ns = most && most < LINK_REST ? most : LINK_REST;
+
+        deadline_arm(&keeper->rest, &keeper->deadlines, time_now() + ns, rest_over, keeper);
 }
 
 /* Reads what there is, up to a bound. Return: whether there may be more. */
