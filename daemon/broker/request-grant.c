@@ -402,7 +402,7 @@ static void work_settle(Request *request, const Work *work, const Item *items) {
                         region_join_session(region, &session->regions, session->number);
                 if (region->lifetime == REGION_COUNTED)
                         region_count(region);
-                if (region->n_names == 0)
+                if (!region->names.first)
                         region_orphan(region);
                 else
                         tree_announce(region_name(region));
@@ -415,7 +415,7 @@ static void work_announce(Request *request, Work *work, const Item *items) {
                 Made *made = &work->made[i];
                 const Shmd__Create *create = items[i].create;
 
-                if (made->created && made->region->n_names > 0)
+                if (made->created && made->region->names.first)
                         waiters_notify(&request->broker->waiters, create->path.data, create->path.len);
                 made->fd = close_fd(made->fd);
         }

@@ -42,7 +42,7 @@ void request_describe(const Node *node, Region *region, char *path, Shmd__Node *
         ret->created_ns = region->created_ns;
         ret->grants = region->grants.n;
         ret->granted = region->grants.granted;
-        ret->names = region->n_names;
+        ret->names = region_n_names(region);
         ret->bell = region_page(region) ? region_page(region)->id : 0;
         ret->ttl_ns = node ? expiry_left(node->expiry) : 0;
 }

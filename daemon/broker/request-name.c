@@ -61,7 +61,7 @@ static int check_publish(Request *request, const Region *region, const Spot *spo
                 return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_HAS_NAME,
                                       spot->path, spot->n_path, "a doorbell goes by the name of its region");
 
-        if (region->n_names > 0)
+        if (region->names.first)
                 return request_refuse(request, SHMD__ERROR__ERROR_EXISTS, SHMD__REASON__REASON_HAS_NAME,
                                       spot->path, spot->n_path, "the region has a name already");
         if (spot->node && node_is_directory(spot->node))

@@ -158,7 +158,7 @@ static bool unlink_some(Session *session, size_t n, uint64_t until) {
 
         while ((region = region_of_session(&session->regions))) {
                 /* Not before: with a name, and in no session, it would stay for ever. */
-                if (region->n_names == 0) {
+                if (!region->names.first) {
                         region_leave_session(region);
                         continue;
                 }

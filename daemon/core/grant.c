@@ -145,20 +145,25 @@ static void reap_unmarked(Region *region) {
 }
 
 /* Whether the marks are asked after: not if that was slow a short while ago. */
-static bool may_ask(const RegionGrants *of, bool leases) {
+static bool may_ask(const Region *region, bool leases) {
+        const RegionGrants *of = &region->grants;
+
         if (of->n_marked == 0)
                 return false;
-        return !of->marks_off || of->n >= of->reap_at || (!leases && time_now() >= of->again_at);
+        return !of->marks_off || of->n >= of->reap_at ||
+               (!leases && time_now() >= region_more(region)->marks_again_at);
 }
 
 static unsigned int reap_marked(Region *region, bool leases) {
         Reaping reaping = { .region = region, .next = grant_after(region, NULL), .fastest = UINT64_MAX };
         RegionGrants *of = &region->grants;
 
-        if (!may_ask(of, leases))
+        if (!may_ask(region, leases))
                 return 0;
         reaping.until = time_now() + REAP_NS;
-        of->again_at = reaping.until + GRANT_AGAIN_NS;
+        /* Without memory for it, it is only asked more often. */
+        if (!leases && region_expand(region) == 0)
+                region->more->marks_again_at = reaping.until + GRANT_AGAIN_NS;
         reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
         of->marks_off = reaping.overran;
         /* Those that live are asked about again only after several times as many opens. */

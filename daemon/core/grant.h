@@ -78,7 +78,6 @@ struct RegionGrants {
         List list;              /* oldest first */
         uint64_t granted;       /* all that were ever made */
         uint64_t over_to;       /* those with a number up to this are over, and go a few with each open */
-        uint64_t again_at;      /* without leases: until then, marks that are off are not asked after */
         uint32_t n;
         uint32_t reap_at;       /* as many grants as this: reap before the next is marked */
         uint32_t n_marked : 31;

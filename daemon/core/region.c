@@ -837,7 +837,7 @@ Node *region_name(const Region *region) {
 void region_lost_name(Region *region) {
         static const Cost one_less = { .slots = { [ACCOUNT_REGIONS] = 1 } };
 
-        if (--region->n_names > 0) {
+        if (region->names.first) {
                 charge_shrink(&region->charge, &one_less);
                 return;
         }
@@ -854,14 +854,13 @@ void region_unlink_name(Node *name) {
 
 void region_unlink(Region *region) {
         /* With the last name the region may be gone: count before. */
-        for (uint32_t n = region->n_names; n > 0; --n)
+        for (uint32_t n = region_n_names(region); n > 0; --n)
                 region_unlink_name(region_name(region));
 }
 
 Region *region_discard(Region *region) {
-        if (region && region->n_names > 0) {
+        if (region && region->names.first) {
                 tree_unlink(region_name(region));
-                region->n_names = 0;
                 --region->regions->n_named;
         }
         return region_free(region);
@@ -877,19 +876,20 @@ Cost region_place_cost(const Region *region) {
 static int link_at(Region *region, const Spot *spot, bool announce, Shortage *shortage) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
         Region *other = spot->node ? spot->node->region : NULL;
+        bool is_first = !region->names.first;
         Node *node = spot->node;
         int r;
 
         ASSERT(!other || other != region);
 
-        if (region->n_names > 0 && charge_grow(&region->charge, region->charge.account, &one_more, shortage))
+        if (!is_first && charge_grow(&region->charge, region->charge.account, &one_more, shortage))
                 return REGION_E_QUOTA;
         if (other)
                 r = tree_replace(node, region, shortage);
         else
                 r = tree_link(spot, region, shortage, &node);
         if (r) {
-                if (region->n_names > 0)
+                if (!is_first)
                         charge_shrink(&region->charge, &one_more);
                 return r == TREE_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
         }
@@ -900,7 +900,7 @@ static int link_at(Region *region, const Spot *spot, bool announce, Shortage *sh
         region->published = true;
         saved_change(region);
         ring_append(&region->names, &node->in_region);
-        if (region->n_names++ == 0)
+        if (is_first)
                 ++region->regions->n_named;
         if (announce)
                 tree_announce(node);
@@ -978,9 +978,9 @@ static void counted_news(RegionInterest *interest, RegionNews news) {
 
         if (news != REGION_IS_UNHELD)
                 return;
-        while (region->n_names > 1 && n++ < NAMES_TURN)
+        while (region_n_names(region) > 1 && n++ < NAMES_TURN)
                 region_unlink_name(region_name(region));
-        if (region->n_names > 1)
+        if (region_n_names(region) > 1)
                 ask_at(region, 0);
         else
                 region_unlink(region);
@@ -1083,10 +1083,10 @@ int region_adopt_consume_fd(Region **ret, Regions *regions, Account *owner, cons
 void region_adopt_name(Region *region, Node *name) {
         static const Cost one_more = { .slots = { [ACCOUNT_REGIONS] = 1 } };
 
+        if (region->names.first)
+                charge_grow_anyway(&region->charge, &one_more);
         ring_append(&region->names, &name->in_region);
         name->announced = true;
-        if (region->n_names++ > 0)
-                charge_grow_anyway(&region->charge, &one_more);
 }
 
 int region_adopt_bell(Region *region, Region *page) {
@@ -1102,7 +1102,7 @@ int region_adopt_bell(Region *region, Region *page) {
 void region_adopted(Region *region) {
         Regions *regions = region->regions;
 
-        if (region->n_names > 0) {
+        if (region->names.first) {
                 ++regions->n_named;
         } else if (!region_rings_for(region)) {
                 region->state = REGION_STATE_ORPHAN;

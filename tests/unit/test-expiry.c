@@ -202,6 +202,6 @@ TEST(expiry, other_names_of_the_region_stay) {
         expire("/a", time_now());
         pass(0);
         cr_assert(!exists("/a") && exists("/b"));
-        cr_assert_eq(region->n_names, 1);
+        cr_assert_eq(region_n_names(region), 1);
         end();
 }

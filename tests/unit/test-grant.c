@@ -468,13 +468,13 @@ static int explain_after_slow_marks(void *userdata) {
         region->grants.marks_off = true;
         region->grants.reap_at = UINT32_MAX;
         REQUIRE(region_grants_explain(region), "it is asked after, and there");
-        REQUIRE(region->grants.again_at > time_now());
+        REQUIRE(region->more->marks_again_at > time_now());
         region->grants.marks_off = true;
         region->grants.reap_at = UINT32_MAX;
-        region->grants.again_at = UINT64_MAX;
+        region->more->marks_again_at = UINT64_MAX;
         close_fd(fd);
         REQUIRE(region_grants_explain(region), "it was asked after a moment ago");
-        region->grants.again_at = time_now();
+        region->more->marks_again_at = time_now();
         REQUIRE(!region_grants_explain(region) && region->grants.n == 0, "it is asked after, and gone");
         end();
         return 0;

@@ -271,7 +271,7 @@ static void op_link(void) {
         Node *node = some_name();
         Spot spot;
 
-        if (node && node->region->n_names < 8 && some_spot(&spot) && !spot.node)
+        if (node && region_n_names(node->region) < 8 && some_spot(&spot) && !spot.node)
                 (void)link_at(node->region, &spot);
 }
 
@@ -279,7 +279,7 @@ static void op_publish(void) {
         Region *region = some_region();
         Spot spot;
 
-        if (region && region->n_names == 0 && !region->is_bell && some_spot(&spot) &&
+        if (region && region_n_names(region) == 0 && !region->is_bell && some_spot(&spot) &&
             (!spot.node || spot.node->region))
                 (void)link_at(region, &spot);
 }

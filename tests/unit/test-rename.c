@@ -143,7 +143,8 @@ TEST(rename, a_region_moves_to_a_free_name_in_its_directory_or_another) {
         cr_assert_eq(move("/a-longer-name-than-before", "/d/b", TREE_RENAME_FREE), 0);
         cr_assert(!exists("/a-longer-name-than-before") && node_at("/d/b")->region == region);
         cr_assert_eq(move("/d/b", "/d/c", TREE_RENAME_REPLACE), 0);
-        cr_assert(node_at("/d/c")->region == region && region->n_names == 1 && region_name(region) == node_at("/d/c"));
+        cr_assert(node_at("/d/c")->region == region && region_n_names(region) == 1 &&
+                  region_name(region) == node_at("/d/c"));
         cr_assert_eq(region->state, REGION_STATE_NAMED);
         cr_assert_eq(house.regions.n_named, 1);
         end();
@@ -373,7 +374,7 @@ TEST(rename, a_replaced_region_lives_as_long_as_it_is_held) {
         fd = house_hold(old, true);
         cr_assert_eq(move("/new", "/old", TREE_RENAME_REPLACE), 0);
         cr_assert(!exists("/new") && node_at("/old")->region == new);
-        cr_assert(old->state == REGION_STATE_ORPHAN && old->n_names == 0 && !region_name(old));
+        cr_assert(old->state == REGION_STATE_ORPHAN && region_n_names(old) == 0 && !region_name(old));
         cr_assert(house.regions.n_named == 1 && house.regions.n_orphans == 1);
         cr_assert_eq(alice->used[ACCOUNT_BYTES], 8192);
         (void)close(fd);
@@ -736,12 +737,13 @@ TEST(rename, a_region_with_several_names_goes_with_the_last) {
         region = house_named(&house, alice, "/a", 4096);
         cr_assert_eq(add_name(region, "/b", NULL), 0);
         cr_assert_eq(add_name(region, "/d/c", NULL), 0);
-        cr_assert(region->n_names == 3 && house.regions.n_named == 1);
+        cr_assert(region_n_names(region) == 3 && house.regions.n_named == 1);
         cr_assert(node_at("/b")->region == region && node_at("/d/c")->region == region);
         unlink_name("/a");
-        cr_assert(region->n_names == 2 && region->state == REGION_STATE_NAMED && region_name(region) == node_at("/b"));
+        cr_assert(region_n_names(region) == 2 && region->state == REGION_STATE_NAMED &&
+                  region_name(region) == node_at("/b"));
         unlink_name("/d/c");
-        cr_assert(region->n_names == 1 && region->state == REGION_STATE_NAMED && !exists("/a"));
+        cr_assert(region_n_names(region) == 1 && region->state == REGION_STATE_NAMED && !exists("/a"));
         unlink_name("/b");
         house_until(&house, house.regions.n == 0);
         cr_assert_eq(house.regions.n_named, 0);
@@ -757,10 +759,11 @@ TEST(rename, a_held_region_without_a_name_is_an_orphan_and_can_have_one_again) {
         cr_assert_eq(add_name(region, "/b", NULL), 0);
         fd = house_hold(region, true);
         region_unlink(region);
-        cr_assert(region->n_names == 0 && region->state == REGION_STATE_ORPHAN && !exists("/a") && !exists("/b"));
+        cr_assert(region_n_names(region) == 0 && region->state == REGION_STATE_ORPHAN &&
+                  !exists("/a") && !exists("/b"));
         cr_assert_eq(alice->used[ACCOUNT_REGIONS], 1);
         cr_assert_eq(add_name(region, "/c", NULL), 0);
-        cr_assert(region->state == REGION_STATE_NAMED && region->n_names == 1 && house.regions.n_orphans == 0);
+        cr_assert(region->state == REGION_STATE_NAMED && region_n_names(region) == 1 && house.regions.n_orphans == 0);
         (void)close(fd);
         end();
 }
@@ -776,7 +779,7 @@ TEST(rename, each_name_costs_its_directories_the_whole_region) {
         d->account->max[ACCOUNT_BYTES] = 8192;
         cr_assert_eq(add_name(region, "/d/2", NULL), 0);
         cr_assert_eq(add_name(region, "/d/3", NULL), REGION_E_QUOTA);
-        cr_assert(region->n_names == 2 && alice->used[ACCOUNT_REGIONS] == 2);
+        cr_assert(region_n_names(region) == 2 && alice->used[ACCOUNT_REGIONS] == 2);
         cr_assert_eq(add_name(region, "/e/3", NULL), 0);
         cr_assert(costs("/d", 2, 8192) && costs("/e", 1, 4096) && costs("/", 5, 12288));
         cr_assert_eq(move("/d/2", "/e/2", TREE_RENAME_FREE), 0);
@@ -796,7 +799,7 @@ TEST(rename, each_name_beyond_the_first_costs_the_owner_a_region_and_no_bytes) {
         cr_assert(alice->used[ACCOUNT_REGIONS] == 3 && alice->used[ACCOUNT_BYTES] == 4096);
         cr_assert_eq(add_name(region, "/4", &shortage), REGION_E_QUOTA);
         cr_assert(shortage.kind == ACCOUNT_USER && shortage.uid == ALICE && shortage.slot == ACCOUNT_REGIONS);
-        cr_assert(!exists("/4") && region->n_names == 3 && alice->used[ACCOUNT_REGIONS] == 3);
+        cr_assert(!exists("/4") && region_n_names(region) == 3 && alice->used[ACCOUNT_REGIONS] == 3);
         unlink_name("/1");
         cr_assert_eq(alice->used[ACCOUNT_REGIONS], 2);
         cr_assert_eq(add_name(region, "/4", NULL), 0);
@@ -824,7 +827,7 @@ TEST(rename, a_name_taken_over_leaves_the_others) {
         cr_assert_eq(add_name(old, "/d/b", NULL), 0);
         new = house_named(&house, bob, "/new", 8192);
         cr_assert_eq(move("/new", "/d/b", TREE_RENAME_REPLACE), 0);
-        cr_assert(old->n_names == 1 && node_at("/a")->region == old && node_at("/d/b")->region == new);
+        cr_assert(region_n_names(old) == 1 && node_at("/a")->region == old && node_at("/d/b")->region == new);
         cr_assert_eq(alice->used[ACCOUNT_REGIONS], 1);
         cr_assert(costs("/d", 1, 8192));
 

@@ -299,7 +299,7 @@ TEST(session, a_region_is_its_own_until_the_last_name_is_gone) {
         fd = house_hold(region, false);
         house.tree.observer = &observer;
         cr_assert(session_wind_up(session));
-        cr_assert(n == 2 && region->n_names == 0 && region->more->session_number == 0);
+        cr_assert(n == 2 && region_n_names(region) == 0 && region->more->session_number == 0);
         cr_assert(list_is_empty(&region->more->session));
         cr_assert_eq(region->state, REGION_STATE_ORPHAN);
         house.tree.observer = NULL;
