@@ -27,6 +27,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/path.h"
+
 enum {
         CREATED = 64,           /* regions that are made before they are unlinked */
         LISTED = 250,           /* names in an answer */
@@ -36,6 +38,7 @@ enum {
         GRANTS = 1000,
         IN_FLIGHT = 64,
         SETTLE_MS = 200,        /* by then the keeper has read what it was told */
+        HISTORY_BYTES = 512 << 10,      /* EVENT_HISTORY_BYTES of core/event.h */
 };
 
 /* -- what is asked ------------------------------------------------------------------------------- */
@@ -251,12 +254,27 @@ static void compare_with_floor(Driver *driver, const Broker *broker) {
         place_broker(broker, ONE_PROCESSOR);
 }
 
+/* The broker has so many bytes of what changed last, however many regions there are: it has them before regions are
+ * weighed, and not only after the first thousands of those. */
+static void fill_history(Broker *broker) {
+        Client *client = client_connect_as(broker, ALICE, ALICE);
+        char path[1 + PATH_COMPONENT_MAX + 1] = "/";
+
+        memset(path + 1, 'x', PATH_COMPONENT_MAX);
+        for (size_t n = 0; n < HISTORY_BYTES; n += 2 * PATH_COMPONENT_MAX) {
+                client_expect_done(client, call_mkdir(client, path, 0700));
+                client_expect_done(client, call_rmdir(client, path));
+        }
+        client = client_free(client);
+}
+
 /* Nobody asks for grants here: those that are over stay on the books for a while, and are no memory of regions. */
 TEST(bench, memory) {
         Broker *broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = MANY_CONFIG });
         static Weighed all[STEPS];
         Many many;
 
+        fill_history(broker);
         many_init(&many, broker);
         for (size_t i = 0; i < STEPS; ++i) {
                 if (!many_make(&many, steps[i].n) && i + 1 < STEPS) {
