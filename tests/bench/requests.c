@@ -299,7 +299,7 @@ typedef struct Request {
 
 static const Request open_request = {
         .name = "open", .run = run_open, .run_calls = run_open_calls, .calls = FLOOR_OPEN_CALLS, .n = 8000,
-        .n_quick = 600,
+        .n_quick = 1000,
         .most = { [ONE_PROCESSOR] = 1.30, [TWO_PROCESSORS] = 1.20 },
 };
 
