@@ -327,7 +327,7 @@ static void crash_transaction(Crash *crash) {
 
 /* -- the next one goes on -------------------------------------------------------------------- */
 
-static int bind(void *userdata, StateKind kind, uint64_t id, uint32_t cell, const uint8_t *data, size_t n) {
+static int bind_thing(void *userdata, StateKind kind, uint64_t id, uint32_t cell, const uint8_t *data, size_t n) {
         Crash *crash = userdata;
         Thing *thing = &crash->things[id];
 
@@ -355,7 +355,7 @@ static void restart(Crash *crash, uint32_t cells_max) {
         REQUIRE(state_adopt_consume_fd(&crash->state, fcntl(crash->fd, F_DUPFD_CLOEXEC, 0), cells_max, &sentence) == 0);
         set_encoders(crash->state);
         for (StateKind kind = STATE_COUNTERS; kind < _STATE_KIND_N; ++kind)
-                REQUIRE(state_walk(crash->state, kind, bind, crash) == 0);
+                REQUIRE(state_walk(crash->state, kind, bind_thing, crash) == 0);
         forget_copy(crash);
         copy_state(crash);
 }
