@@ -552,11 +552,17 @@ static void stage_record(State *state, StateRecord *record) {
         uint8_t data[STATE_RECORD_MAX + STATE_CELL_DATA];
         uint32_t numbers[STATE_RECORD_CELLS];
         uint64_t following = state->seed;
-        size_t n = state->encode[record->kind](record, data);
-        uint32_t n_cells = n > STATE_CELL_DATA ? (uint32_t)((n + STATE_CELL_DATA - 1) / STATE_CELL_DATA) : 1;
+        uint32_t n_cells = 1;
+        size_t n;
 
+        /* What is behind the data of a cell is zero. */
+        memset(data, 0, STATE_CELL_DATA);
+        n = state->encode[record->kind](record, data);
         ASSERT(n <= STATE_RECORD_MAX);
-        memset(data + n, 0, STATE_CELL_DATA);
+        if (n > STATE_CELL_DATA) {
+                memset(data + n, 0, STATE_CELL_DATA);
+                n_cells = (uint32_t)((n + STATE_CELL_DATA - 1) / STATE_CELL_DATA);
+        }
         fit_chain(state, record, n_cells, numbers);
         for (uint32_t i = n_cells; i-- > 0;) {
                 size_t rest = n - i * STATE_CELL_DATA;

@@ -23,7 +23,7 @@
 #endif
 
 uint64_t memfd_page_size(unsigned int huge_shift) {
-        return huge_shift ? UINT64_C(1) << huge_shift : (uint64_t)sysconf(_SC_PAGESIZE);
+        return huge_shift ? UINT64_C(1) << huge_shift : (uint64_t)getpagesize();
 }
 
 static int create_errno(int error) {
