@@ -214,7 +214,7 @@ static void against_floor(Driver *driver, const Broker *broker, Placement where)
         static const char *const names[] = { "open-among-15000", "open-among-15000-two" };
         static const char *const texts[] = { "open among 15,000, one processor, against its floor",
                                              "open among 15,000, across two, against its floor" };
-        size_t n = !bench_quick() ? 10000 : where == ONE_PROCESSOR ? 2000 : 500;
+        size_t n = !bench_quick() ? 10000 : where == ONE_PROCESSOR ? 5000 : 500;
         BenchTimes open_times, floor_times;
         static Asked asked, floored;
         Floor floor;
