@@ -15,7 +15,7 @@
 static char texts[TEXTS_MAX][INSPECT_TEXT_MAX];
 static size_t n_texts;
 
-static void listen(void *userdata, const char *text) {
+static void hear(void *userdata, const char *text) {
         REQUIRE(n_texts < TEXTS_MAX);
         (void)snprintf(texts[n_texts++], INSPECT_TEXT_MAX, "%s", text);
 }
@@ -28,7 +28,7 @@ static Inspection inspect(State *state) {
         n_texts = 0;
         state_commit(state);
         next = adopt(copy_of(state));
-        REQUIRE(inspect_state(next, listen, NULL, &inspection) == 0);
+        REQUIRE(inspect_state(next, hear, NULL, &inspection) == 0);
         REQUIRE(inspection.n_mistakes == n_texts);
         (void)state_free(next);
         demolish(state);
