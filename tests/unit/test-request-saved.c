@@ -259,7 +259,7 @@ static const struct {
         unsigned int weight;
 } requests[] = {
         { "create", do_create, 16 }, { "open", do_open, 6 }, { "batch", do_batch, 6 }, { "publish", do_publish, 6 },
-        { "unlink", do_unlink, 5 }, { "rmdir", do_rmdir, 2 }, { "mkdir", do_mkdir, 5 }, { "link", do_link, 4 },
+        { "unlink", do_unlink, 8 }, { "rmdir", do_rmdir, 6 }, { "mkdir", do_mkdir, 2 }, { "link", do_link, 6 },
         { "rename", do_rename, 4 }, { "ttl", do_ttl, 3 }, { "chmod", do_chmod, 3 }, { "chown", do_chown, 2 },
         { "set-acl", do_set_acl, 4 }, { "ticket", do_ticket, 3 }, { "redeem", do_redeem, 3 },
         { "revoke", do_revoke, 1 },
@@ -306,8 +306,18 @@ static void some_turn(void) {
                 hang_up(guests[below(N_GUESTS)]);
 }
 
+/* A freeze needs the owner's library. */
+static const char *never_done(const uint64_t *n_done) {
+        for (size_t i = 0; i < N_REQUESTS; ++i)
+                if (n_done[i] == 0 && requests[i].ask != do_freeze)
+                        return requests[i].name;
+        return NULL;
+}
+
+/* Some requests can rarely be done: where chance has it that one was not, it goes on for a while. */
 TEST(request_saved, whatever_is_asked_the_state_has_it) {
         uint64_t rounds = test_rounds(20000), n_done[N_REQUESTS] = { 0 }, n_events = 0;
+        bool full = rounds >= 20000;
 
         random_state = test_seed();
         table_defaults();
@@ -319,7 +329,7 @@ TEST(request_saved, whatever_is_asked_the_state_has_it) {
         watcher = guest_new(0);
         guest_expect_done(watcher, guest_ask(watcher, MESSAGE_WATCH,
                                              REQUEST(Watch, watch, .path = BYTES("/"), .mask = EVENT_ALL)));
-        for (uint64_t round = 0; round < rounds; ++round) {
+        for (uint64_t round = 0; round < rounds || (full && never_done(n_done) && round < 20 * rounds); ++round) {
                 Guest *guest = guests[below(3) ? below(N_GUESTS) : N_GUESTS - 1];
                 size_t i = choose();
 
@@ -333,10 +343,8 @@ TEST(request_saved, whatever_is_asked_the_state_has_it) {
                 if (round % 512 >= 128 && below(4) == 0)
                         some_turn();
         }
-        REQUIRE(rounds < 20000 || n_events > 0);
-        for (size_t i = 0; i < N_REQUESTS; ++i)
-                REQUIRE(rounds < 20000 || n_done[i] > 0 || requests[i].ask == do_freeze, "%s was never done",
-                        requests[i].name);
+        REQUIRE(!full || n_events > 0);
+        REQUIRE(!full || !never_done(n_done), "%s was never done", never_done(n_done));
         for (size_t i = 0; i < N_GUESTS; ++i)
                 guests[i] = guest_free(guests[i]);
         watcher = guest_free(watcher);
