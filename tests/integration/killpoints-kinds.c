@@ -343,11 +343,12 @@ static void end_session(Scene *scene) {
         scene->carol = client_free(scene->carol);
 }
 
+/* Long enough for two pictures of it on a busy machine. */
 static void make_short_lived(Scene *scene) {
         client_expect_done(scene->alice,
                            call_create_with(scene->alice,
                                             REQUEST(Create, create, .path = BYTES("/k/short"), .size = PAGE,
-                                                    .mode = 0600, .ttl_ns = 40 * MSEC_NS),
+                                                    .mode = 0600, .ttl_ns = 120 * MSEC_NS),
                                             NULL));
 }
 
@@ -465,7 +466,7 @@ const Kind kinds[] = {
         { "hello", MESSAGE_HELLO, .vague = true, .ask = ask_hello },
         { "a session ends", MESSAGE_NONE, .changes = true, .by_itself = true, .linger_ms = 8,
           .grace = "20ms", .prepare = make_session, .ask = end_session },
-        { "a name expires", MESSAGE_NONE, .changes = true, .by_itself = true, .linger_ms = 60,
+        { "a name expires", MESSAGE_NONE, .changes = true, .by_itself = true, .linger_ms = 150,
           .prepare = make_short_lived, .ask = ask_nothing },
         { "a counted region is let go", MESSAGE_NONE, .changes = true, .by_itself = true, .linger_ms = 12,
           .prepare = make_counted, .ask = let_go },
