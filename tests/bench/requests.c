@@ -378,8 +378,8 @@ static void compare(Scene *scene, const Request *request, Placement placement) {
         check_calls(&floors[FLOOR], &others[FLOOR].creates[0], request->calls);
         check_calls(&floors[ECHO], &others[ECHO].packet, FLOOR_ECHO_CALLS);
         bench_take_turns((BenchSide[]){ { run_calls, &alone, n / MANY, &found.calls },
-                                        { run_open, &others[ECHO], n / 4, &found.bare_echo },
-                                        { run_echo, &alone, n / 4, &found.echo },
+                                        { run_open, &others[ECHO], n / 2, &found.bare_echo },
+                                        { run_echo, &alone, n / 2, &found.echo },
                                         { request->run, &asked, n, &found.broker },
                                         { request->run, &others[FLOOR], n, &found.floor },
                                         { request->run, &others[AGAIN], n, &found.again } },
