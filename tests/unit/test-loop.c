@@ -272,6 +272,26 @@ TEST(loop, the_end_of_the_other_side_is_readable) {
         end();
 }
 
+/* Two are ready in one turn, and whichever is called first sees to it that the other one is not. */
+static void expect_one_called(SourceFn fn) {
+        Deadline d = DEADLINE_NULL;
+        Pipe a, b;
+
+        begin();
+        pipe_open(&a, "1", fn);
+        pipe_open(&b, "1", fn);
+        a.other = &b;
+        b.other = &a;
+        pipe_write(&a, 1);
+        pipe_write(&b, 1);
+        deadline_arm(&d, &deadlines, time_now() + 20 * NSEC_PER_MSEC, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "1");
+        pipe_close(&a);
+        pipe_close(&b);
+        end();
+}
+
 /* Frees itself and another one that is ready in the same turn. */
 static void free_both(void *userdata) {
         Pipe *pipe = userdata;
@@ -282,22 +302,7 @@ static void free_both(void *userdata) {
 }
 
 TEST(loop, a_source_that_is_freed_in_a_turn_is_not_called_in_it) {
-        Deadline d = DEADLINE_NULL;
-        Pipe a, b;
-
-        begin();
-        pipe_open(&a, "1", free_both);
-        pipe_open(&b, "1", free_both);
-        a.other = &b;
-        b.other = &a;
-        pipe_write(&a, 1);
-        pipe_write(&b, 1);
-        deadline_arm(&d, &deadlines, time_now() + 20 * NSEC_PER_MSEC, stop, NULL);
-        cr_assert_eq(loop_run(loop), 0);
-        cr_assert_str_eq(ran, "1");
-        pipe_close(&a);
-        pipe_close(&b);
-        end();
+        expect_one_called(free_both);
 }
 
 static void disable_other(void *userdata) {
@@ -308,22 +313,7 @@ static void disable_other(void *userdata) {
 }
 
 TEST(loop, a_source_that_is_disabled_in_a_turn_is_not_called_in_it) {
-        Deadline d = DEADLINE_NULL;
-        Pipe a, b;
-
-        begin();
-        pipe_open(&a, "1", disable_other);
-        pipe_open(&b, "1", disable_other);
-        a.other = &b;
-        b.other = &a;
-        pipe_write(&a, 1);
-        pipe_write(&b, 1);
-        deadline_arm(&d, &deadlines, time_now() + 20 * NSEC_PER_MSEC, stop, NULL);
-        cr_assert_eq(loop_run(loop), 0);
-        cr_assert_str_eq(ran, "1");
-        pipe_close(&a);
-        pipe_close(&b);
-        end();
+        expect_one_called(disable_other);
 }
 
 TEST(loop, what_cannot_be_waited_for_is_an_error_and_leaves_nothing) {
