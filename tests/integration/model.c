@@ -882,25 +882,34 @@ static void do_wait(Model *model, const Person *who, const char *path) {
         model->done[model->kind] += !answer.error;
 }
 
+/* One of those that this operation ended: in which order they are answered the protocol does not say. */
+static ModelWait *find_ended(Model *model, const Person *who, uint64_t serial) {
+        for (ModelWait *w = model->waits; w < model->waits + WAITS; ++w)
+                if (w->used && w->who == who && w->serial == serial)
+                        return find(model, who, w->path).answer.error ? NULL : w;
+        return NULL;
+}
+
 /* A wait is over at the moment its name can be found, and the answer says what was found. */
 static void end_waits(Model *model) {
-        for (ModelWait *w = model->waits; w < model->waits + WAITS; ++w) {
-                const Shmd__Node *node;
-                Place place;
+        for (ModelWait *w = model->waits; w < model->waits + WAITS; ++w)
+                while (w->used && !find(model, w->who, w->path).answer.error) {
+                        Client *waiter = w->who->waiter;
+                        const Shmd__Node *node;
+                        ModelWait *ended;
 
-                if (!w->used)
-                        continue;
-                place = find(model, w->who, w->path);
-                if (place.answer.error)
-                        continue;
-                REQUIRE(client_receive(w->who->waiter, TEST_PATIENCE_MS) == CLIENT_REPLY,
-                        "seed %" PRIu64 ", operation %zu: %s is there, and who waits for it was not told", model->seed,
-                        model->step, w->path);
-                REQUIRE(w->who->waiter->header.serial == w->serial);
-                node = ((Shmd__WaitReply *)w->who->waiter->reply)->node;
-                REQUIRE(node->region == number_of(model, place.entry) && node->path.len == strlen(w->path));
-                w->used = false;
-        }
+                        REQUIRE(client_receive(waiter, TEST_PATIENCE_MS) == CLIENT_REPLY,
+                                "seed %" PRIu64 ", operation %zu: %s is there, and who waits for it was not told",
+                                model->seed, model->step, w->path);
+                        ended = find_ended(model, w->who, waiter->header.serial);
+                        REQUIRE(ended, "seed %" PRIu64 ", operation %zu: an answer to a wait that is not over",
+                                model->seed, model->step);
+                        node = ((Shmd__WaitReply *)waiter->reply)->node;
+                        REQUIRE(node->region == number_of(model, find(model, ended->who, ended->path).entry) &&
+                                node->path.len == strlen(ended->path) &&
+                                !memcmp(node->path.data, ended->path, node->path.len));
+                        ended->used = false;
+                }
 }
 
 /* What was to be told has been told, and nothing else. */
