@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/syscall.h>
@@ -27,16 +26,8 @@
 
 static uint64_t chance_state;
 
-static void chance_begin(void) {
-        const char *seed = getenv("SHMD_TEST_SEED");
-
-        chance_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)test_now_ns();
-        printf("SHMD_TEST_SEED=%llu\n", (unsigned long long)chance_state);
-}
-
 static uint32_t chance(uint32_t n) {
-        chance_state = chance_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        return (uint32_t)(chance_state >> 33) % n;
+        return (uint32_t)test_random(&chance_state, n);
 }
 
 /* A complete list: sometimes no more than a mode, sometimes with a mask alone. */
@@ -175,7 +166,7 @@ static Scene scene_begin(void) {
         test_needs_root();
         if (!folder_begin(&scene))
                 test_skip("no file system here has ACLs");
-        chance_begin();
+        chance_state = test_seed();
         scene.broker = broker_spawn(NULL);
         scene.root = client_connect_as(scene.broker, 0, 0);
         for (size_t i = 0; i < N_USERS; ++i)

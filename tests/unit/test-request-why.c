@@ -76,8 +76,7 @@ static const Shmd__WhyReply *answer(const Guest *guest) {
 static uint64_t chance_state;
 
 static uint32_t chance(uint32_t n) {
-        chance_state = chance_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        return (uint32_t)(chance_state >> 33) % n;
+        return (uint32_t)test_random(&chance_state, n);
 }
 
 static const char *const paths[] = {
@@ -293,10 +292,7 @@ static void compare_one(void) {
 }
 
 TEST(request_why, what_it_says_is_what_happens) {
-        const char *seed = getenv("SHMD_TEST_SEED");
-
-        chance_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)test_now_ns();
-        printf("SHMD_TEST_SEED=%llu\n", (unsigned long long)chance_state);
+        chance_state = test_seed();
         begin();
         for (unsigned int round = 0; round < 4000; ++round) {
                 change_scene();
