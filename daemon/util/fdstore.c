@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -19,9 +21,18 @@
 #define AGAIN_LAST (64 * NSEC_PER_MSEC)
 
 #define MESSAGE_MAX 96
+#define SEVERAL_MESSAGE_MAX (64 + FDSTORE_SEVERAL_MAX * (FDSTORE_NAME_MAX + 8))
 
-/* More than the kernel counts for a packet that is in a queue: three quarters of a KiB where it was measured. */
+/* More than the kernel counts for a packet that is in a queue: three quarters of a KiB where it was measured. It
+ * counts the text and not the descriptors; more than 192 bytes of text, such as sixteen names are, make it 1,280. */
 #define PACKET_BYTES 1024
+
+/* With several in each, a queue that is not full yet may have too many descriptors in it. One of 1 MiB holds 1,366
+ * packets of one descriptor, and 820 of sixteen: 13,120 in flight, and the user has only as many of those as the limit
+ * of open ones says (ETOOMANYREFS), replies to clients included. So packets of several go only while the queue has
+ * less than this, which is 64 of them, 1,024 in flight, if their names are short; and the store is woken when there is
+ * half of that. */
+#define SEVERAL_QUEUED (48 * PACKET_BYTES)
 
 typedef char Name[FDSTORE_NAME_MAX];
 
@@ -37,6 +48,7 @@ struct FdStore {
         size_t n;
         size_t n_flushed;       /* of those, from the first on: to be sent */
         int waker;              /* -1: the store reads all the time */
+        size_t most;            /* descriptors of a packet */
         unsigned int patience;
         unsigned int n_unsaid;  /* packets since the store was woken last */
         List barriers;
@@ -64,20 +76,21 @@ static void wake(FdStore *store) {
                 (void)!write(store->waker, &one, sizeof(one));
 }
 
-/* fd (-1: none) stays the caller's. Return: 0, FDSTORE_E_BUSY, or a negative errno. */
-static int send_packet(FdStore *store, const char *text, int fd) {
+/* The descriptors stay the caller's. Return: 0, FDSTORE_E_BUSY, or a negative errno. */
+static int send_packet(FdStore *store, const char *text, const int *fds, size_t n_fds) {
         union {
                 struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
-        } control = { .header = { .cmsg_len = CMSG_LEN(sizeof(fd)), .cmsg_level = SOL_SOCKET,
-                                  .cmsg_type = SCM_RIGHTS } };
+                char bytes[CMSG_SPACE(FDSTORE_SEVERAL_MAX * sizeof(int))];
+        } control;
         struct iovec part = { .iov_base = (void *)text, .iov_len = strlen(text) };
         struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
 
-        if (fd >= 0) {
-                memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+        if (n_fds) {
+                control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(n_fds * sizeof(int)),
+                                                   .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+                memcpy(CMSG_DATA(&control.header), fds, n_fds * sizeof(int));
                 message.msg_control = &control;
-                message.msg_controllen = sizeof(control);
+                message.msg_controllen = control.header.cmsg_len;
         }
         if (sendmsg(store->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
                 if (!is_busy(errno))
@@ -98,7 +111,7 @@ static bool send_removals(FdStore *store) {
 
         while (store->n_flushed > 0) {
                 (void)about("FDSTOREREMOVE=1\nFDNAME=", store->removals[store->first], "", text);
-                if (send_packet(store, text, -1) == FDSTORE_E_BUSY)
+                if (send_packet(store, text, NULL, 0) == FDSTORE_E_BUSY)
                         return false;
                 /* Sent, or there is no store any more. */
                 store->first = (store->first + 1) % store->room;
@@ -120,7 +133,7 @@ static int send_barrier(FdStore *store, FdBarrier *barrier) {
                 return FDSTORE_E_BUSY;
         ours = pair[0];
         theirs = pair[1];
-        r = send_packet(store, "BARRIER=1", theirs);
+        r = send_packet(store, "BARRIER=1", &theirs, 1);
         if (r == FDSTORE_E_BUSY)
                 return r;
         wake(store);
@@ -204,21 +217,49 @@ static int make_room(FdStore *store, size_t n_kept) {
         return 0;
 }
 
+static int push(FdStore *store, const char *text, const int *fds, size_t n) {
+        int r;
+
+        r = make_room(store, store->n_kept + n);
+        if (!r)
+                r = send_packet(store, text, fds, n);
+        if (!r)
+                store->n_kept += n;
+        return r;
+}
+
+/* FDPOLL=0: a service manager would let go of what polls as broken or hung up. */
 int fdstore_push(FdStore *store, const char *name, int fd) {
         char text[MESSAGE_MAX];
-        int r;
 
         if (!store)
                 return 0;
         ASSERT(strlen(name) < FDSTORE_NAME_MAX);
-        r = make_room(store, store->n_kept + 1);
-        if (r)
-                return r;
-        /* FDPOLL=0: a service manager would let go of what polls as broken or hung up. */
-        r = send_packet(store, about("FDSTORE=1\nFDNAME=", name, "\nFDPOLL=0", text), fd);
-        if (!r)
-                ++store->n_kept;
-        return r;
+        return push(store, about("FDSTORE=1\nFDNAME=", name, "\nFDPOLL=0", text), &fd, 1);
+}
+
+/* Return: whether the queue has room for packets of several. */
+static bool may_push_several(FdStore *store) {
+        int queued = 0;
+
+        (void)ioctl(store->socket, SIOCOUTQ, &queued);
+        if (queued >= SEVERAL_QUEUED / 2)
+                wake(store);
+        return queued < SEVERAL_QUEUED;
+}
+
+int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n) {
+        char text[SEVERAL_MESSAGE_MAX], *end = stpcpy(text, "FDSTORE=1");
+
+        ASSERT(n >= 1 && n <= fdstore_most(store));
+        if (!store)
+                return 0;
+        for (size_t i = 0; i < n; ++i) {
+                ASSERT(strlen(names[i]) < FDSTORE_NAME_MAX);
+                end = stpcpy(stpcpy(end, "\nFDNAME="), names[i]);
+        }
+        (void)stpcpy(end, "\nFDPOLL=0");
+        return n == 1 || may_push_several(store) ? push(store, text, fds, n) : FDSTORE_E_BUSY;
 }
 
 /* -- barriers --------------------------------------------------------------------------- */
@@ -261,7 +302,7 @@ int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) 
         if (!store)
                 return error_origin(-ENOMEM);
         *store = (FdStore){ .socket = socket, .deadlines = deadlines, .n_kept = n_kept, .wait = AGAIN_FIRST,
-                            .waker = -1, .patience = UINT_MAX };
+                            .waker = -1, .most = 1, .patience = UINT_MAX };
         list_init(&store->barriers);
         r = make_room(store, n_kept);
         if (r)
@@ -282,4 +323,12 @@ static unsigned int patience(int socket) {
 void fdstore_set_waker(FdStore *store, int waker) {
         store->waker = waker;
         store->patience = patience(store->socket);
+}
+
+void fdstore_set_most(FdStore *store, size_t most) {
+        store->most = most < 1 ? 1 : most < FDSTORE_SEVERAL_MAX ? most : FDSTORE_SEVERAL_MAX;
+}
+
+size_t fdstore_most(const FdStore *store) {
+        return store ? store->most : 1;
 }

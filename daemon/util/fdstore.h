@@ -3,7 +3,9 @@
  * The somebody is the keeper (keeper.h) or the service manager, and both are told in the words of
  * sd_notify(3): FDSTORE=1 with FDNAME= and one descriptor, FDSTOREREMOVE=1 with FDNAME=, BARRIER=1 with
  * one descriptor that is closed once all before it has been done. A descriptor is kept as soon as it is
- * in the store's receive queue: the store need not have run, and this process may die.
+ * in the store's receive queue: the store need not have run, and this process may die. A keeper takes
+ * several descriptors in one packet too, each with a line FDNAME= of its own, in their order; a service
+ * manager would give them all one name.
  *
  * Nothing here waits. What does not fit in the queue is a result when something is to be kept, because
  * nobody may be told of a region before it is; and is remembered when something is to be let go, as too
@@ -25,6 +27,8 @@
 /* Bytes of a name with its NUL. Names are of letters, digits, '-' and '.'; never ':', which the service
  * manager puts between them. */
 #define FDSTORE_NAME_MAX 32
+/* Descriptors of a packet, of any store. */
+#define FDSTORE_SEVERAL_MAX 16
 
 enum {
         _FDSTORE_E_SUCCESS,
@@ -51,9 +55,16 @@ DEFINE_CLEANUP(FdStore, fdstore_free);
  * when the queue is nearly full, or holds something that is waited for. */
 void fdstore_set_waker(FdStore *store, int waker);
 
+/* How many descriptors a packet of this store may have: 1 unless the store has said more; 1 without a store. */
+void fdstore_set_most(FdStore *store, size_t most);
+size_t fdstore_most(const FdStore *store);
+
 /* Keeps a copy of fd, which stays the caller's, under a name that nothing has in the store.
  * Return: 0, FDSTORE_E_BUSY, or a negative errno (-EPIPE: there is no store any more). */
 int fdstore_push(FdStore *store, const char *name, int fd);
+/* Keeps copies of n descriptors (1 <= n <= fdstore_most()), which stay the caller's, under names that nothing has in
+ * the store, in one packet: all or none. Return: as fdstore_push(). */
+int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n);
 /* Remembers that what has that name, which was pushed or kept, is to be let go: with the next
  * fdstore_flush(). */
 void fdstore_remove(FdStore *store, const char *name);

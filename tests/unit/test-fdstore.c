@@ -44,22 +44,35 @@ static void scene_close(Scene *scene) {
         close_fdp(&scene->theirs);
 }
 
-/* The next packet, "" if there is none; *ret_fd is the caller's. */
-static const char *read_packet(Scene *scene, int *ret_fd) {
-        static char text[256];
+/* The next packet, "" if there is none; its descriptors are the caller's. */
+static const char *read_several(Scene *scene, int fds[static FDSTORE_SEVERAL_MAX], size_t *ret_n) {
+        static char text[1024];
         union {
                 struct cmsghdr header;
-                char bytes[CMSG_SPACE(sizeof(int))];
+                char bytes[CMSG_SPACE(FDSTORE_SEVERAL_MAX * sizeof(int))];
         } control;
         struct iovec part = { .iov_base = text, .iov_len = sizeof(text) - 1 };
         struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                                   .msg_controllen = sizeof(control) };
         ssize_t n = recvmsg(scene->theirs, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
-        *ret_fd = -1;
-        if (n > 0 && CMSG_FIRSTHDR(&message))
-                memcpy(ret_fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(int));
+        *ret_n = 0;
+        if (n > 0 && CMSG_FIRSTHDR(&message)) {
+                *ret_n = (CMSG_FIRSTHDR(&message)->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+                memcpy(fds, CMSG_DATA(CMSG_FIRSTHDR(&message)), *ret_n * sizeof(int));
+        }
         text[n > 0 ? n : 0] = '\0';
+        return text;
+}
+
+/* One with one descriptor (-1: with none). */
+static const char *read_packet(Scene *scene, int *ret_fd) {
+        int fds[FDSTORE_SEVERAL_MAX] = { -1 };
+        size_t n;
+        const char *text = read_several(scene, fds, &n);
+
+        REQUIRE(n <= 1, "%zu descriptors", n);
+        *ret_fd = fds[0];
         return text;
 }
 
@@ -87,10 +100,12 @@ static unsigned int push_until_busy(Scene *scene, int fd) {
 }
 
 static void read_all(Scene *scene) {
-        int fd;
+        int fds[FDSTORE_SEVERAL_MAX];
+        size_t n;
 
-        while (*read_packet(scene, &fd))
-                fd = close_fd(fd);
+        while (*read_several(scene, fds, &n))
+                while (n > 0)
+                        close_fd(fds[--n]);
 }
 
 static void count_call(FdBarrier *barrier, void *userdata) {
@@ -180,13 +195,132 @@ TEST(fdstore, a_store_that_rests_is_woken_for_a_barrier) {
         scene_close(&scene);
 }
 
+/* -- several ------------------------------------------------------------------------------ */
+
+typedef char KeptName[FDSTORE_NAME_MAX];
+
+static void name_all(KeptName names[static FDSTORE_SEVERAL_MAX]) {
+        for (int i = 0; i < FDSTORE_SEVERAL_MAX; ++i)
+                (void)snprintf(names[i], sizeof(*names), "m%d", i);
+}
+
+static void fill(int fds[static FDSTORE_SEVERAL_MAX], int fd) {
+        for (size_t i = 0; i < FDSTORE_SEVERAL_MAX; ++i)
+                fds[i] = fd;
+}
+
+TEST(fdstore, a_store_takes_one_at_a_time_unless_it_has_said_more) {
+        Scene scene;
+
+        scene_open(&scene, 0);
+        cr_assert_eq(fdstore_most(NULL), 1);
+        cr_assert_eq(fdstore_most(scene.store), 1);
+        fdstore_set_most(scene.store, 0);
+        cr_assert_eq(fdstore_most(scene.store), 1);
+        fdstore_set_most(scene.store, 5);
+        cr_assert_eq(fdstore_most(scene.store), 5);
+        fdstore_set_most(scene.store, SIZE_MAX);
+        cr_assert_eq(fdstore_most(scene.store), FDSTORE_SEVERAL_MAX);
+        scene_close(&scene);
+}
+
+TEST(fdstore, several_go_with_their_names_in_one_packet_and_stay_the_callers) {
+        static const KeptName names[3] = { "m1", "0123456789012345678901234567890", "m2" };
+        int fds[3], got[FDSTORE_SEVERAL_MAX];
+        Scene scene;
+        size_t n;
+
+        scene_open(&scene, 0);
+        fdstore_set_most(scene.store, 3);
+        for (size_t i = 0; i < 3; ++i)
+                fds[i] = a_file();
+        REQUIRE(fdstore_push_several(scene.store, names, fds, 3) == 0);
+        cr_assert_str_eq(read_several(&scene, got, &n), "FDSTORE=1\nFDNAME=m1\nFDNAME=0123456789012345678901234567890\n"
+                                                        "FDNAME=m2\nFDPOLL=0");
+        REQUIRE(n == 3);
+        for (size_t i = 0; i < 3; ++i) {
+                cr_assert(is_same_file(fds[i], got[i]));
+                close_fd(fds[i]);
+                close_fd(got[i]);
+        }
+        scene_close(&scene);
+}
+
+TEST(fdstore, one_of_several_is_one) {
+        CLEANUP(close_fdp) int fd = a_file(), got = -1;
+        static const KeptName name = "m1";
+        Scene scene;
+
+        scene_open(&scene, 0);
+        REQUIRE(fdstore_push_several(scene.store, &name, &fd, 1) == 0);
+        cr_assert_str_eq(read_packet(&scene, &got), "FDSTORE=1\nFDNAME=m1\nFDPOLL=0");
+        REQUIRE(fdstore_push_several(NULL, &name, &fd, 1) == 0);
+        scene_close(&scene);
+}
+
+TEST(fdstore, each_of_several_can_be_let_go) {
+        CLEANUP(close_fdp) int fd = a_file();
+        int fds[FDSTORE_SEVERAL_MAX];
+        KeptName names[FDSTORE_SEVERAL_MAX];
+        char wanted[64];
+        Scene scene;
+
+        scene_open(&scene, 0);
+        fdstore_set_most(scene.store, FDSTORE_SEVERAL_MAX);
+        name_all(names);
+        fill(fds, fd);
+        for (unsigned int round = 0; round < 3; ++round) {
+                REQUIRE(fdstore_push_several(scene.store, names, fds, FDSTORE_SEVERAL_MAX) == 0);
+                read_all(&scene);
+                for (size_t i = 0; i < FDSTORE_SEVERAL_MAX; ++i)
+                        fdstore_remove(scene.store, names[i]);
+        }
+        fdstore_flush(scene.store);
+        for (size_t i = 0; i < 3 * FDSTORE_SEVERAL_MAX; ++i) {
+                (void)snprintf(wanted, sizeof(wanted), "FDSTOREREMOVE=1\nFDNAME=m%zu", i % FDSTORE_SEVERAL_MAX);
+                expect_packet(&scene, wanted);
+        }
+        scene_close(&scene);
+}
+
+/* Descriptors in flight are limited for the user, so packets of several have a part of the queue only. */
+TEST(fdstore, several_leave_room_in_the_queue_and_wake_the_store_before_that_is_over) {
+        CLEANUP(close_fdp) int fd = a_file(), waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        unsigned int n_packets = 0, n_quiet = 0;
+        int fds[FDSTORE_SEVERAL_MAX], r = 0;
+        KeptName names[FDSTORE_SEVERAL_MAX];
+        Scene scene;
+
+        scene_open(&scene, 0);
+        fdstore_set_most(scene.store, FDSTORE_SEVERAL_MAX);
+        fdstore_set_waker(scene.store, waker);
+        name_all(names);
+        fill(fds, fd);
+        for (; (r = fdstore_push_several(scene.store, names, fds, FDSTORE_SEVERAL_MAX)) == 0; ++n_packets) {
+                REQUIRE(n_packets < 1000, "a queue without an end");
+                if (!was_woken(waker) && n_quiet == n_packets)
+                        ++n_quiet;
+        }
+        REQUIRE(r == FDSTORE_E_BUSY && was_woken(waker));
+        REQUIRE(n_packets > 16 && n_packets * FDSTORE_SEVERAL_MAX <= 1024 && n_quiet < n_packets * 3 / 4, "%u of %u",
+                n_quiet, n_packets);
+        REQUIRE(fdstore_push(scene.store, "r1", fd) == 0, "there is room for one");
+        REQUIRE(fdstore_push_several(scene.store, names, fds, 1) == 0, "and such a packet may be of one");
+        read_all(&scene);
+        REQUIRE(fdstore_push_several(scene.store, names, fds, FDSTORE_SEVERAL_MAX) == 0 && !was_woken(waker));
+        scene_close(&scene);
+}
+
 TEST(fdstore, a_store_that_is_gone_is_trouble) {
         CLEANUP(close_fdp) int fd = a_file();
+        static const KeptName names[2] = { "m1", "m2" };
         Scene scene;
 
         scene_open(&scene, 1);
+        fdstore_set_most(scene.store, 2);
         scene.theirs = close_fd(scene.theirs);
         REQUIRE(fdstore_push(scene.store, "r1", fd) == -EPIPE);
+        REQUIRE(fdstore_push_several(scene.store, names, (int[]){ fd, fd }, 2) == -EPIPE);
         fdstore_remove(scene.store, "r0");
         fdstore_flush(scene.store);
         scene_close(&scene);
