@@ -31,9 +31,9 @@
 #include "util/names.h"
 #include "util/notify.h"
 
-/* Packets read in one turn, so that a broker that never stops talking does not keep the keeper from
+/* Packets and descriptors read in one turn, so that a broker that never stops talking does not keep the keeper from
  * its signals and deadlines. */
-#define PACKETS_TURN 256
+#define TURN 512
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
 #define LINK_BYTES (1 << 19)
 
@@ -204,14 +204,15 @@ static void become_ready(Keeper *keeper) {
         service_notify("READY=1");
 }
 
+/* Of several descriptors one that is refused keeps the others from nothing. */
 static void obey_about_descriptors(Keeper *keeper, const Notify *notify) {
-        if (notify->words & NOTIFY_STORE)
-                keep(keeper, notify->name, notify->fd);
+        for (size_t i = 0; notify->words & NOTIFY_STORE && i < notify->n_fds; ++i)
+                keep(keeper, notify->names[i], notify->fds[i]);
         if (notify->words & NOTIFY_REMOVE)
-                let_go(keeper, notify->name);
+                let_go(keeper, notify->names[0]);
         /* All before it has been done. */
         if (notify->words & NOTIFY_BARRIER)
-                (void)close(notify->fd);
+                (void)close(notify->fds[0]);
 }
 
 /* The manager's queue is short, and what it has no room for is lost: the keeper's own words need it too. */
@@ -251,7 +252,7 @@ static bool read_packets(Keeper *keeper) {
         bool outlived = keeper->refuge, regions = false;
         Notify notify;
 
-        for (unsigned int i = 0; i < PACKETS_TURN; ++i) {
+        for (size_t i = 0; i < TURN; i += 1 + notify.n_fds) {
                 int r = outlived ? notify_peek(keeper->link, &notify) : notify_take(keeper->link, &notify);
 
                 if (r == NOTIFY_E_AGAIN && regions && keeper->ready)
@@ -264,7 +265,7 @@ static bool read_packets(Keeper *keeper) {
                         refuse(keeper, "no packet of a broker's", "");
                 else
                         obey(keeper, &notify);
-                regions = regions || (r == 0 && *notify.name);
+                regions = regions || (r == 0 && notify.n_names > 0);
                 /* It has been done, and the next keeper need not do it; without a refuge there is no such. */
                 if (outlived)
                         notify_drop(keeper->link);

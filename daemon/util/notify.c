@@ -9,10 +9,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Room for more descriptors than a packet may have: they are counted, and closed. */
-#define DESCRIPTORS_MAX 4
+/* A packet for which so many names are too long cannot be. */
+_Static_assert(sizeof("FDSTORE=1\nFDPOLL=0\n") + NOTIFY_FDS_MAX * (sizeof("FDNAME=") + FDSTORE_NAME_MAX) <= NOTIFY_MAX,
+               "a packet with as many names as it may have does not fit");
+/* Then room for descriptors is room for these and no more. */
+_Static_assert(CMSG_SPACE(NOTIFY_FDS_MAX * sizeof(int)) == CMSG_LEN(NOTIFY_FDS_MAX * sizeof(int)), "padding");
 
-/* What asks for something to be done with a descriptor: at most one of them in a packet. */
+/* What asks for something to be done with descriptors: at most one of them in a packet. */
 #define ABOUT_DESCRIPTORS (NOTIFY_STORE | NOTIFY_BARRIER | NOTIFY_REMOVE)
 
 static const struct {
@@ -39,12 +42,16 @@ static bool is_name_character(char c) {
 }
 
 static bool take_name(Notify *notify, const char *value, size_t n) {
-        if (*notify->name || n == 0 || n >= sizeof(notify->name))
+        char *name;
+
+        if (notify->n_names == NOTIFY_FDS_MAX || n == 0 || n >= FDSTORE_NAME_MAX)
                 return false;
         for (size_t i = 0; i < n; ++i)
                 if (!is_name_character(value[i]))
                         return false;
-        memcpy(notify->name, value, n);
+        name = notify->names[notify->n_names++];
+        memcpy(name, value, n);
+        name[n] = '\0';
         return true;
 }
 
@@ -79,10 +86,27 @@ static bool take_line(Notify *notify, const char *line, size_t n) {
         return true;
 }
 
-int notify_parse(Notify *ret, const char *packet, size_t n, size_t n_fds) {
-        unsigned int about;
+/* Whether what a packet asks for is one thing, and it has what that needs. */
+static bool is_whole(const Notify *notify, size_t n_fds) {
+        switch (notify->words & ABOUT_DESCRIPTORS) {
+        case 0:
+                return notify->n_names == 0 && n_fds == 0;
+        case NOTIFY_STORE:
+                return notify->n_names == n_fds && n_fds > 0;
+        case NOTIFY_BARRIER:
+                return notify->n_names == 0 && n_fds == 1;
+        case NOTIFY_REMOVE:
+                return notify->n_names == 1 && n_fds == 0;
+        default:
+                return false;
+        }
+}
 
-        *ret = (Notify){ .fd = -1 };
+int notify_parse(Notify *ret, const char *packet, size_t n, size_t n_fds) {
+        ret->words = 0;
+        ret->n_names = 0;
+        ret->n_fds = 0;
+        *ret->status = '\0';
         if (n == 0 || n > NOTIFY_MAX || memchr(packet, '\0', n))
                 return NOTIFY_E_INVALID;
         for (size_t at = 0; at < n;) {
@@ -93,20 +117,13 @@ int notify_parse(Notify *ret, const char *packet, size_t n, size_t n_fds) {
                         return NOTIFY_E_INVALID;
                 at += n_line + 1;
         }
-        about = ret->words & ABOUT_DESCRIPTORS;
-        if (about & (about - 1))
-                return NOTIFY_E_INVALID;
-        if (n_fds != (about & (NOTIFY_STORE | NOTIFY_BARRIER) ? 1 : 0))
-                return NOTIFY_E_INVALID;
-        if (!*ret->name != !(about & (NOTIFY_STORE | NOTIFY_REMOVE)))
-                return NOTIFY_E_INVALID;
-        return 0;
+        return is_whole(ret, n_fds) ? 0 : NOTIFY_E_INVALID;
 }
 
 /* -- receiving ---------------------------------------------------------------------------- */
 
 /* Return: how many came. */
-static size_t take_descriptors(struct msghdr *message, int fds[static DESCRIPTORS_MAX]) {
+static size_t take_descriptors(struct msghdr *message, int fds[static NOTIFY_FDS_MAX]) {
         size_t n = 0;
 
         for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
@@ -124,27 +141,27 @@ static size_t take_descriptors(struct msghdr *message, int fds[static DESCRIPTOR
 static int receive(int socket, int how, Notify *ret) {
         union {
                 struct cmsghdr header;
-                char bytes[CMSG_SPACE(DESCRIPTORS_MAX * sizeof(int))];
+                char bytes[CMSG_SPACE(NOTIFY_FDS_MAX * sizeof(int))];
         } control;
         char text[NOTIFY_MAX + 1];
         struct iovec part = { .iov_base = text, .iov_len = sizeof(text) };
         struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
                                   .msg_controllen = sizeof(control) };
-        int fds[DESCRIPTORS_MAX], r = NOTIFY_E_INVALID;
+        int r = NOTIFY_E_INVALID;
         size_t n_fds;
         ssize_t n;
 
-        ret->fd = -1;
+        ret->n_fds = 0;
         n = recvmsg(socket, &message, how | MSG_DONTWAIT);
         if (n < 0)
                 return errno == EAGAIN || errno == EINTR ? NOTIFY_E_AGAIN : NOTIFY_E_GONE;
-        n_fds = take_descriptors(&message, fds);
+        n_fds = take_descriptors(&message, ret->fds);
         if (!(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)))
                 r = notify_parse(ret, text, (size_t)n, n_fds);
-        if (r == 0 && n_fds)
-                ret->fd = fds[--n_fds];
-        while (n_fds > 0)
-                (void)close(fds[--n_fds]);
+        if (r == 0)
+                ret->n_fds = n_fds;
+        while (r && n_fds > 0)
+                (void)close(ret->fds[--n_fds]);
         /* An empty packet reads like the end, and is none that a broker sends. */
         return n == 0 ? NOTIFY_E_GONE : r;
 }

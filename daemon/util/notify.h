@@ -2,9 +2,9 @@
  *
  * A packet is lines of NAME=VALUE. The keeper believes nothing of what it reads here: a broker may
  * have been taken over by one of its clients. So every word that is known has one spelling, a name
- * of a descriptor is of a small alphabet, a packet asks for one thing about one descriptor, and
- * whatever does not fit is refused as a whole. Words that are not known are passed over, as the
- * broker may be newer than its keeper.
+ * of a descriptor is of a small alphabet, a packet asks for one thing, and whatever does not fit is
+ * refused as a whole. What is to be kept may be several descriptors: then each has a name, in their
+ * order. Words that are not known are passed over, as the broker may be newer than its keeper.
  */
 #ifndef UTIL_NOTIFY_H
 #define UTIL_NOTIFY_H
@@ -13,8 +13,10 @@
 
 #include "util/fdstore.h"
 
-/* Bytes of a packet; more is refused. */
-#define NOTIFY_MAX 512
+/* Bytes of a packet; more is refused. So many names fit, however long they are. */
+#define NOTIFY_MAX 1024
+/* Descriptors of a packet; more is refused. */
+#define NOTIFY_FDS_MAX FDSTORE_SEVERAL_MAX
 /* Bytes of a status with its NUL; more is cut. */
 #define NOTIFY_STATUS_MAX 128
 
@@ -29,30 +31,30 @@ typedef enum NotifyWord {
         NOTIFY_READY    = 1 << 0,
         NOTIFY_WATCHDOG = 1 << 1,
         NOTIFY_UPGRADE  = 1 << 2,       /* X_SHMD_UPGRADE=1: start anew, from the program that is there now */
-        /* With a descriptor: */
-        NOTIFY_STORE    = 1 << 3,       /* keep it as `name` */
-        NOTIFY_BARRIER  = 1 << 4,       /* close it when all before has been done */
-        /* Without: */
-        NOTIFY_REMOVE   = 1 << 5,       /* let go of `name` */
+        NOTIFY_STORE    = 1 << 3,       /* keep each of the descriptors as the name that stands at its place */
+        NOTIFY_BARRIER  = 1 << 4,       /* close the one descriptor when all before has been done */
+        NOTIFY_REMOVE   = 1 << 5,       /* let go of the one name; there is no descriptor */
 } NotifyWord;
 
 typedef struct Notify {
         unsigned int words;             /* of NotifyWord */
-        char name[FDSTORE_NAME_MAX];    /* "": none; NUL to its end */
+        size_t n_names;
+        size_t n_fds;
         char status[NOTIFY_STATUS_MAX]; /* "": none; printable ASCII */
-        int fd;                         /* -1: none; the receiver's */
+        int fds[NOTIFY_FDS_MAX];        /* the receiver's */
+        char names[NOTIFY_FDS_MAX][FDSTORE_NAME_MAX];
 } Notify;
 
-/* Takes the first packet without waiting. The descriptor is not close-on-exec.
+/* Takes the first packet without waiting. The descriptors are not close-on-exec; what is no packet has none.
  * Return: 0, NOTIFY_E_AGAIN, NOTIFY_E_GONE, NOTIFY_E_INVALID. */
 int notify_take(int socket, Notify *ret);
 /* The same, but the packet stays where it is, so that whoever has the socket next finds it if this process ends with it
- * half done; the descriptor is a copy. What is invalid is to be dropped all the same. */
+ * half done; the descriptors are copies. What is invalid is to be dropped all the same. */
 int notify_peek(int socket, Notify *ret);
 /* Drops the packet that was looked at. */
 void notify_drop(int socket);
 
-/* Parses a packet that came with n_fds descriptors. Return: 0, NOTIFY_E_INVALID. */
+/* Parses a packet that came with n_fds descriptors, which it does not touch. Return: 0, NOTIFY_E_INVALID. */
 int notify_parse(Notify *ret, const char *packet, size_t n, size_t n_fds);
 
 #endif

@@ -1,18 +1,26 @@
 /* What a keeper reads of its broker. The first byte is the number of descriptors that came with it.
- * Whatever is taken asks for one thing, about one descriptor, with a name that can stand in a table. */
+ * Whatever is taken asks for one thing, and each descriptor that is to be kept has a name that can stand in a table. */
 
 #include <string.h>
 
 #include "fuzz/fuzz.h"
 #include "util/notify.h"
 
-static void check_name(const char name[FDSTORE_NAME_MAX], bool wanted) {
+static void check_name(const char name[FDSTORE_NAME_MAX]) {
         size_t n = strnlen(name, FDSTORE_NAME_MAX);
 
-        FUZZ_REQUIRE(n < FDSTORE_NAME_MAX && (n > 0) == wanted);
+        FUZZ_REQUIRE(n < FDSTORE_NAME_MAX && n > 0);
         FUZZ_REQUIRE(n == strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."));
-        for (; n < FDSTORE_NAME_MAX; ++n)
-                FUZZ_REQUIRE(name[n] == '\0');
+}
+
+static size_t names_wanted(const Notify *notify, size_t n_fds) {
+        return notify->words & NOTIFY_STORE ? n_fds : notify->words & NOTIFY_REMOVE ? 1 : 0;
+}
+
+static bool has_its_descriptors(const Notify *notify, size_t n_fds) {
+        if (notify->words & NOTIFY_STORE)
+                return n_fds >= 1 && n_fds <= NOTIFY_FDS_MAX;
+        return n_fds == (notify->words & NOTIFY_BARRIER ? 1 : 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
@@ -26,10 +34,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         FUZZ_REQUIRE(r == 0 || r == NOTIFY_E_INVALID);
         if (r)
                 return 0;
-        FUZZ_REQUIRE(n - 1 <= NOTIFY_MAX && notify.fd == -1);
+        FUZZ_REQUIRE(n - 1 <= NOTIFY_MAX && notify.n_fds == 0);
         FUZZ_REQUIRE(!(notify.words & about & ((notify.words & about) - 1)));
-        FUZZ_REQUIRE(data[0] == ((notify.words & (NOTIFY_STORE | NOTIFY_BARRIER)) != 0));
-        check_name(notify.name, notify.words & (NOTIFY_STORE | NOTIFY_REMOVE));
+        FUZZ_REQUIRE(has_its_descriptors(&notify, data[0]));
+        FUZZ_REQUIRE(notify.n_names == names_wanted(&notify, data[0]));
+        for (size_t i = 0; i < notify.n_names; ++i)
+                check_name(notify.names[i]);
         FUZZ_REQUIRE(strnlen(notify.status, NOTIFY_STATUS_MAX) < NOTIFY_STATUS_MAX);
         for (const char *at = notify.status; *at; ++at)
                 FUZZ_REQUIRE(*at >= ' ' && *at <= '~');

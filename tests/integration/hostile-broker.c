@@ -72,7 +72,7 @@ static void be_done(void) {
 static void do_garbage(void) {
         static const char *const texts[] = {
                 "x", "=", "\n\n\n", "READY=2", "FDSTORE=1", "FDSTORE=1\nFDNAME=evil:1", "FDSTORE=1\nFDNAME=evil/1",
-                "FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil-2", "FDSTORE=1\nBARRIER=1\nFDNAME=evil-3",
+                "FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil:2", "FDSTORE=1\nBARRIER=1\nFDNAME=evil-3",
                 "FDSTOREREMOVE=1\nFDNAME=evil\x01", "BARRIER=1\nFDNAME=evil-4", "FDNAME=evil-5",
                 "FDSTORE=1\nFDNAME=evil-6666666666666666666666666666666666",
         };
