@@ -15,6 +15,7 @@
 #include "util/deadline.h"
 #include "util/error.h"
 #include "util/log.h"
+#include "util/notify.h"
 
 #define ARGUMENTS_MAX 128
 
@@ -62,7 +63,8 @@ static void set_environment(const KeeperOptions *options, const ChildNews *news)
 
 void child_leave(const KeeperOptions *options, const Names *names, int link, int waker) {
         service_leave(&(ServiceKeeper){ .link = link, .waker = waker, .listen_fd = options->listen_fd,
-                                        .names_fd = names_fd(names), .n = names_end(names) });
+                                        .names_fd = names_fd(names), .n = names_end(names),
+                                        .most = NOTIFY_FDS_MAX });
 }
 
 int child_start_broker(const KeeperOptions *options, const Names *names, int link, int waker, const ChildNews *news,

@@ -32,6 +32,7 @@
 
 static int notify_fd = -1;
 static int waker = -1;          /* of a keeper that rests */
+static size_t most = 1;         /* descriptors that the store takes in a packet */
 static bool notifies_keeper;
 
 static struct {
@@ -43,18 +44,20 @@ static struct {
 /* -- what a keeper leaves ----------------------------------------------------------------- */
 
 void service_leave(const ServiceKeeper *left) {
-        char text[96];
+        char text[128];
 
-        (void)snprintf(text, sizeof(text), "%d %d %d %zu %d", left->link, left->listen_fd, left->names_fd, left->n,
-                       left->waker);
+        (void)snprintf(text, sizeof(text), "%d %d %d %zu %d %zu", left->link, left->listen_fd, left->names_fd, left->n,
+                       left->waker, left->most);
         (void)setenv(SERVICE_KEEPER, text, 1);
 }
 
 bool service_find(ServiceKeeper *ret) {
         const char *text = getenv(SERVICE_KEEPER);
 
-        return text && sscanf(text, "%d %d %d %zu %d", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n,
-                              &ret->waker) == 5;
+        ret->waker = -1;
+        ret->most = 1;
+        return text && sscanf(text, "%d %d %d %zu %d %zu", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n,
+                              &ret->waker, &ret->most) >= 4;
 }
 
 /* -- telling -------------------------------------------------------------------------------- */
@@ -72,6 +75,7 @@ int service_connect(void) {
                         return error_origin(-errno);
                 notify_fd = keeper.link;
                 waker = keeper.waker;
+                most = keeper.most;
                 notifies_keeper = true;
                 return 0;
         }
@@ -135,6 +139,7 @@ void service_disconnect(void) {
         deadline_disarm(&alive.deadline);
         notify_fd = close_fd(notify_fd);
         waker = close_fd(waker);
+        most = 1;
         notifies_keeper = false;
 }
 
@@ -169,9 +174,12 @@ int service_store(FdStore **ret, Deadlines *deadlines, size_t n_kept) {
         if (!notifies_keeper && service_store_room() == SIZE_MAX)
                 return 0;
         r = fdstore_new(ret, notify_fd, deadlines, n_kept);
-        if (!r && waker >= 0)
+        if (r)
+                return error_fold(r);
+        fdstore_set_most(*ret, most);
+        if (waker >= 0)
                 fdstore_set_waker(*ret, waker);
-        return error_fold(r);
+        return 0;
 }
 
 /* -- what was passed in ----------------------------------------------------------------------- */

@@ -336,6 +336,17 @@ TEST(service, what_a_manager_stored_comes_with_its_names) {
 
 /* -- a keeper -------------------------------------------------------------------------------------- */
 
+/* Requires that the store takes so many descriptors in a packet. */
+static void require_store(size_t most) {
+        Deadlines deadlines;
+        FdStore *store;
+
+        deadlines_init(&deadlines);
+        REQUIRE(service_store(&store, &deadlines, 0) == 0 && store && fdstore_most(store) == most);
+        fdstore_free(store);
+        deadlines_deinit(&deadlines);
+}
+
 static int take_kept(void *userdata) {
         CLEANUP(freep) Kept *kept = NULL;
         int pair[2], listen_fd, got = -1, waker = eventfd(0, 0);
@@ -348,7 +359,7 @@ static int take_kept(void *userdata) {
         REQUIRE(names_put(names, 20, "r1") == 0 && names_put(names, 22, "policy-3") == 0);
         REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) == 0);
         listen_fd = any_socket(AF_UNIX, SOCK_SEQPACKET, true);
-        service_leave(&(ServiceKeeper){ pair[0], listen_fd, names_fd(names), names_end(names), waker });
+        service_leave(&(ServiceKeeper){ pair[0], listen_fd, names_fd(names), names_end(names), waker, 16 });
         announce("1", NULL, NULL);
         REQUIRE(setenv("NOTIFY_SOCKET", "/nonexistent", 1) == 0);
 
@@ -360,6 +371,7 @@ static int take_kept(void *userdata) {
         REQUIRE(service_connect() == 0 && service_has_keeper());
         REQUIRE(service_restarts(&last_end) == 3 && !strcmp(last_end, "signal KILL"));
         REQUIRE(!strcmp(service_store_owner(), "keeper"));
+        require_store(16);
         service_notify("READY=1");
         REQUIRE(recv(pair[1], text, sizeof(text), MSG_DONTWAIT) == 7);
         REQUIRE(fcntl(waker, F_GETFD) == FD_CLOEXEC, "no process that it starts wakes the keeper");
@@ -371,6 +383,39 @@ static int take_kept(void *userdata) {
 
 TEST(service, a_keeper_comes_before_all_other_managers) {
         house_expect_child(take_kept, NULL);
+}
+
+static void connect_to_keeper(int link, const char *rest) {
+        char text[64];
+
+        (void)snprintf(text, sizeof(text), "%d 4 5 %s", link, rest);
+        REQUIRE(setenv(SERVICE_KEEPER, text, 1) == 0 && service_connect() == 0 && service_has_keeper());
+}
+
+/* The versions before said less, and one that is to come may say more. */
+static int obey_other_keepers(void *userdata) {
+        static const struct {
+                const char *rest;
+                size_t most;
+        } cases[] = { { "7", 1 }, { "7 -1", 1 }, { "7 -1 0", 1 }, { "7 -1 1", 1 }, { "7 -1 5", 5 }, { "7 -1 16", 16 },
+                      { "7 -1 17", 16 }, { "7 -1 16 and more", 16 } };
+        ServiceKeeper keeper;
+        int pair[2];
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i) {
+                REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+                connect_to_keeper(pair[0], cases[i].rest);
+                require_store(cases[i].most);
+                REQUIRE(service_find(&keeper) && keeper.n == 7 && keeper.waker == -1);
+                service_disconnect();
+                close_fd(pair[1]);
+        }
+        REQUIRE(setenv(SERVICE_KEEPER, "3 4 5", 1) == 0 && !service_find(&keeper));
+        return 0;
+}
+
+TEST(service, a_keeper_of_another_version_says_what_it_takes) {
+        house_expect_child(obey_other_keepers, NULL);
 }
 
 static int find_stores(void *userdata) {
@@ -392,6 +437,7 @@ static int find_stores(void *userdata) {
         REQUIRE(service_store(&store, &deadlines, 0) == 0 && store);
         REQUIRE(fdstore_push(store, "r1", manager) == 0);
         REQUIRE(!strcmp(manager_read(manager), "FDSTORE=1\nFDNAME=r1\nFDPOLL=0"));
+        REQUIRE(fdstore_most(store) == 1, "it would give several one name");
         fdstore_free(store);
         REQUIRE(setenv("FDSTORE", "1000000", 1) == 0 && service_store_room() == 4096, "their names must come back");
         for (size_t i = 0; i < 3; ++i) {
