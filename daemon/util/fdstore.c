@@ -26,13 +26,15 @@
 /* More than the kernel counts for a packet that is in a queue: three quarters of a KiB where it was measured. It
  * counts the text and not the descriptors; more than 192 bytes of text, such as sixteen names are, make it 1,280. */
 #define PACKET_BYTES 1024
+/* And less than that. */
+#define PACKET_BYTES_LEAST 512
 
 /* With several in each, a queue that is not full yet may have too many descriptors in it. One of 1 MiB holds 1,366
  * packets of one descriptor, and 820 of sixteen: 13,120 in flight, and the user has only as many of those as the limit
- * of open ones says (ETOOMANYREFS), replies to clients included. So packets of several go only while the queue has
- * less than this, which is 64 of them, 1,024 in flight, if their names are short; and the store is woken when there is
- * half of that. */
-#define SEVERAL_QUEUED (48 * PACKET_BYTES)
+ * of open ones says (ETOOMANYREFS), replies to clients included. So no more than this many are on their way in packets
+ * of several, and the store is woken before it is so many. */
+#define FLYING_MAX 1024
+#define FLYING_QUIET (FLYING_MAX / 4 * 3)
 
 typedef char Name[FDSTORE_NAME_MAX];
 
@@ -51,6 +53,7 @@ struct FdStore {
         size_t most;            /* descriptors of a packet */
         unsigned int patience;
         unsigned int n_unsaid;  /* packets since the store was woken last */
+        size_t n_flying;        /* descriptors in packets of several that it may not have read yet: no less than there are */
         List barriers;
 };
 
@@ -238,14 +241,31 @@ int fdstore_push(FdStore *store, const char *name, int fd) {
         return push(store, about("FDSTORE=1\nFDNAME=", name, "\nFDPOLL=0", text), &fd, 1);
 }
 
-/* Return: whether the queue has room for packets of several. */
-static bool may_push_several(FdStore *store) {
+/* The kernel is asked only when there may be many: it says how many bytes are in the queue, of whatever packets. */
+static bool may_fly(FdStore *store, size_t n) {
         int queued = 0;
+        size_t most;
 
+        if (store->n_flying + n <= FLYING_QUIET)
+                return true;
         (void)ioctl(store->socket, SIOCOUTQ, &queued);
-        if (queued >= SEVERAL_QUEUED / 2)
+        most = (size_t)queued / PACKET_BYTES_LEAST * FDSTORE_SEVERAL_MAX;
+        if (store->n_flying > most)
+                store->n_flying = most;
+        if (store->n_flying + n > FLYING_QUIET)
                 wake(store);
-        return queued < SEVERAL_QUEUED;
+        return store->n_flying + n <= FLYING_MAX;
+}
+
+static int push_flying(FdStore *store, const char *text, const int *fds, size_t n) {
+        int r;
+
+        if (!may_fly(store, n))
+                return FDSTORE_E_BUSY;
+        r = push(store, text, fds, n);
+        if (!r)
+                store->n_flying += n;
+        return r;
 }
 
 int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n) {
@@ -259,7 +279,7 @@ int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], 
                 end = stpcpy(stpcpy(end, "\nFDNAME="), names[i]);
         }
         (void)stpcpy(end, "\nFDPOLL=0");
-        return n == 1 || may_push_several(store) ? push(store, text, fds, n) : FDSTORE_E_BUSY;
+        return n == 1 ? push(store, text, fds, n) : push_flying(store, text, fds, n);
 }
 
 /* -- barriers --------------------------------------------------------------------------- */
