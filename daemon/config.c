@@ -19,6 +19,9 @@
 #include "util/deadline.h"
 #include "util/error.h"
 
+/* Whoever asks no sooner can as well wait until the broker has woken up. */
+#define BUSY_POLL_MAX (200 * NSEC_PER_USEC)
+
 typedef enum KeyType {
         COUNT,
         SIZE,
@@ -100,7 +103,8 @@ bool config_parse_time(const char *text, uint64_t *ret) {
                 const char *unit;
                 uint64_t ns;
         } units[] = {
-                { "ms", NSEC_PER_MSEC }, { "s", NSEC_PER_SEC }, { "min", 60 * NSEC_PER_SEC }, { "h", 3600 * NSEC_PER_SEC },
+                { "us", NSEC_PER_USEC },     { "ms", NSEC_PER_MSEC },       { "s", NSEC_PER_SEC },
+                { "min", 60 * NSEC_PER_SEC }, { "h", 3600 * NSEC_PER_SEC },
         };
         uint64_t value;
         size_t n = parse_digits(text, &value);
@@ -425,6 +429,8 @@ static int on_whole(IniFile *file) {
                 return inifile_complain(file, "socket-mode is at most 0777");
         if (config->root_mode > ACCESS_DIRECTORY_MODES)
                 return inifile_complain(file, "root-mode is at most 1777");
+        if (config->busy_poll > BUSY_POLL_MAX)
+                return inifile_complain(file, "busy-poll is at most 200us");
         return 1;
 }
 

@@ -52,12 +52,13 @@ struct Config {
         uint64_t root_mode;
         uint64_t global[_ACCOUNT_SLOT_N];
         uint64_t account[_ACCOUNT_SLOT_N];
-        uint64_t session_grace; /* nanoseconds, like the next five */
+        uint64_t session_grace; /* nanoseconds, like the next six */
         uint64_t wait_max;
         uint64_t ticket_max;
         uint64_t hello;
         uint64_t stall;
         uint64_t helper;
+        uint64_t busy_poll;
         ConfigKeeper keeper;
 
         UserLimits *exceptions; /* by uid */

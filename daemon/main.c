@@ -10,6 +10,7 @@
 #include <argp.h>
 #include <errno.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -377,6 +378,14 @@ static void log_missing_features(void) {
         }
 }
 
+/* Whether there are several: on a single one, whoever waits for nothing to happen keeps it from happening. More than
+ * a set has room for (EINVAL) are several as well. */
+static bool has_processors(void) {
+        cpu_set_t set;
+
+        return sched_getaffinity(0, sizeof(set), &set) < 0 || CPU_COUNT(&set) > 1;
+}
+
 /* *ret_directories is the caller's, and what ret->directories points to. */
 static int make_options(const Config *config, BrokerOptions *ret, BrokerDirectory **ret_directories) {
         BrokerDirectory *directories;
@@ -396,6 +405,7 @@ static int make_options(const Config *config, BrokerOptions *ret, BrokerDirector
                 .stall_ns = config->stall,
                 .helper_ns = config->helper,
                 .session_grace_ns = config->session_grace,
+                .busy_poll_ns = has_processors() ? config->busy_poll : 0,
                 .version = PACKAGE_VERSION,
         };
         memcpy(ret->rules.global.max, config->global, sizeof(config->global));

@@ -75,6 +75,7 @@ struct BrokerOptions {
         uint64_t stall_ns;
         uint64_t helper_ns;
         uint64_t session_grace_ns;
+        uint64_t busy_poll_ns;  /* 0: peers that ask for it do not get it */
         const char *kept_by;    /* who keeps its descriptors: as DoctorReply has it */
         uint64_t restarts;
         const char *last_end;

@@ -165,6 +165,14 @@ static const char *violation_name(int r) {
         }
 }
 
+/* Its next request may come so soon that it does not pay to sleep. */
+static void peer_look_out(Peer *peer, uint64_t came, uint64_t answered) {
+        uint64_t until = busypoll_next(&peer->poll, came, answered, peer->broker->options->busy_poll_ns);
+
+        if (until)
+                loop_stay_awake(peer->broker->loop, until);
+}
+
 /* Receives and answers one request. Return: whether the peer may go on in this turn. */
 static bool peer_serve(Peer *peer) {
         Broker *broker = peer->broker;
@@ -181,6 +189,8 @@ static bool peer_serve(Peer *peer) {
         }
         r = request_dispatch(peer, &header, broker->request, &clock);
         spend(peer, clock - began);
+        if (r == 0)
+                peer_look_out(peer, began, clock);
         return r == 0;
 }
 

@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "broker/broker.h"
+#include "broker/busypoll.h"
 #include "broker/session.h"
 #include "core/access.h"
 #include "core/grant.h"
@@ -80,6 +81,7 @@ struct Peer {
         Upgrade upgrade;
         bool pipelines;         /* had more than one request ready the last time */
         uint8_t wakes;
+        BusyPoll poll;
 };
 
 /* Takes over an accepted socket. One that cannot be a peer (its credentials, its user's limit)

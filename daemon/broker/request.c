@@ -593,6 +593,14 @@ static int hello_session(Peer *peer, ProtobufCBinaryData wanted, uint8_t ret_id[
         return peer->session ? 0 : error_fold(session_new(&peer->session, ret_id, sessions, peer, peer->cred.uid));
 }
 
+/* Those of the features that the peer would like that it gets. */
+static uint64_t hello_features(Peer *peer, uint64_t wanted) {
+        uint64_t here = peer->broker->options->busy_poll_ns ? SHMD__FEATURES__FEATURE_BUSY_POLL : 0;
+
+        peer->poll.granted = wanted & here & SHMD__FEATURES__FEATURE_BUSY_POLL;
+        return wanted & here;
+}
+
 static int request_hello(Request *request) {
         const Shmd__Hello *hello = (const Shmd__Hello *)request->message;
         Shmd__HelloReply reply = SHMD__HELLO_REPLY__INIT;
@@ -615,6 +623,7 @@ static int request_hello(Request *request) {
         peer->state = PEER_READY;
         deadline_disarm(&peer->hello);
         reply.version = MESSAGE_VERSION;
+        reply.features = hello_features(peer, hello->features);
         reply.session = (ProtobufCBinaryData){ .data = id, .len = sizeof(id) };
         reply.uid = peer->cred.uid;
         reply.resumed = comes_back;

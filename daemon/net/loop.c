@@ -20,6 +20,7 @@ struct Loop {
         Deadlines *deadlines;
         size_t n_sources;
         uint64_t turn;
+        uint64_t awake_until;           /* 0: it sleeps when there is nothing to do */
         void (*after)(void *userdata);  /* NULL: nothing is */
         void *after_userdata;
         bool stopped;
@@ -133,13 +134,24 @@ static bool timer_update(Loop *loop) {
         return false;
 }
 
+void loop_stay_awake(Loop *loop, uint64_t until) {
+        if (until > loop->awake_until)
+                loop->awake_until = until;
+}
+
+static bool is_awake(Loop *loop) {
+        if (loop->awake_until && time_now() >= loop->awake_until)
+                loop->awake_until = 0;
+        return loop->awake_until;
+}
+
 int loop_run(Loop *loop) {
         while (!loop->stopped) {
-                bool due = timer_update(loop);
+                bool goes_on = timer_update(loop) || is_awake(loop);
 
                 ++loop->turn;
                 if (event_base_loop(loop->base,
-                                    EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (due ? EVLOOP_NONBLOCK : 0)) < 0)
+                                    EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (goes_on ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
                 if (!loop->stopped && may_be_due(loop))
                         deadlines_run(loop->deadlines, time_now());

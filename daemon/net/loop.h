@@ -34,6 +34,9 @@ void loop_stop(Loop *loop, int result);
 /* Calls fn at the end of each turn, also of the last, when all else of it is done. */
 void loop_after_turn(Loop *loop, void (*fn)(void *userdata), void *userdata);
 
+/* Until that time of CLOCK_MONOTONIC it does not sleep: with nothing to do, it looks again at once. */
+void loop_stay_awake(Loop *loop, uint64_t until);
+
 /* Which turn it is, counted from 1: what happens between two questions to the kernel. */
 uint64_t loop_turn(const Loop *loop);
 

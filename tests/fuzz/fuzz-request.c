@@ -54,6 +54,7 @@ static const BrokerOptions options = {
         .hello_ns = UINT64_C(10000000000),
         .stall_ns = UINT64_C(30000000000),
         .session_grace_ns = UINT64_C(10000000000),
+        .busy_poll_ns = 50000,
         .version = "fuzz",
         .kept_by = "",
         .last_end = "",

@@ -103,7 +103,7 @@ Client *client_connect_as(Broker *broker, uid_t uid, gid_t gid) {
 
 static uint32_t say_hello(Client *client, uint8_t *session, size_t n) {
         uint32_t error = client_call(client, MESSAGE_HELLO,
-                                     REQUEST(Hello, hello, .version = MESSAGE_VERSION,
+                                     REQUEST(Hello, hello, .version = MESSAGE_VERSION, .features = client->features,
                                              .session = { .len = n, .data = session }));
 
         if (error == 0) {

@@ -39,6 +39,7 @@ typedef struct Client {
         void (*on_event)(struct Client *client, const Shmd__Event *event, void *userdata);
         void *event_userdata;
 
+        uint64_t features;              /* what it wishes for in its hello */
         Shmd__HelloReply hello;         /* the answer to hello; its bytes are not kept */
         uint8_t session[MESSAGE_SESSION_BYTES];
 } Client;
@@ -76,7 +77,7 @@ Client *client_connect_with_groups(Broker *broker, uid_t uid, gid_t gid, const g
 Client *client_connect_silently(Broker *broker, uid_t uid, gid_t gid);
 /* Connects to a socket's path and says nothing. Return: 0, or the negative errno of connect(2). */
 int client_try_connect(Client **ret, const char *socket, uid_t uid, gid_t gid);
-/* Says hello. Return: the wire's error. */
+/* Says hello, with client->features. Return: the wire's error. */
 uint32_t client_hello(Client *client);
 /* Connects again and says hello with the session that it has, as the same user: to the broker that took
  * over from the one it was connected to. What it has not received is lost. Return: whether it has the

@@ -122,6 +122,7 @@ TEST(config, times_have_a_unit_and_reach_a_century) {
         };
 
         expect_value(config_parse_time, "0s", 0);
+        expect_value(config_parse_time, "1us", 1000);
         expect_value(config_parse_time, "1ms", 1000000);
         expect_value(config_parse_time, "500ms", 500 * NSEC_PER_MSEC);
         expect_value(config_parse_time, "10s", 10 * NSEC_PER_SEC);
@@ -194,6 +195,7 @@ TEST(config, an_empty_file_is_the_defaults) {
         cr_assert_eq(config->ticket_max, 24 * 60 * MINUTE);
         cr_assert_eq(config->hello, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->stall, 30 * NSEC_PER_SEC);
+        cr_assert_eq(config->busy_poll, 50 * NSEC_PER_USEC);
         cr_assert_eq(config->session_grace, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->n_exceptions, 0);
         cr_assert_eq(config->n_directories, 0);
@@ -205,7 +207,7 @@ TEST(config, every_key_goes_where_it_belongs) {
                      "root-mode = 0755\nsession-grace = 19s\n; and\n[global]\nbytes = 1K\nregions = 2\ngrants = 3\npeers = 4\nwatches = 5\n"
                      "pending = 6\ninflight = 7\n\n[account]\nbytes = 8\nregions = 9\ngrants = 10\npeers = 11\n"
                      "watches = 12\npending = 13\ninflight = 14\n[time]\n"
-                     "wait-max = 15s\nticket-max = 18s\nhello = 16ms\nstall = 17min\n");
+                     "wait-max = 15s\nticket-max = 18s\nhello = 16ms\nstall = 17min\nbusy-poll = 20us\n");
         cr_assert_str_eq(config->socket, "/a/b");
         cr_assert_str_eq(config->user, "64055");
         cr_assert_str_eq(config->admin_group, "7");
@@ -221,6 +223,7 @@ TEST(config, every_key_goes_where_it_belongs) {
         cr_assert_eq(config->ticket_max, 18 * NSEC_PER_SEC);
         cr_assert_eq(config->hello, 16 * NSEC_PER_MSEC);
         cr_assert_eq(config->stall, 17 * MINUTE);
+        cr_assert_eq(config->busy_poll, 20 * NSEC_PER_USEC);
         cr_assert_eq(config->session_grace, 19 * NSEC_PER_SEC);
         done();
 }
@@ -276,6 +279,16 @@ TEST(config, modes_that_say_too_much_are_errors) {
         cr_assert_eq(read_text("[daemon]\nroot-mode = 2777\n"), CONFIG_E_INVALID);
         cr_assert_neq(strstr(config->message, ": root-mode is at most 1777"), NULL, "%s", config->message);
         cr_assert_eq(read_text("[daemon]\nroot-mode = 1777\n"), 0);
+        done();
+}
+
+TEST(config, busy_polling_is_for_microseconds) {
+        cr_assert_eq(read_text("[time]\nbusy-poll = 0s\n"), 0);
+        cr_assert_eq(config->busy_poll, 0);
+        cr_assert_eq(read_text("[time]\nbusy-poll = 200us\n"), 0);
+        cr_assert_eq(config->busy_poll, 200 * NSEC_PER_USEC);
+        cr_assert_eq(read_text("[time]\nbusy-poll = 201us\n"), CONFIG_E_INVALID);
+        cr_assert_neq(strstr(config->message, ": busy-poll is at most 200us"), NULL, "%s", config->message);
         done();
 }
 

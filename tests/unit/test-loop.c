@@ -223,6 +223,67 @@ TEST(loop, one_that_is_armed_when_the_timer_is_set_for_a_sooner_one_is_not_early
         end();
 }
 
+static unsigned int turns, late_turns;
+static uint64_t awake_until;
+
+static void count_turn(void *userdata) {
+        ++turns;
+        late_turns += time_now() > awake_until;
+        if (turns == *(unsigned int *)userdata)
+                loop_stop(loop, 0);
+}
+
+TEST(loop, it_can_be_told_to_go_on_looking_with_nothing_to_do) {
+        unsigned int most = 1000;
+
+        turns = 0;
+        begin();
+        awake_until = time_now() + 3600 * NSEC_PER_SEC;
+        loop_stay_awake(loop, awake_until);
+        loop_stay_awake(loop, 1);
+        loop_after_turn(loop, count_turn, &most);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_eq(turns, most);
+        end();
+}
+
+TEST(loop, it_sleeps_when_that_time_is_over) {
+        Deadline d = DEADLINE_NULL;
+        unsigned int most = UINT32_MAX;
+
+        turns = late_turns = 0;
+        begin();
+        awake_until = time_now() + NSEC_PER_MSEC;
+        loop_stay_awake(loop, awake_until);
+        deadline_arm(&d, &deadlines, awake_until + 20 * NSEC_PER_MSEC, stop, NULL);
+        loop_after_turn(loop, count_turn, &most);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_leq(late_turns, 2, "one that began before, and the one in which it slept: %u", late_turns);
+        end();
+}
+
+TEST(loop, whoever_has_something_is_served_while_it_goes_on_looking) {
+        Deadline d[2] = { DEADLINE_NULL, DEADLINE_NULL };
+        Pipe a, b;
+
+        begin();
+        pipe_open(&a, "a", take_byte);
+        pipe_open(&b, "b", take_byte_and_stop);
+        loop_stay_awake(loop, time_now() + 3600 * NSEC_PER_SEC);
+        pipe_write(&a, 3);
+        deadline_arm(&d[0], &deadlines, time_now() + NSEC_PER_MSEC, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "aaa");
+        pipe_write(&b, 1);
+        deadline_arm(&d[1], &deadlines, time_now() + 3600 * NSEC_PER_SEC, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_str_eq(ran, "aaab");
+        deadline_disarm(&d[1]);
+        pipe_close(&a);
+        pipe_close(&b);
+        end();
+}
+
 TEST(loop, a_disabled_source_is_silent_and_an_enabled_one_catches_up) {
         Deadline d = DEADLINE_NULL;
         Pipe a, b;

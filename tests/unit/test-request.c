@@ -77,8 +77,33 @@ TEST(request, hello_settles_on_a_version_both_speak) {
         guest_expect_done(guest, guest_ask(guest, MESSAGE_HELLO, REQUEST(Hello, hello, .version = 1000,
                                                                          .features = UINT64_MAX)));
         cr_assert_eq(((const Shmd__HelloReply *)guest->reply)->version, 1);
+        cr_assert_eq(((const Shmd__HelloReply *)guest->reply)->features, 0);
         guest = guest_free(guest);
         end();
+}
+
+TEST(request, hello_grants_of_what_is_wished_for_what_this_broker_has) {
+        static const struct {
+                uint64_t busy_poll_ns, wanted, granted;
+        } cases[] = {
+                { 0, 0, 0 }, { 0, 1, 0 }, { 0, UINT64_MAX, 0 },
+                { 50000, 0, 0 }, { 50000, 1, 1 }, { 50000, 2, 0 }, { 50000, UINT64_MAX, 1 },
+        };
+
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i) {
+                Guest *guest;
+
+                table_defaults();
+                table_options.busy_poll_ns = cases[i].busy_poll_ns;
+                begin();
+                guest = guest_connect(CAROL, CAROL, NULL, 0);
+                guest_expect_done(guest, guest_ask(guest, MESSAGE_HELLO,
+                                                   REQUEST(Hello, hello, .version = 1, .features = cases[i].wanted)));
+                cr_assert_eq(((const Shmd__HelloReply *)guest->reply)->features, cases[i].granted, "case %zu", i);
+                cr_assert_eq(guest_peer(guest)->poll.granted, cases[i].granted & 1, "case %zu", i);
+                guest = guest_free(guest);
+                end();
+        }
 }
 
 TEST(request, nothing_is_legal_before_hello_and_no_hello_after_it) {
