@@ -194,6 +194,15 @@ int shmd_session(shmd *client, uint8_t session[16], uint32_t *uid, bool *admin) 
         return 0;
 }
 
+int shmd_connect_flags(shmd *client, uint32_t *ret) {
+        int r = client_check(client);
+
+        if (r)
+                return r;
+        *ret = client->features & SHMD__FEATURES__FEATURE_BUSY_POLL ? client->flags & SHMD_CONNECT_BUSY_POLL : 0;
+        return 0;
+}
+
 const char *shmd_socket(shmd *client) {
         return client && client->socket ? client->socket : "";
 }

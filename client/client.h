@@ -197,6 +197,8 @@ struct shmd {
         uint8_t session[MESSAGE_SESSION_BYTES];
         uint32_t uid;
         bool admin;
+        uint32_t flags;         /* SHMD_CONNECT_*: what was asked for, at every hello */
+        uint64_t features;      /* what the broker there is now has granted */
 
         struct shmd_refusal refusal;
         char *refusal_text;     /* what its strings point into */

@@ -9,6 +9,7 @@
 #include "buildinfo.h"
 
 #include "client/client.h"
+#include "client/options.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,6 +21,8 @@
 
 #define SYSTEM_SOCKET "/run/shmd/socket"
 #define USER_SOCKET "shmd/socket"
+
+#define FLAGS_KNOWN SHMD_CONNECT_BUSY_POLL
 
 /* -- which socket -------------------------------------------------------------------- */
 
@@ -174,16 +177,21 @@ static int connect_until_welcome(shmd *client, uint64_t until_ns) {
         return client->lost ? client->hello_error : 0;
 }
 
-int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns) {
+int shmd_connect_with(shmd **ret, const char *socket, const struct shmd_connect_options *options,
+                      uint64_t timeout_ns) {
         KEEP_ERRNO;
         CLEANUP(shmd_closep) shmd *client = NULL;
+        struct shmd_connect_options o = SHMD_CONNECT_OPTIONS_INIT;
         uint64_t until_ns;
         int r;
 
         *ret = NULL;
+        if (options && (!options_read(&o, sizeof(o), sizeof(o), options) || o.flags & ~(uint32_t)FLAGS_KNOWN))
+                return -EINVAL;
         r = client_new(&client);
         if (r)
                 return r;
+        client->flags = o.flags;
         if (timeout_ns == SHMD_TIMEOUT_NONE ||
             __builtin_add_overflow(client_now(), client_timeout(client, timeout_ns), &until_ns))
                 until_ns = UINT64_MAX;
@@ -198,4 +206,8 @@ int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns) {
         *ret = client;
         client = NULL;
         return r;
+}
+
+int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns) {
+        return shmd_connect_with(ret, socket, NULL, timeout_ns);
 }

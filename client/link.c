@@ -50,6 +50,7 @@ static int hello_decode(shmd_call *call, const ProtobufCMessage *reply, void *ou
         client->resumed = client->known && hello->resumed &&
                           !memcmp(client->session, hello->session.data, sizeof(client->session));
         memcpy(client->session, hello->session.data, sizeof(client->session));
+        client->features = hello->features;
         client->uid = hello->uid;
         client->admin = hello->admin;
         return 0;
@@ -99,6 +100,8 @@ int link_hello(shmd *client) {
         ++client->n_sockets;
         client->link = LINK_HELLO;
         hello.version = MESSAGE_VERSION;
+        if (client->flags & SHMD_CONNECT_BUSY_POLL)
+                hello.features |= SHMD__FEATURES__FEATURE_BUSY_POLL;
         if (client->known) {
                 hello.session.data = client->session;
                 hello.session.len = sizeof(client->session);

@@ -122,6 +122,32 @@ SHMD_PUBLIC const char *shmd_slot_name(uint32_t slot);
  * -EPROTONOSUPPORT (no common version), -ETIMEDOUT, -ENAMETOOLONG, -EMFILE, -ENOMEM. */
 SHMD_PUBLIC int shmd_connect(shmd **ret, const char *socket, uint64_t timeout_ns);
 
+enum {
+        SHMD_CONNECT_BUSY_POLL = 1,     /* requests come one right after the other: see below */
+};
+
+struct shmd_connect_options {
+        size_t struct_size;
+        uint32_t flags;                 /* SHMD_CONNECT_* */
+};
+#define SHMD_CONNECT_OPTIONS_INIT { .struct_size = sizeof(struct shmd_connect_options) }
+
+/* The same with options, which may be NULL; every broker that the connection comes back to is asked for the same.
+ *
+ * With SHMD_CONNECT_BUSY_POLL the broker is asked not to go to sleep for some microseconds (busy-poll, shmd.conf(5))
+ * after each of its answers, so that a request that comes within that time need not wait until it has woken up.
+ * It is for programs that ask many things and wait for each answer, and costs processor time of the broker's: at
+ * most those microseconds a request, hardly any once it has seen that requests come later. A broker need not grant
+ * it (its configuration, a single processor, its age), and that is no error: shmd_connect_flags() tells.
+ *
+ * Errors: as shmd_connect(), and -EINVAL (a flag or a size of the options that this library does not know). */
+SHMD_PUBLIC int shmd_connect_with(shmd **ret, const char *socket, const struct shmd_connect_options *options,
+                                  uint64_t timeout_ns);
+
+/* *ret: those SHMD_CONNECT_* that were asked for and that the broker has granted, the one connected to last.
+ * Errors: -ECHILD, -ENOTCONN. */
+SHMD_PUBLIC int shmd_connect_flags(shmd *client, uint32_t *ret);
+
 /* When the broker is gone
  *
  * While a connection waits for an answer, or is dispatched, the library notices that the broker is gone, and

@@ -21,6 +21,8 @@ static const struct {
         SYMBOL(shmd_refusal),
         SYMBOL(shmd_slot_name),
         SYMBOL(shmd_connect),
+        SYMBOL(shmd_connect_flags),
+        SYMBOL(shmd_connect_with),
         SYMBOL(shmd_close),
         SYMBOL(shmd_set_listener),
         SYMBOL(shmd_set_reconnect),
@@ -188,10 +190,14 @@ static void check(int condition, const char *what) {
 
 /* An initializer gives the struct its size and the defaults that shmd.h names, and nothing else. */
 static void check_initializers(void) {
+        struct shmd_connect_options connect = SHMD_CONNECT_OPTIONS_INIT;
         struct shmd_create_options create = SHMD_CREATE_OPTIONS_INIT;
         struct shmd_publish_options publish = SHMD_PUBLISH_OPTIONS_INIT;
         struct shmd_map_options map = SHMD_MAP_OPTIONS_INIT;
         struct shmd_ticket_options ticket = SHMD_TICKET_OPTIONS_INIT;
+
+        CHECK(connect.struct_size == sizeof(connect));
+        CHECK(connect.flags == 0);
 
         CHECK(create.struct_size == sizeof(create));
         CHECK(create.size == 0);

@@ -205,6 +205,84 @@ TEST(client_link, who_was_taken_once_waits_for_the_next_broker_to_say_hello) {
         peer_join(client);
 }
 
+/* -- what is wished for in it -------------------------------------------------------- */
+
+static void say_hello(Peer *peer, uint64_t wished, uint64_t granted, bool resumed) {
+        const Shmd__Hello *hello = peer_expect(peer, MESSAGE_HELLO);
+
+        REQUIRE(hello->features == wished && (hello->session.len == 16) == resumed);
+        peer_reply(peer, MESSAGE(HelloReply, hello_reply, .version = 1, .features = granted, .resumed = resumed,
+                                 .session = BYTES(PEER_SESSION)), NULL, 0);
+        expect_ping(peer);
+}
+
+static void script_wishes(Peer *peer) {
+        say_hello(peer, SHMD__FEATURES__FEATURE_BUSY_POLL, SHMD__FEATURES__FEATURE_BUSY_POLL, false);
+        peer_accept(peer);
+        say_hello(peer, SHMD__FEATURES__FEATURE_BUSY_POLL, 0, true);
+        peer_accept(peer);
+        say_hello(peer, SHMD__FEATURES__FEATURE_BUSY_POLL, UINT64_MAX, true);
+        peer_expect_end(peer);
+}
+
+static void expect_flags(shmd *client, uint32_t expected) {
+        uint32_t flags = UINT32_MAX;
+
+        cr_assert_eq(shmd_ping(client, NULL, 20 * SECOND), 0);
+        cr_assert_eq(shmd_connect_flags(client, &flags), 0);
+        cr_assert_eq(flags, expected);
+}
+
+TEST(client_link, what_was_wished_for_is_wished_for_of_the_next_broker_too) {
+        struct shmd_connect_options options = SHMD_CONNECT_OPTIONS_INIT;
+        shmd *client;
+
+        options.flags = SHMD_CONNECT_BUSY_POLL;
+        peer_start_without_hello(script_wishes);
+        cr_assert_eq(shmd_connect_with(&client, peer_socket, &options, 20 * SECOND), 0);
+        expect_flags(client, SHMD_CONNECT_BUSY_POLL);
+        expect_flags(client, 0);
+        expect_flags(client, SHMD_CONNECT_BUSY_POLL);
+        peer_join(client);
+}
+
+/* Whatever a broker says, nothing is granted that nobody wished for. */
+static void script_generous(Peer *peer) {
+        say_hello(peer, 0, UINT64_MAX, false);
+        peer_expect_end(peer);
+}
+
+TEST(client_link, without_options_nothing_is_wished_for) {
+        struct shmd_connect_options options = SHMD_CONNECT_OPTIONS_INIT;
+        const struct shmd_connect_options *given[] = { NULL, &options };
+        shmd *client;
+
+        for (size_t i = 0; i < 2; ++i) {
+                peer_start_without_hello(script_generous);
+                cr_assert_eq(shmd_connect_with(&client, peer_socket, given[i], 20 * SECOND), 0);
+                expect_flags(client, 0);
+                peer_join(client);
+        }
+}
+
+TEST(client_link, options_that_this_library_does_not_know_are_refused_before_anything_else) {
+        struct { struct shmd_connect_options options; uint32_t more[4]; } newer = { SHMD_CONNECT_OPTIONS_INIT, { 0 } };
+        struct shmd_connect_options *options = &newer.options;
+        shmd *client = (shmd *)&newer;
+
+        options->flags = SHMD_CONNECT_BUSY_POLL << 1;
+        cr_assert_eq(shmd_connect_with(&client, "/nowhere", options, SECOND), -EINVAL);
+        cr_assert_null(client);
+        options->flags = SHMD_CONNECT_BUSY_POLL;
+        options->struct_size = sizeof(newer);
+        cr_assert_eq(shmd_connect_with(&client, "/nowhere", options, SECOND), -ENOENT);
+        newer.more[3] = 1;
+        cr_assert_eq(shmd_connect_with(&client, "/nowhere", options, SECOND), -EINVAL);
+        options->struct_size = sizeof(*options) - 1;
+        cr_assert_eq(shmd_connect_with(&client, "/nowhere", options, SECOND), -EINVAL);
+        cr_assert_eq(shmd_connect_flags(NULL, &(uint32_t){ 0 }), -EINVAL);
+}
+
 /* The reply is in the socket when its sender is gone already: it counts. */
 static void script_last_words(Peer *peer) {
         (void)peer_expect(peer, MESSAGE_OPEN);
