@@ -12,11 +12,13 @@
 typedef struct PingArgs {
         uint64_t count;         /* 0: until interrupted */
         uint64_t interval_ns;
+        bool busy_poll;
 } PingArgs;
 
 static const struct argp_option ping_options[] = {
-        { "count",    'c', "N",        0, "How many times (default 1); 0: until interrupted" },
-        { "interval", 'i', "DURATION", 0, "How long to pause between two (default 1s)" },
+        { "count",     'c', "N",        0, "How many times (default 1); 0: until interrupted" },
+        { "interval",  'i', "DURATION", 0, "How long to pause between two (default 1s)" },
+        { "busy-poll", 'b', NULL,       0, "Ask the broker not to sleep at once when it has answered" },
         { NULL },
 };
 
@@ -30,6 +32,9 @@ static error_t parse_ping(int key, char *arg, struct argp_state *state) {
                 return 0;
         case 'i':
                 args->interval_ns = ctl_arg_duration(state, arg);
+                return 0;
+        case 'b':
+                args->busy_poll = true;
                 return 0;
         case ARGP_KEY_ARGS:
                 ctl_operands(state, &none, 0, 0, 0);
@@ -46,6 +51,7 @@ const struct argp command_ping_argp = {
                "Examples:\n"
                "  shmdctl ping\n"
                "  shmdctl ping -c 1000 -i 0s --quiet --json\n"
+               "  shmdctl ping -c 1000 -i 0s --busy-poll --quiet --json\n"
                "  shmdctl ping --timeout=1s || echo the broker is stuck",
 };
 
@@ -73,6 +79,13 @@ static void print_ping(Ctl *ctl, uint64_t ns) {
         (void)fflush(stdout);
 }
 
+static bool busy_polls(Ctl *ctl) {
+        uint32_t flags = 0;
+
+        (void)shmd_connect_flags(ctl->client, &flags);
+        return flags & SHMD_CONNECT_BUSY_POLL;
+}
+
 static void print_summary(Ctl *ctl, const Pings *pings) {
         char min[OUTPUT_NUMBER_MAX], mean[OUTPUT_NUMBER_MAX], max[OUTPUT_NUMBER_MAX];
 
@@ -81,6 +94,7 @@ static void print_summary(Ctl *ctl, const Pings *pings) {
 
                 output_set(o, "socket", output_string(shmd_socket(ctl->client)));
                 output_set(o, "answers", output_number(pings->n));
+                output_set(o, "busy_poll", json_boolean(busy_polls(ctl)));
                 output_set(o, "min_ns", output_number(pings->min_ns));
                 output_set(o, "mean_ns", output_number(pings->total_ns / pings->n));
                 output_set(o, "max_ns", output_number(pings->max_ns));
@@ -107,14 +121,17 @@ int command_ping(Ctl *ctl, int argc, char **argv) {
         ctl_parse(ctl, &args, argc, argv);
         if (ctl->json && !args.count)
                 return fail_usage(ctl, "--json prints one value at the end, and --count=0 has none");
+        ctl->connect_flags = args.busy_poll ? SHMD_CONNECT_BUSY_POLL : 0;
         r = ctl_connect(ctl);
         if (r)
                 return r;
+        if (args.busy_poll && !busy_polls(ctl) && !ctl->quiet)
+                fputs("shmdctl: the broker does not grant busy-polling\n", stderr);
 
         while (!args.count || pings.n < args.count) {
                 uint64_t ns;
 
-                if (pings.n)
+                if (pings.n && args.interval_ns)
                         pause_for(args.interval_ns);
                 r = shmd_ping(ctl->client, &ns, SHMD_TIMEOUT_DEFAULT);
                 if (r < 0)

@@ -29,6 +29,7 @@ struct Ctl {
         bool json;
         bool bytes;             /* sizes as plain numbers */
         bool quiet;
+        uint32_t connect_flags; /* SHMD_CONNECT_*, for ctl_connect() */
         shmd *client;
 };
 

@@ -315,13 +315,15 @@ void ctl_help(const Command *command) {
 }
 
 int ctl_connect(Ctl *ctl) {
+        struct shmd_connect_options options = SHMD_CONNECT_OPTIONS_INIT;
         uint64_t timeout_ns = ctl->timeout_ns;
         int r;
 
         if (ctl->client)
                 return CTL_DONE;
 
-        r = shmd_connect(&ctl->client, ctl->socket, timeout_ns);
+        options.flags = ctl->connect_flags;
+        r = shmd_connect_with(&ctl->client, ctl->socket, &options, timeout_ns);
         if (r < 0)
                 return fail_connect(ctl, r);
         if (timeout_ns != SHMD_TIMEOUT_DEFAULT) {

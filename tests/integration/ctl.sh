@@ -451,6 +451,9 @@ test_broker() {
         expect 'ping -c 3 asks three times' 0 ping -c 3 -i 1ms
         check 'ping -c 3 prints three answers and a summary' [ "$(grep -c . "$out")" -eq 4 ]
         json 'ping --json has the figures' 'd["answers"] == 2 and d["min_ns"] <= d["mean_ns"] <= d["max_ns"]' ping -c 2 -i 0s
+        json 'ping --json without --busy-poll has none' 'd["busy_poll"] is False' ping
+        json 'ping --busy-poll says whether it is granted' "d['busy_poll'] is $([ "$(nproc)" -gt 1 ] && echo True || echo False)" \
+                ping -c 2 -i 0s --busy-poll --quiet
         run_as "$me" ping --quiet
         check 'ping --quiet says nothing' [ "$status" -eq 0 -a ! -s "$out" ]
 

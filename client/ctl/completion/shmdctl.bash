@@ -29,7 +29,7 @@ _shmdctl_options() {
         top)     echo "--delay= --iterations= --once --sort= --reverse $global" ;;
         doctor)  echo "--strict $global" ;;
         upgrade) echo "--if-replaced= $global" ;;
-        ping)    echo "--count= --interval= $global" ;;
+        ping)    echo "--count= --interval= --busy-poll $global" ;;
         *)       echo "$global" ;;
         esac
 }

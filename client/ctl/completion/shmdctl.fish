@@ -139,6 +139,7 @@ complete -c shmdctl -n '__fish_seen_subcommand_from df' -l rules -d 'Which rule 
 complete -c shmdctl -n '__fish_seen_subcommand_from upgrade' -l if-replaced -x -a '(__fish_complete_pids)' -d 'Only if the program of that process was replaced'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s c -l count -x -d 'How many times'
 complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s i -l interval -x -a '100ms 1s 10s' -d 'Pause between two'
+complete -c shmdctl -n '__fish_seen_subcommand_from ping' -s b -l busy-poll -d 'Ask the broker not to sleep at once'
 complete -c shmdctl -n '__fish_seen_subcommand_from doctor' -s s -l strict -d 'Let warnings fail as well'
 complete -c shmdctl -n '__fish_seen_subcommand_from top' -s d -l delay -x -a '500ms 1s 2s 5s' -d 'The pause between two looks'
 complete -c shmdctl -n '__fish_seen_subcommand_from top' -s n -l iterations -x -d 'So many tables'
