@@ -1,9 +1,10 @@
 /* That a broker with nothing to do does nothing: no timer that looks whether there is anything, no rounds.
  *
- * There are regions and connections, regions without a name that somebody holds, a watch and a wait, so that there
- * is all that things could be done for. A process that wakes up is one that the kernel switches to, and away from
- * again when it waits: /proc/PID/status has how often. All processes of the service count: the keeper, the broker
- * and its helper. The watchdog's sign of life, one each 15 s unless that is configured, is off.
+ * There are regions and connections, half of which asked for busy-polling, regions without a name that somebody
+ * holds, a watch and a wait, so that there is all that things could be done for. A process that wakes up is one that
+ * the kernel switches to, and away from again when it waits: /proc/PID/status has how often. All processes of the
+ * service count: the keeper, the broker and its helper. The watchdog's sign of life, one each 15 s unless that is
+ * configured, is off.
  */
 
 #include "bench/bench.h"
@@ -88,6 +89,14 @@ static uint64_t count(const Processes *processes, char note[256]) {
         return sum;
 }
 
+static Client *connect_client(Broker *broker, uid_t uid, uint64_t features) {
+        Client *client = client_connect_silently(broker, uid, ALICE);
+
+        client->features = features;
+        client_expect_done(client, client_hello(client));
+        return client;
+}
+
 /* What a broker could think of doing something for. */
 static void populate(Broker *broker, Client *clients[PEERS], Grant orphans[ORPHANS]) {
         Many many;
@@ -95,7 +104,8 @@ static void populate(Broker *broker, Client *clients[PEERS], Grant orphans[ORPHA
         many_init(&many, broker);
         REQUIRE(many_make(&many, REGIONS));
         for (size_t i = 0; i < PEERS; ++i)
-                clients[i] = client_connect_as(broker, ALICE + (uid_t)(i % 4), ALICE);
+                clients[i] = connect_client(broker, ALICE + (uid_t)(i % 4),
+                                            i % 2 ? SHMD__FEATURES__FEATURE_BUSY_POLL : 0);
         for (size_t i = 0; i < ORPHANS; ++i)
                 client_expect_done(clients[0], call_create(clients[0], NULL, PAGE, &orphans[i]));
         client_expect_done(clients[1], client_call(clients[1], MESSAGE_WATCH,
