@@ -624,7 +624,7 @@ TEST(keeper, a_broker_that_never_stops_talking_is_stopped) {
         Broker *broker;
 
         test_needs_root();
-        broker = spawn_hostile(&program, "flood", NULL, "[keeper]\nrestarts = 0\nwatchdog = 300ms\nstop = 300ms\n");
+        broker = spawn_hostile(&program, "flood", NULL, "[keeper]\nrestarts = 0\nwatchdog = 500ms\nstop = 2s\n");
         broker_expect_log(broker, "event=broker-overdue", "expected=\"a sign of life\"");
         n_told = count_told(broker, "STATUS=evil");
         REQUIRE(n_told > 0 && n_told <= broker_log_count(broker, "event=broker-started"), "%zu", n_told);
@@ -637,7 +637,7 @@ static void expect_overdue(const char *attack) {
         Broker *broker;
 
         test_needs_root();
-        broker = spawn_hostile(&program, attack, NULL, "[keeper]\nrestarts = 0\nstop = 300ms\n");
+        broker = spawn_hostile(&program, attack, NULL, "[keeper]\nrestarts = 0\nstop = 2s\n");
         broker_expect_log(broker, "event=broker-overdue", "expected=\"its end\"");
         end_hostile(broker, &program, NULL, 0);
 }
