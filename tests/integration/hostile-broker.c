@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,8 +19,8 @@ static int keeper = -1, waker = -1;
 /* MSG_DONTWAIT: it never sleeps. */
 static int how;
 
-/* Sends bytes with so many copies of a descriptor, however long it takes. */
-static void say_bytes(const void *bytes, size_t n, int fd, size_t n_fds) {
+/* Sends bytes with descriptors, however long it takes. */
+static void say_with(const void *bytes, size_t n, const int *fds, size_t n_fds) {
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(253 * sizeof(int))];
@@ -27,16 +28,24 @@ static void say_bytes(const void *bytes, size_t n, int fd, size_t n_fds) {
         struct iovec part = { .iov_base = (void *)bytes, .iov_len = n };
         struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1 };
 
-        for (size_t i = 0; i < n_fds; ++i)
-                memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd, sizeof(int));
         control.header.cmsg_len = CMSG_LEN(n_fds * sizeof(int));
         if (n_fds) {
+                memcpy(CMSG_DATA(&control.header), fds, n_fds * sizeof(int));
                 message.msg_control = &control;
                 message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
         }
         while (sendmsg(keeper, &message, MSG_NOSIGNAL | how) < 0)
                 if (errno != EINTR && errno != ETOOMANYREFS && errno != EAGAIN)
                         _exit(9);
+}
+
+/* With so many copies of one. */
+static void say_bytes(const void *bytes, size_t n, int fd, size_t n_fds) {
+        int fds[253];
+
+        for (size_t i = 0; i < n_fds; ++i)
+                fds[i] = fd;
+        say_with(bytes, n, fds, n_fds);
 }
 
 static void say(const char *text, int fd, size_t n_fds) {
@@ -52,6 +61,16 @@ static void store(const char *name, int fd) {
 
         (void)snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
         say(text, fd, 1);
+}
+
+/* In one packet, names evil-FIRST and so on; which do not have to be as many as the descriptors. */
+static void store_several(unsigned int first, size_t n_names, const int *fds, size_t n_fds) {
+        char text[8192], *end = stpcpy(text, "FDSTORE=1");
+
+        for (size_t i = 0; i < n_names; ++i)
+                end += sprintf(end, "\nFDNAME=evil-%zu", first + i);
+        (void)strcpy(end, "\nFDPOLL=0");
+        say_with(text, strlen(text), fds, n_fds);
 }
 
 /* Returns when the keeper has done all that it was told. */
@@ -116,6 +135,68 @@ static void do_sockets(void) {
                 store("evil-socket", fds[1]);
 }
 
+static void fill(int fds[static 253]) {
+        int fd = memory();
+
+        for (size_t i = 0; i < 253; ++i)
+                fds[i] = fd;
+}
+
+/* Of what is no packet nothing is kept, whatever in it is good. */
+static void do_mismatch(void) {
+        static const struct {
+                size_t n_names, n_fds;
+        } cases[] = { { 0, 1 }, { 0, 16 }, { 1, 0 }, { 1, 2 }, { 2, 1 }, { 15, 16 }, { 16, 15 }, { 16, 0 }, { 16, 17 },
+                      { 17, 16 }, { 17, 17 }, { 18, 18 }, { 16, 18 }, { 16, 253 }, { 100, 100 }, { 253, 253 } };
+        int fds[253];
+
+        fill(fds);
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
+                store_several(0, cases[i].n_names, fds, cases[i].n_fds);
+        say_with("FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil:2\nFDNAME=evil-3", 51, fds, 3);
+        say_with("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil-2", 46, fds, 0);
+        say_with("FDSTORE=1\nBARRIER=1\nFDNAME=evil-1\nFDNAME=evil-2", 49, fds, 2);
+}
+
+/* One that is refused, for its name or for what it is, keeps the others from nothing. */
+static void do_several(void) {
+        int fds[253];
+
+        fill(fds);
+        store_several(0, 16, fds, 16);
+        fds[20] = keeper;
+        store_several(16, 16, fds + 16, 16);            /* not evil-20 */
+        store_several(12, 16, fds + 32, 16);            /* evil-20 and no other */
+        say_with("FDSTORE=1\nFDNAME=evil-40\nFDNAME=evil-41\nFDNAME=evil-40\nFDNAME=evil-42", 69, fds + 60, 4);
+        say("FDSTOREREMOVE=1\nFDNAME=evil-0", -1, 0);
+}
+
+/* Stops its keeper, that is to be killed then, so that it is the next one who reads all this; and what that one finds
+ * of the first packet it has read before, as if the keeper had been killed in the middle of it. */
+static void do_leave(void) {
+        char path[64], text[256] = "";
+        int fds[253], stat;
+
+        fill(fds);
+        store_several(0, 8, fds, 8);
+        be_done();
+        if (kill(getppid(), SIGSTOP) < 0)
+                _exit(9);
+        (void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)getppid());
+        do {
+                stat = open(path, O_RDONLY | O_CLOEXEC);
+                if (stat < 0 || read(stat, text, sizeof(text) - 1) < 0)
+                        _exit(9);
+                (void)close(stat);
+        } while (!strstr(text, ") T "));
+        store_several(0, 16, fds, 16);
+        do_mismatch();
+        do_several();
+        fprintf(stderr, "hostile: left\n");
+        for (;;)
+                (void)pause();
+}
+
 static void do_full(void) {
         int fd = memory();
         char name[32];
@@ -124,6 +205,14 @@ static void do_full(void) {
                 (void)snprintf(name, sizeof(name), "evil-%d", i);
                 store(name, fd);
         }
+}
+
+static void do_full_several(void) {
+        int fds[253];
+
+        fill(fds);
+        for (unsigned int i = 0; i < 1000; i += 16)
+                store_several(i, 16, fds, 16);
 }
 
 static void do_flood(void) {
@@ -174,7 +263,8 @@ int main(void) {
         } deeds[] = {
                 { "garbage", do_garbage }, { "names", do_names }, { "sockets", do_sockets },
                 { "full", do_full }, { "flood", do_flood }, { "deaf", do_deaf },
-                { "heirs", do_heirs }, { "wake", do_wake },
+                { "heirs", do_heirs }, { "wake", do_wake }, { "mismatch", do_mismatch },
+                { "several", do_several }, { "leave", do_leave }, { "full-several", do_full_several },
         };
         const char *left = getenv("SHMD_KEEPER"), *what = getenv("SHMD_TEST_HOSTILE");
 

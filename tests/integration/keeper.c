@@ -569,6 +569,44 @@ TEST(keeper, packets_that_are_none_change_nothing) {
         end_hostile(broker, &program, NULL, 0);
 }
 
+TEST(keeper, of_a_packet_with_too_few_or_too_many_nothing_is_kept) {
+        Program program;
+        Broker *broker;
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "mismatch", NULL, NULL);
+        broker_expect_log(broker, "event=keeper-refused", "why=\"no packet of a broker's\"");
+        end_hostile(broker, &program, NULL, 0);
+}
+
+TEST(keeper, of_several_in_a_packet_each_is_kept_or_refused_by_itself) {
+        const char *kept[34];
+        char names[34][16];
+        size_t n = 0, n_kept;
+        Program program;
+        Broker *broker;
+        char (*found)[32];
+
+        test_needs_root();
+        broker = spawn_hostile(&program, "several", NULL, NULL);
+        broker_expect_log(broker, "hostile: done");
+        /* What goes, or is refused, and nobody else: see hostile-broker.c. */
+        for (unsigned int i = 1; i <= 42; ++i)
+                if (i < 32 || i >= 40) {
+                        (void)snprintf(names[n], sizeof(names[n]), "evil-%u", i);
+                        kept[n] = names[n];
+                        ++n;
+                }
+        n_kept = broker_kept_names(broker, &found);
+        for (size_t i = n_kept; i-- > 0;)
+                n_kept -= strncmp(found[i], "evil", 4) != 0;
+        free(found);
+        cr_assert_eq(n_kept, n);
+        broker_expect_log(broker, "event=keeper-refused", "why=\"not memory\"", "name=evil-20");
+        broker_expect_log(broker, "event=keeper-refused", "why=\"the name is taken\"", "name=evil-12");
+        end_hostile(broker, &program, kept, n);
+}
+
 TEST(keeper, a_name_that_is_taken_stays_whose_it_is) {
         static const char *const kept[] = { "evil-1", "evil-2" };
         Program program;
@@ -594,15 +632,23 @@ static void lower_limit(void *userdata) {
         REQUIRE(setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 256, 256 }) == 0);
 }
 
-TEST(keeper, a_table_that_is_full_is_full) {
+static void expect_full(const char *attack) {
         static const char *const kept[] = { "evil-0", "evil-100" };
         Program program;
         Broker *broker;
 
         test_needs_root();
-        broker = spawn_hostile(&program, "full", lower_limit, NULL);
+        broker = spawn_hostile(&program, attack, lower_limit, NULL);
         broker_expect_log(broker, "event=keeper-refused", "why=\"there is no room\"");
         end_hostile(broker, &program, kept, 2);
+}
+
+TEST(keeper, a_table_that_is_full_is_full) {
+        expect_full("full");
+}
+
+TEST(keeper, a_table_that_gets_full_in_a_packet_is_full) {
+        expect_full("full-several");
 }
 
 /* How many of the messages that wait for the service manager have that in them. */

@@ -2,6 +2,8 @@
  * process of the test that does with them what systemd does: it keeps what it is sent, drops what it has no
  * room for without a word, takes everything of a name away at once, and starts the next broker with all of it
  * in any order, among it the listening socket.
+ *
+ * A keeper has less in that store: what comes back when the keeper was killed.
  */
 
 #include "lib/client.h"
@@ -35,6 +37,7 @@ typedef struct Stored {
 
 typedef struct Manager {
         const char *dir;
+        bool keeper;            /* a keeper is started, whose broker is the program in the directory */
         int command;            /* 'k': kill the broker and start the next; 'q': end it as it should end */
         int answer;             /* a byte when a broker is ready: how many descriptors are stored */
         int notify;
@@ -46,12 +49,18 @@ typedef struct Manager {
 } Manager;
 
 static const char *in_dir(const char *dir, const char *name) {
-        static char paths[4][128];
+        static char paths[8][512];
         static unsigned int next;
-        char *path = paths[next++ % 4];
+        char *path = paths[next++ % 8];
 
         (void)snprintf(path, sizeof(paths[0]), "%s/%s", dir, name);
         return path;
+}
+
+static const char *built(const char *name) {
+        const char *dir = getenv("SHMD_TEST_BUILDDIR");
+
+        return in_dir(dir ? dir : ".", name);
 }
 
 static int bind_to(const char *path, int type) {
@@ -103,7 +112,7 @@ static void pass_descriptors(const Manager *manager) {
 }
 
 static void start_broker(Manager *manager) {
-        const char *build = getenv("SHMD_TEST_BUILDDIR");
+        const char *shmd = built("shmd"), *config = in_dir(manager->dir, "shmd.conf");
 
         shuffle(manager);
         manager->pid = fork();
@@ -114,8 +123,10 @@ static void start_broker(Manager *manager) {
                 test_end_with(getppid());
                 REQUIRE(dup2(log, 1) == 1 && dup2(log, 2) == 2);
                 pass_descriptors(manager);
-                (void)execl(in_dir(build ? build : ".", "shmd"), "shmd", "--no-keeper", "--config",
-                            in_dir(manager->dir, "shmd.conf"), "--policy-root", manager->dir, NULL);
+                if (manager->keeper)
+                        (void)execl(shmd, in_dir(manager->dir, "program"), "--config", config, "--policy-root",
+                                    manager->dir, NULL);
+                (void)execl(shmd, "shmd", "--no-keeper", "--config", config, "--policy-root", manager->dir, NULL);
                 _exit(127);
         }
 }
@@ -229,7 +240,7 @@ static void write_config(const Scene *scene) {
         REQUIRE(file && fprintf(file, "[daemon]\nuser = %d\n", TEST_BROKER_UID) > 0 && fclose(file) == 0);
 }
 
-static void scene_begin(Scene *scene) {
+static void scene_begin_with(Scene *scene, bool keeper, void (*prepare)(Scene *)) {
         static Manager manager;
         int commands[2], answers[2];
 
@@ -238,10 +249,13 @@ static void scene_begin(Scene *scene) {
         (void)snprintf(scene->dir, sizeof(scene->dir), "/tmp/shmd-test-XXXXXX");
         REQUIRE(mkdtemp(scene->dir) && chmod(scene->dir, 0755) == 0);
         (void)snprintf(scene->broker.socket, sizeof(scene->broker.socket), "%s/socket", scene->dir);
+        (void)snprintf(scene->broker.log, sizeof(scene->broker.log), "%s/log", scene->dir);
         write_config(scene);
+        if (prepare)
+                prepare(scene);
         REQUIRE(pipe2(commands, O_CLOEXEC) == 0 && pipe2(answers, O_CLOEXEC) == 0);
-        manager = (Manager){ .dir = scene->dir, .command = commands[0], .answer = answers[1], .random = test_seed(),
-                             .notify = bind_to(in_dir(scene->dir, "notify"), SOCK_DGRAM),
+        manager = (Manager){ .dir = scene->dir, .keeper = keeper, .command = commands[0], .answer = answers[1],
+                             .random = test_seed(), .notify = bind_to(in_dir(scene->dir, "notify"), SOCK_DGRAM),
                              .listening = bind_to(scene->broker.socket, SOCK_SEQPACKET) };
         REQUIRE(listen(manager.listening, 100) == 0);
         scene->command = commands[1];
@@ -252,6 +266,10 @@ static void scene_begin(Scene *scene) {
         close_fd(manager.notify);
         close_fd(manager.listening);
         (void)await_broker(scene);
+}
+
+static void scene_begin(Scene *scene) {
+        scene_begin_with(scene, false, NULL);
 }
 
 static void scene_end(Scene *scene) {
@@ -341,6 +359,50 @@ TEST(store, there_are_no_more_regions_than_it_has_room_for) {
                 (void)snprintf(path, sizeof(path), "/r%u", i);
                 client_expect_done(client, call_stat(client, path));
         }
+        client = client_free(client);
+        scene_end(&scene);
+}
+
+/* -- a keeper --------------------------------------------------------------------------------------- */
+
+/* Puts a program in the place of the keeper's broker, as a package manager does. */
+static void replace_program(Scene *scene, const char *name) {
+        char command[1024], next[128];
+
+        (void)snprintf(next, sizeof(next), "%s", in_dir(scene->dir, "program.next"));
+        (void)snprintf(command, sizeof(command), "cp '%s' '%s' && chmod 0755 '%s'", built(name), next, next);
+        REQUIRE(system(command) == 0 && rename(next, in_dir(scene->dir, "program")) == 0, "%s", strerror(errno));
+}
+
+static void prepare_hostile(Scene *scene) {
+        REQUIRE(setenv("SHMD_TEST_HOSTILE", "leave", 1) == 0);
+        replace_program(scene, "tests/integration/hostile-broker");
+}
+
+static bool has_left(void *userdata) {
+        Scene *scene = userdata;
+
+        return broker_log_has(&scene->broker, "hostile: left", NULL);
+}
+
+/* What a broker sent to a keeper that is killed: of packets with several descriptors, one of them half done, as much is
+ * kept by the next keeper as this one would have kept (hostile-broker.c): 31 of the first 32, and three more. */
+TEST(store, packets_of_several_that_a_killed_keeper_had_not_read_are_read_by_the_next) {
+        Client *client;
+        Scene scene;
+
+        scene_begin_with(&scene, true, prepare_hostile);
+        REQUIRE(test_eventually(has_left, &scene));
+        replace_program(&scene, "shmd");
+        (void)kill_broker(&scene);
+        REQUIRE(broker_log_has(&scene.broker, "event=broker-started", "kept=34", NULL));
+        REQUIRE(broker_log_has(&scene.broker, "event=recovered", "dropped=34", NULL));
+        client = client_connect_as(&scene.broker, ALICE, ALICE);
+        make_region(client, 0);
+        client = client_free(client);
+        (void)kill_broker(&scene);
+        client = client_connect_as(&scene.broker, ALICE, ALICE);
+        check_region(client, 0);
         client = client_free(client);
         scene_end(&scene);
 }
