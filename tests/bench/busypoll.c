@@ -116,7 +116,7 @@ static void run_library(void *userdata, double *ns, size_t n) {
 }
 
 static void compare(Scene *scene) {
-        size_t n = bench_quick() ? 1000 : 8000;
+        size_t n = bench_quick() ? 1000 : 4000;
         Side without = { scene, 0 }, with = { scene, 1 };
         BenchTimes opens[2], library[2];
 
@@ -168,7 +168,7 @@ static double cost(Scene *scene, size_t side, int64_t pause_ns, size_t n) {
 static void compare_cost(Scene *scene, int64_t pause_ns, size_t n, BenchRow row) {
         BenchSeries more = { .n = 0 };
 
-        for (size_t i = bench_rounds(15, 5); i > 0; --i) {
+        for (size_t i = bench_rounds(7, 5); i > 0; --i) {
                 double without = cost(scene, 0, pause_ns, n);
 
                 bench_add(&more, cost(scene, 1, pause_ns, n) - without);
@@ -185,11 +185,11 @@ TEST(bench, busypoll) {
                 return;
         scene_init(&scene);
         compare(&scene);
-        compare_cost(&scene, IN_TIME_NS, bench_quick() ? 2000 : 10000,
+        compare_cost(&scene, IN_TIME_NS, bench_quick() ? 1000 : 4000,
                      (BenchRow){ .name = "busypoll-cost",
                                  .what = "processor time an open takes more with busy-polling",
                                  .target = BENCH_AT_MOST(WHILE_NS) });
-        compare_cost(&scene, LATE_NS, bench_quick() ? 500 : 2000,
+        compare_cost(&scene, LATE_NS, bench_quick() ? 300 : 1000,
                      (BenchRow){ .name = "busypoll-late", .what = "the same for a client that always comes too late" });
         scene_deinit(&scene);
 }
