@@ -7,9 +7,12 @@
 #include "lib/client.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "shmd.h"
 
@@ -137,6 +140,42 @@ static uint32_t granted_flags(shmd *client) {
         REQUIRE(shmd_ping(client, NULL, PATIENCE) == 0);
         REQUIRE(shmd_connect_flags(client, &flags) == 0);
         return flags;
+}
+
+/* In a child: asks without a pause until the broker is gone. */
+__attribute__((noreturn))
+static void keep_asking(Broker *broker, int ready_fd, pid_t parent) {
+        shmd *client;
+
+        test_end_with(parent);
+        client = connect_library(broker, SHMD_CONNECT_BUSY_POLL);
+        REQUIRE(shmd_set_reconnect(client, false) == 0);
+        REQUIRE(write(ready_fd, "", 1) == 1);
+        while (shmd_ping(client, NULL, PATIENCE) == 0)
+                continue;
+        _exit(EXIT_SUCCESS);
+}
+
+TEST(busypoll, a_broker_that_is_kept_awake_hears_a_signal_and_keeps_its_deadlines) {
+        Broker *broker = broker_spawn("[time]\nbusy-poll = 200us\nhello = 300ms\n");
+        Client *silent = client_connect_silently(broker, BOB, BOB);
+        pid_t parent = getpid(), child;
+        int ready[2];
+        char byte;
+
+        REQUIRE(pipe2(ready, O_CLOEXEC) == 0);
+        child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0)
+                keep_asking(broker, ready[1], parent);
+        REQUIRE(read(ready[0], &byte, 1) == 1);
+        client_expect_closed(silent);
+        broker_expect_log(broker, "event=peer-closed", "reason=hello-timeout");
+        broker = broker_stop(broker);
+        REQUIRE(test_wait_pid(child) == 0);
+        silent = client_free(silent);
+        close_fd(ready[0]);
+        close_fd(ready[1]);
 }
 
 TEST(busypoll, the_library_asks_for_it_and_asks_again_after_a_restart) {
