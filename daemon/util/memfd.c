@@ -94,11 +94,11 @@ static mode_t mode_of(const MemfdSpec *spec) {
         return spec->readable ? 0644 : 0600;
 }
 
-int memfd_make(const MemfdSpec *spec, int *ret) {
+int memfd_begin(const MemfdSpec *spec, int *ret) {
         CLEANUP(close_fdp) int fd = -1;
         unsigned int flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
         char name[NAME_ROOM];
-        int own, r;
+        int r;
 
         if (probe_have(PROBE_NOEXEC_SEAL))
                 flags |= MFD_NOEXEC_SEAL;
@@ -108,28 +108,42 @@ int memfd_make(const MemfdSpec *spec, int *ret) {
         fd = memfd_create(name_of(spec->id, name), flags);
         if (fd < 0)
                 return create_errno(errno);
-
-        r = set_size(fd, spec);
-        if (r)
-                return r;
         /* Other uids must not re-open it through /proc, or not for writing. */
         if (fchmod(fd, mode_of(spec)) < 0)
                 return error_origin(-errno);
-        r = set_seals(fd, spec);
+        r = memfd_reopen(fd, true, ret);
+        return r == MEMFD_E_FAILED ? error_origin(-EIO) : r;
+}
+
+int memfd_finish(int fd, const MemfdSpec *spec) {
+        int r;
+
+        r = set_size(fd, spec);
+        if (!r)
+                r = set_seals(fd, spec);
+        if (!r && spec->huge_shift)
+                r = reserve_huge_pages(fd, spec->size);
+        return r;
+}
+
+bool memfd_is_begun(int fd) {
+        int seals = fcntl(fd, F_GET_SEALS);
+        struct stat st;
+
+        return seals >= 0 && !(seals & F_SEAL_GROW) && fstat(fd, &st) == 0 && st.st_size == 0 &&
+               (st.st_mode & 07777) == 0600;
+}
+
+int memfd_make(const MemfdSpec *spec, int *ret) {
+        CLEANUP(close_fdp) int fd = -1;
+        int r;
+
+        r = memfd_begin(spec, &fd);
+        if (!r)
+                r = memfd_finish(fd, spec);
         if (r)
                 return r;
-        r = memfd_reopen(fd, true, &own);
-        if (r)
-                return r == MEMFD_E_FAILED ? error_origin(-EIO) : r;
-        if (spec->huge_shift) {
-                r = reserve_huge_pages(own, spec->size);
-                if (r) {
-                        (void)close_fd(own);
-                        return r;
-                }
-        }
-
-        *ret = own;
+        *ret = steal_fd(&fd);
         return 0;
 }
 

@@ -37,12 +37,20 @@ typedef struct MemfdSpec {
 /* The size of the pages a region of this spec is charged in. Bytes. */
 uint64_t memfd_page_size(unsigned int huge_shift);
 
-/* create, size, chmod 0600 or 0644, seal, re-open, close the original; in that order. For huge pages the
+/* create, chmod 0600 or 0644, re-open, close the original, size, seal; in that order. For huge pages the
  * pool's pages are reserved too, so that no access can fail later. *ret is the caller's.
  *
  * Return: 0, MEMFD_E_UNSUPPORTED, MEMFD_E_NO_PAGES, MEMFD_E_NO_MEMORY, MEMFD_E_TOO_LARGE, or a
  * negative errno. */
 int memfd_make(const MemfdSpec *spec, int *ret);
+
+/* The same in two steps. The first, up to the close, looks neither at the size nor at `freezable` of the spec, and can
+ * be taken before they are known. Nobody else may have the file before the second is done; what that refuses is good
+ * for nothing. Return: as memfd_make(). */
+int memfd_begin(const MemfdSpec *spec, int *ret);
+int memfd_finish(int fd, const MemfdSpec *spec);
+/* Whether it may be one that has only the first behind it: of mode 0600, empty, and not sealed. */
+bool memfd_is_begun(int fd);
 
 /* Makes a file of n bytes that never changes. *ret is the caller's. Return: 0, MEMFD_E_NO_MEMORY, or a
  * negative errno. */
