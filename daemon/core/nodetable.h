@@ -31,9 +31,10 @@ typedef struct Node Node;
 typedef struct NodeBucket NodeBucket;
 typedef struct NodeTable NodeTable;
 
-/* Buckets of the first segment, which is there from the start: a page of them. */
-#define NODE_TABLE_LEAST 64U
-#define NODE_TABLE_SEGMENTS 23
+/* Buckets of the first segment, which is there from the start: four pages of them. Where names come and go by the
+ * hundred, none is mapped and unmapped with them. */
+#define NODE_TABLE_LEAST 256U
+#define NODE_TABLE_SEGMENTS 21
 
 /* Nodes for each bucket, from which on the table grows. */
 #define NODE_TABLE_LOAD 4U

@@ -285,7 +285,7 @@ static size_t n_resident(void *piece) {
 
 TEST(nodetable, memory_that_many_nodes_took_is_given_back) {
         enum { N = 800000 };
-        const unsigned int largest = 12;        /* from 131,072 on: four areas */
+        const unsigned int largest = 10;        /* from 131,072 on: four areas */
         NodeTable table;
         Node *nodes = nodes_new(N);
         size_t n = N;
