@@ -10,13 +10,14 @@
 #include <sys/sysinfo.h>
 
 #include "acct/quota.h"
+#include "core/stock.h"
 #include "util/error.h"
 
 /* Descriptors the broker needs for itself: the socket, epoll, inotify, signals, the log, the
- * service manager, and the grants of one batch while it is being answered. */
+ * service manager, the grants of one batch while it is being answered, and a stock of memory. */
 #define OWN_DESCRIPTORS 192
-/* Of them, what is kept beside regions: the state, and policies that are and were in force. */
-#define KEPT_OWN 16
+/* Of them, what is kept beside regions: the state, policies that are and were in force, and that stock. */
+#define KEPT_OWN (16 + STOCK_DESCRIPTORS)
 /* What the broker may have on its way to its keeper. */
 #define LINK_DESCRIPTORS 1024
 /* What a user's keeper may park: most programs may have 1024 descriptors open, and then as many in flight. */
@@ -136,6 +137,10 @@ static int take(Config *config, AccountSlot slot, const char *key, uint64_t shar
 
 uint64_t capacity_objects(uint64_t descriptors) {
         return descriptors - (descriptors / 4 < OWN_DESCRIPTORS ? descriptors / 4 : OWN_DESCRIPTORS);
+}
+
+bool capacity_has_stock(uint64_t descriptors) {
+        return descriptors - capacity_objects(descriptors) == OWN_DESCRIPTORS;
 }
 
 uint64_t capacity_kept(uint64_t descriptors) {

@@ -28,6 +28,8 @@ uint64_t capacity_memory(void);
 
 /* How many of those may be regions, connections and descriptors in flight; the rest are its own. */
 uint64_t capacity_objects(uint64_t descriptors);
+/* Whether there are so many that a stock of memory takes nothing away from those (core/stock). */
+bool capacity_has_stock(uint64_t descriptors);
 /* How many of those a keeper may keep: as many regions as there can be and what the broker needs beside them, and
  * yet so few that the next broker, which gets them all, can start. */
 uint64_t capacity_kept(uint64_t descriptors);

@@ -522,6 +522,7 @@ static int serve(const Options *options) {
                 return EXIT_FAILURE;
         broker_options.descriptors = descriptors;
         broker_options.objects = capacity_objects(descriptors);
+        broker_options.stock = capacity_has_stock(descriptors);
         if (options->check)
                 return read_policy(options, &policy, &n_policy) || check(&broker_options, policy, n_policy) ?
                        EXIT_FAILURE : EXIT_SUCCESS;

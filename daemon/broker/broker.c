@@ -78,10 +78,15 @@ void broker_commit(Broker *broker) {
 }
 
 static void turn_over(void *userdata) {
-        broker_commit(userdata);
+        Broker *broker = userdata;
+
+        broker_commit(broker);
+        stock_make(&broker->regions);
 }
 
 void broker_leave(Broker *broker) {
+        if (broker->regions.deadlines)
+                stock_close(&broker->regions);
         if (broker->state)
                 broker_commit(broker);
         if (broker->regions.deadlines)
@@ -169,6 +174,7 @@ static int make_core(Broker *broker) {
         r = regions_init(&broker->regions, &broker->deadlines, &broker->grants);
         if (r)
                 return error_fold(r);
+        broker->regions.stock.allowed = options->stock;
         broker->regions.bury = burial_begin;
         broker->regions.bury_userdata = broker;
         broker->regions.frozen = freeze_tell;

@@ -83,6 +83,7 @@ struct BrokerOptions {
         const char *version;
         uint64_t descriptors;   /* how many it may have open */
         uint64_t objects;       /* regions, connections and descriptors on their way, of those */
+        bool stock;             /* and what is left has room for a stock of memory */
         bool landlock;          /* known once the sandbox is closed */
         BrokerStart *start;     /* NULL: nothing was left, and nothing will be */
 };

@@ -770,14 +770,19 @@ static int condemn(const Recovery *recovery, Memory *memory, uint64_t size) {
                    region_adopt_consume_fd(&region, out->regions, payer, &saved, &permissions, steal_fd(&memory->fd));
 }
 
+/* It was to be a region's (core/stock), and nobody ever had it. */
+static bool is_unborn(const Memory *memory) {
+        return memory->id != 0 && memory->fd >= 0 && memfd_is_begun(memory->fd);
+}
+
 /* No region has it, and nothing else of that name. */
 static int let_go(const Recovery *recovery, Memory *memory) {
         const Recover *out = recovery->out;
         uint64_t inode, size;
         int r = REGION_E_SIZE;
 
-        if (memory->id != 0 && memory->fd >= 0 && memfd_look(memory->fd, out->uid, &inode, &size) &&
-            !is_used(recovery, inode))
+        if (memory->id != 0 && memory->fd >= 0 && !is_unborn(memory) &&
+            memfd_look(memory->fd, out->uid, &inode, &size) && !is_used(recovery, inode))
                 r = condemn(recovery, memory, size);
         if (!r)
                 return 0;
@@ -799,8 +804,9 @@ static size_t let_go_of_name(const Recovery *recovery, size_t i, int *r) {
         for (size_t k = i; k < i + n && !*r; ++k) {
                 if (memories[k].taken)
                         continue;
-                note(recovery, RECOVER_DESCRIPTOR, memories[k].id, memories[k].kept->name,
-                     taken || gone ? "there is another one of that name" : "it is no region's");
+                if (taken || gone || !is_unborn(&memories[k]))
+                        note(recovery, RECOVER_DESCRIPTOR, memories[k].id, memories[k].kept->name,
+                             taken || gone ? "there is another one of that name" : "it is no region's");
                 if (!taken && !gone)
                         *r = let_go(recovery, &memories[k]);
                 gone = true;

@@ -128,12 +128,15 @@ void region_store_name(uint64_t id, char ret[FDSTORE_NAME_MAX]) {
         memcpy(ret, first, (size_t)(end + 1 - first));
 }
 
-/* From here on the region outlives us: first its memory does, and with the next commit what it is. */
-static int region_save(Region *region) {
-        Regions *regions = region->regions;
+/* New memory, which outlives us from here on, and so does the region with the next commit. */
+static int make_memory(Region *region, const MemfdSpec *spec) {
+        const Regions *regions = region->regions;
         char name[FDSTORE_NAME_MAX];
         int r;
 
+        r = memfd_make(spec, &region->fd);
+        if (r)
+                return fold_memfd(r);
         if (regions->store) {
                 region_store_name(region->id, name);
                 r = fdstore_push(regions->store, name, region->fd);
@@ -143,8 +146,17 @@ static int region_save(Region *region) {
         }
         if (regions->state)
                 region->inode = memfd_inode(region->fd);
-        state_add(regions->state, &region->record, STATE_REGION, region->id);
         return 0;
+}
+
+/* The store has it already. */
+static int take_memory(Region *region, const MemfdSpec *spec) {
+        Unborn unborn = stock_take(&region->regions->stock);
+
+        region->fd = unborn.fd;
+        region->inode = unborn.inode;
+        region->stored = true;
+        return fold_memfd(memfd_finish(region->fd, spec));
 }
 
 /* Its descriptor leaves the store after the next commit. */
@@ -199,6 +211,9 @@ static int region_make(Region **ret, Regions *regions, uint64_t id, const Region
 }
 
 int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec *spec, Shortage *shortage) {
+        bool stocked = !spec->huge_shift && !spec->bell && stock_wanted(regions);
+        MemfdSpec memory = { .size = spec->size, .huge_shift = spec->huge_shift, .freezable = spec->freezable,
+                             .readable = spec->bell };
         CLEANUP(region_freep) Region *region = NULL;
         Cost cost;
         int r;
@@ -206,20 +221,17 @@ int region_new(Region **ret, Regions *regions, Account *owner, const RegionSpec 
         r = region_cost(spec, &cost);
         if (r)
                 return r;
-        r = region_make(&region, regions, ++regions->last_id, spec);
+        memory.id = stocked ? stock_number(&regions->stock) : ++regions->last_id;
+        r = region_make(&region, regions, memory.id, spec);
         if (r)
                 return error_fold(r);
         r = account_charge(owner, &cost, &region->charge, shortage);
         if (r)
                 return r == ACCOUNT_E_QUOTA ? REGION_E_QUOTA : error_fold(r);
-
-        r = memfd_make(&(MemfdSpec){ .id = region->id, .size = spec->size, .huge_shift = spec->huge_shift,
-                                     .freezable = spec->freezable, .readable = spec->bell }, &region->fd);
-        if (r)
-                return fold_memfd(r);
-        r = region_save(region);
+        r = stocked ? take_memory(region, &memory) : make_memory(region, &memory);
         if (r)
                 return r;
+        state_add(regions->state, &region->record, STATE_REGION, region->id);
 
         *ret = region;
         region = NULL;
@@ -1126,7 +1138,8 @@ void regions_adopted(Regions *regions) {
 /* -- all of them ---------------------------------------------------------------------- */
 
 int regions_init(Regions *regions, Deadlines *deadlines, Grants *grants) {
-        *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1 };
+        *regions = (Regions){ .deadlines = deadlines, .grants = grants, .inotify = -1,
+                              .stock = { .due = DEADLINE_NULL } };
         pool_init(&regions->pool, sizeof(Region));
         RB_INIT(&regions->by_watch);
         list_init(&regions->asked);
@@ -1148,11 +1161,13 @@ void regions_forget_store(Regions *regions) {
         fdbarrier_cancel(&regions->departure);
         list_splice(&regions->leaving, &regions->departing);
         regions->store = NULL;
+        stock_close(regions);
 }
 
 void regions_deinit(Regions *regions) {
         Region *region;
 
+        stock_close(regions);
         deadline_disarm(&regions->work);
         deadline_disarm(&regions->sweep_due);
         deadline_disarm(&regions->collect);

@@ -48,6 +48,7 @@
 #include "core/grant.h"
 #include "core/regionindex.h"
 #include "core/state.h"
+#include "core/stock.h"
 #include "core/ticket.h"
 #include "core/tree.h"
 #include "util/deadline.h"
@@ -180,6 +181,7 @@ struct Regions {
         Counters *counters;     /* likewise */
         FdStore *store;         /* has a descriptor of each region, by region_store_name(). NULL: there is none */
         uint64_t last_id;
+        Stock stock;            /* of memory for those to come */
         uint64_t n;             /* all that exist, condemned ones included */
         uint64_t n_named;
         uint64_t n_orphans;

@@ -603,7 +603,7 @@ TEST(recovery, attack_102_a_thousand_descriptors_too_many_are_dropped) {
         test_needs_root();
         for (unsigned int i = 0; i < 1000; ++i) {
                 (void)snprintf(name, sizeof(name), i % 7 ? "r%u" : "rubbish", 1 + i / 2);
-                pass(name, i % 3 ? memory_of(bytes, i % 5 * 1000, i % 2) : open("/dev/null", O_RDONLY | O_CLOEXEC));
+                pass(name, i % 3 ? memory_of(bytes, 1 + i % 5 * 1000, i % 2) : open("/dev/null", O_RDONLY | O_CLOEXEC));
         }
         broker = spawn_with_passed();
         expect_service(broker);

@@ -145,10 +145,10 @@ TEST(capacity, a_keeper_keeps_what_a_broker_has_beside_its_regions_and_leaves_th
         for (uint64_t descriptors = 48; descriptors < 2000; ++descriptors) {
                 uint64_t objects = capacity_objects(descriptors), kept = capacity_kept(descriptors);
 
-                cr_assert(kept >= objects + 3 && kept <= objects + 16, "%" PRIu64, descriptors);
+                cr_assert(kept >= objects + 3 && kept <= objects + 48, "%" PRIu64, descriptors);
                 cr_assert(descriptors - kept >= (descriptors - objects) / 2, "%" PRIu64, descriptors);
         }
-        cr_assert_eq(capacity_kept(20000), 20000 - 192 + 16);
+        cr_assert_eq(capacity_kept(20000), 20000 - 192 + 48);
 }
 
 TEST(capacity, nothing_automatic_is_left) {
