@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -31,10 +32,10 @@
 
 /* With several in each, a queue that is not full yet may have too many descriptors in it. One of 1 MiB holds 1,366
  * packets of one descriptor, and 820 of sixteen: 13,120 in flight, and the user has only as many of those as the limit
- * of open ones says (ETOOMANYREFS), replies to clients included. So no more than this many are on their way in packets
- * of several, and the store is woken before it is so many. */
+ * of open ones says (ETOOMANYREFS), replies to clients included. So no more than this many, or a sixteenth of that
+ * limit, are on their way in packets of several, and the store is woken when they are three quarters of it. */
 #define FLYING_MAX 1024
-#define FLYING_QUIET (FLYING_MAX / 4 * 3)
+#define FLYING_SHARE 16
 
 typedef char Name[FDSTORE_NAME_MAX];
 
@@ -53,6 +54,7 @@ struct FdStore {
         size_t most;            /* descriptors of a packet */
         unsigned int patience;
         unsigned int n_unsaid;  /* packets since the store was woken last */
+        size_t flying_max;
         size_t n_flying;        /* descriptors in packets of several that it may not have read yet: no less than there are */
         List barriers;
 };
@@ -244,17 +246,17 @@ int fdstore_push(FdStore *store, const char *name, int fd) {
 /* The kernel is asked only when there may be many: it says how many bytes are in the queue, of whatever packets. */
 static bool may_fly(FdStore *store, size_t n) {
         int queued = 0;
-        size_t most;
+        size_t quiet = store->flying_max / 4 * 3, most;
 
-        if (store->n_flying + n <= FLYING_QUIET)
+        if (store->n_flying + n <= quiet)
                 return true;
         (void)ioctl(store->socket, SIOCOUTQ, &queued);
         most = (size_t)queued / PACKET_BYTES_LEAST * FDSTORE_SEVERAL_MAX;
         if (store->n_flying > most)
                 store->n_flying = most;
-        if (store->n_flying + n > FLYING_QUIET)
+        if (store->n_flying + n > quiet)
                 wake(store);
-        return store->n_flying + n <= FLYING_MAX;
+        return store->n_flying + n <= store->flying_max;
 }
 
 static int push_flying(FdStore *store, const char *text, const int *fds, size_t n) {
@@ -314,6 +316,16 @@ FdStore *fdstore_free(FdStore *store) {
         return NULL;
 }
 
+/* One packet may always be on its way. */
+static size_t flying_max(void) {
+        struct rlimit limit = { .rlim_cur = 0 };
+        rlim_t share;
+
+        (void)getrlimit(RLIMIT_NOFILE, &limit);
+        share = limit.rlim_cur / FLYING_SHARE;
+        return share < FDSTORE_SEVERAL_MAX ? FDSTORE_SEVERAL_MAX : share < FLYING_MAX ? (size_t)share : FLYING_MAX;
+}
+
 int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) {
         CLEANUP(fdstore_freep) FdStore *store = NULL;
         int r;
@@ -322,7 +334,7 @@ int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) 
         if (!store)
                 return error_origin(-ENOMEM);
         *store = (FdStore){ .socket = socket, .deadlines = deadlines, .n_kept = n_kept, .wait = AGAIN_FIRST,
-                            .waker = -1, .most = 1, .patience = UINT_MAX };
+                            .waker = -1, .most = 1, .flying_max = flying_max(), .patience = UINT_MAX };
         list_init(&store->barriers);
         r = make_room(store, n_kept);
         if (r)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -301,23 +302,39 @@ static unsigned int push_several_until_busy(Scene *scene, int waker, unsigned in
         return n;
 }
 
-/* Descriptors in flight are limited for the user, so the queue is not filled with packets of several. */
-TEST(fdstore, several_wake_the_store_before_there_are_too_many_in_flight) {
+/* Descriptors in flight are limited for the user, so the queue is not filled with packets of several: so many fit,
+ * with that limit. */
+static void expect_flying(rlim_t limit, unsigned int n_wanted, unsigned int n_wanted_quiet) {
         CLEANUP(close_fdp) int fd = a_file(), waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         static const KeptName name = "r0";
+        struct rlimit before;
         unsigned int n_quiet;
         Scene scene;
 
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+        if (limit > before.rlim_max)
+                test_skip("the limit of descriptors is too low");
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &(struct rlimit){ limit, before.rlim_max }) == 0);
         scene_open(&scene, 0);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
         fdstore_set_most(scene.store, FDSTORE_SEVERAL_MAX);
         fdstore_set_waker(scene.store, waker);
         for (unsigned int round = 0; round < 3; ++round) {
-                REQUIRE(push_several_until_busy(&scene, waker, &n_quiet) == 64 && n_quiet == 48, "%u", n_quiet);
+                REQUIRE(push_several_until_busy(&scene, waker, &n_quiet) == n_wanted && n_quiet == n_wanted_quiet, "%u",
+                        n_quiet);
                 REQUIRE(fdstore_push(scene.store, "r1", fd) == 0, "there is room for one");
                 REQUIRE(fdstore_push_several(scene.store, &name, &fd, 1) == 0, "in such a packet too");
                 read_all(&scene);
         }
         scene_close(&scene);
+}
+
+TEST(fdstore, several_wake_the_store_before_there_are_too_many_in_flight) {
+        expect_flying(64, 1, 0);
+        expect_flying(256, 1, 0);
+        expect_flying(1024, 4, 3);
+        expect_flying(4000, 15, 11);
+        expect_flying(16384, 64, 48);
 }
 
 TEST(fdstore, several_do_not_wake_the_store_for_what_it_is_to_let_go_of) {
@@ -334,7 +351,7 @@ TEST(fdstore, several_do_not_wake_the_store_for_what_it_is_to_let_go_of) {
         for (unsigned int i = 0; i < 100; ++i)
                 fdstore_remove(scene.store, "r1");
         fdstore_flush(scene.store);
-        for (unsigned int i = 0; i < 48; ++i)
+        for (unsigned int i = 0; i < 3; ++i)
                 REQUIRE(fdstore_push_several(scene.store, names, fds, FDSTORE_SEVERAL_MAX) == 0 && !was_woken(waker));
         scene_close(&scene);
 }
