@@ -120,16 +120,18 @@ double driver_ask(Driver *driver, Packet *packet, int *fds, size_t n_fds) {
 }
 
 void driver_create(Driver *driver, Packet *creates, Packet *unlinks, size_t n_packets, double *ns, size_t n) {
+        size_t n_timed = n_packets - 1;
         int fds[DRIVER_CREATE_MAX];
 
-        REQUIRE(n_packets <= DRIVER_CREATE_MAX && n % n_packets == 0);
-        for (size_t done = 0; done < n; done += n_packets) {
-                for (size_t i = 0; i < n_packets; ++i)
+        REQUIRE(n_packets <= DRIVER_CREATE_MAX && n % n_timed == 0);
+        for (size_t done = 0; done < n; done += n_timed) {
+                (void)driver_ask(driver, &creates[n_timed], &fds[n_timed], 1);
+                for (size_t i = 0; i < n_timed; ++i)
                         ns[done + i] = driver_ask(driver, &creates[i], &fds[i], 1);
                 for (size_t i = 0; i < n_packets; ++i)
                         close_fd(fds[i]);
                 for (size_t i = 0; i < n_packets; ++i)
-                        (void)driver_ask(driver, &unlinks[i], NULL, 0);
+                        (void)driver_ask(driver, &unlinks[(i + n_timed) % n_packets], NULL, 0);
         }
 }
 

@@ -51,8 +51,9 @@ void driver_receive(Driver *driver, uint64_t serial, int *fds, size_t n_fds);
 /* Both. Return: how long it took, nanoseconds. */
 double driver_ask(Driver *driver, Packet *packet, int *fds, size_t n_fds);
 
-/* Creates n regions, as many at a time as there are packets, and says of each how long that took. Between, and
- * outside of that time, their descriptors are closed and then they are unlinked. */
+/* Creates n regions, one less at a time than there are packets, and says of each how long that took. Between, and
+ * outside of that time, their descriptors are closed and then they are unlinked; and one is created first that is not
+ * timed, as what unlinks leave to be done a turn later is theirs. */
 #define DRIVER_CREATE_MAX 256
 void driver_create(Driver *driver, Packet *creates, Packet *unlinks, size_t n_packets, double *ns, size_t n);
 

@@ -31,7 +31,7 @@
 #endif
 
 enum {
-        CHUNK = 250,            /* regions that are there before they are unlinked */
+        CHUNK = 250,            /* regions that are made, and timed, before they are unlinked */
         MANY = 64,              /* in a batch, in flight, and of calls timed alone */
         FLIGHT = 1024,          /* opens with so many in flight that are one sample */
 };
@@ -39,7 +39,7 @@ enum {
 /* Somebody who is asked for something. */
 typedef struct Asked {
         Driver *driver;
-        Packet packet, creates[CHUNK], unlinks[CHUNK];
+        Packet packet, creates[CHUNK + 1], unlinks[CHUNK + 1];
 } Asked;
 
 typedef struct Scene {
@@ -64,7 +64,7 @@ static void run_open(void *userdata, double *ns, size_t n) {
 static void run_create(void *userdata, double *ns, size_t n) {
         Asked *asked = userdata;
 
-        driver_create(asked->driver, asked->creates, asked->unlinks, CHUNK, ns, n);
+        driver_create(asked->driver, asked->creates, asked->unlinks, CHUNK + 1, ns, n);
 }
 
 static void run_batch(void *userdata, double *ns, size_t n) {
@@ -233,7 +233,7 @@ static void asked_init(Asked *asked, Driver *driver) {
         *asked = (Asked){ .driver = driver };
         (void)snprintf(path, sizeof(path), "%s0", opened);
         packet_open(&asked->packet, path);
-        for (int i = 0; i < CHUNK; ++i) {
+        for (int i = 0; i < CHUNK + 1; ++i) {
                 (void)snprintf(path, sizeof(path), "%s%d", created, i);
                 packet_create(&asked->creates[i], path);
                 packet_unlink(&asked->unlinks[i], path);
@@ -242,7 +242,7 @@ static void asked_init(Asked *asked, Driver *driver) {
 
 static void asked_deinit(Asked *asked) {
         packet_deinit(&asked->packet);
-        for (int i = 0; i < CHUNK; ++i) {
+        for (int i = 0; i < CHUNK + 1; ++i) {
                 packet_deinit(&asked->creates[i]);
                 packet_deinit(&asked->unlinks[i]);
         }

@@ -30,7 +30,7 @@
 #include "base/path.h"
 
 enum {
-        CREATED = 64,           /* regions that are made before they are unlinked */
+        CREATED = 64,           /* regions that are made, and timed, before they are unlinked */
         LISTED = 250,           /* names in an answer */
         FULL = 15000,           /* what is compared with the floor; regions that are opened, at most */
         PEERS = 4000,
@@ -81,18 +81,18 @@ static void run_open(void *userdata, double *ns, size_t n) {
 static void ask_to_create(Asked *asked, Driver *driver) {
         char path[32];
 
-        *asked = (Asked){ .driver = driver, .n = 2 * CREATED };
-        for (size_t i = 0; i < CREATED; ++i) {
+        *asked = (Asked){ .driver = driver, .n = 2 * (CREATED + 1) };
+        for (size_t i = 0; i < CREATED + 1; ++i) {
                 (void)snprintf(path, sizeof(path), "/new%zu", i);
                 packet_create(&asked->packets[i], path);
-                packet_unlink(&asked->packets[CREATED + i], path);
+                packet_unlink(&asked->packets[CREATED + 1 + i], path);
         }
 }
 
 static void run_create(void *userdata, double *ns, size_t n) {
         Asked *asked = userdata;
 
-        driver_create(asked->driver, asked->packets, asked->packets + CREATED, CREATED, ns, n);
+        driver_create(asked->driver, asked->packets, asked->packets + CREATED + 1, CREATED + 1, ns, n);
 }
 
 /* The first answer of each directory, that has so many names or all there are. */
