@@ -160,7 +160,7 @@ TEST(flood, clients_that_never_read_their_grants_do_not_stop_those_of_others) {
 }
 
 TEST(flood, attack_015_a_client_that_says_half_of_what_it_wants_and_stops) {
-        Scene scene = scene_begin("[time]\nhello = 500ms");
+        Scene scene = scene_begin("[time]\nhello = 1s");
         Client *silent = client_connect_silently(scene.broker, ALICE, ALICE);
         Client *half = client_connect_as(scene.broker, ALICE, ALICE);
 

@@ -599,7 +599,7 @@ TEST(packets, a_client_from_the_future_is_told_the_version_spoken_here) {
 }
 
 TEST(packets, who_says_nothing_is_closed_after_a_while) {
-        Scene scene = scene_begin_with(&(BrokerOptions){ .config = "[time]\nhello = 200ms" });
+        Scene scene = scene_begin_with(&(BrokerOptions){ .config = "[time]\nhello = 1s" });
         Client *client = client_connect_silently(scene.broker, ALICE, ALICE);
 
         (void)client_drain(client);

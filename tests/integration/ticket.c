@@ -124,10 +124,10 @@ TEST(ticket, it_outlives_its_issuers_connection_and_is_bound_to_one_user) {
 }
 
 TEST(ticket, its_time_ends_it_in_the_real_broker) {
-        Scene scene = scene_begin("[time]\nticket-max = 200ms\n");
+        Scene scene = scene_begin("[time]\nticket-max = 1s\n");
         Text text = issue(scene.alice, ISSUE(.path = BYTES("/closed/x"), .rights = READ_ONLY, .uses = 1));
 
-        REQUIRE(((const Shmd__TicketReply *)scene.alice->reply)->ttl_ns == 200 * 1000 * 1000);
+        REQUIRE(((const Shmd__TicketReply *)scene.alice->reply)->ttl_ns == 1000 * 1000 * 1000);
         REQUIRE(client_used(scene.alice, SLOT_PENDING) == 1);
         client_expect_used(scene.alice, SLOT_PENDING, 0);
         client_expect_error(scene.bob, DENIED, TICKET, redeem(scene.bob, &text, NULL));

@@ -371,7 +371,7 @@ TEST(client_link, nothing_is_said_to_who_took_the_brokers_place) {
 static void script_away_for_long(Peer *peer) {
         (void)expect_mkdir(peer, "/sent");
         peer_vanish(peer);
-        test_sleep_ms(400);
+        peer_stay();
         peer_return(geteuid());
         peer_welcome(peer, true);
         /* All that was in flight has ended meanwhile. */
@@ -385,6 +385,7 @@ TEST(client_link, a_call_has_its_own_time_whatever_the_broker_does) {
 
         cr_assert_eq(shmd_mkdir(client, "/sent", 0755, 20 * SECOND / 1000), -ETIMEDOUT);
         cr_assert(strstr(shmd_refusal(client)->sentence, "unknown"), "%s", shmd_refusal(client)->sentence);
+        peer_await();
         cr_assert_eq(shmd_mkdir(client, "/unsent", 0755, 20 * SECOND / 1000), -ETIMEDOUT);
         cr_assert_not(strstr(shmd_refusal(client)->sentence, "unknown"), "%s", shmd_refusal(client)->sentence);
         /* The broker's own deadline counts only where there is a broker. */
@@ -392,6 +393,7 @@ TEST(client_link, a_call_has_its_own_time_whatever_the_broker_does) {
         cr_assert_eq(shmd_timeout(client, &left_ns), 0);
         cr_assert_leq(left_ns, 250 * SECOND / 1000);
         process_until(client, "gone:-104 wait:-110 ");
+        peer_go_on();
         cr_assert_eq(shmd_ping(client, NULL, SHMD_TIMEOUT_NONE), 0);
         cr_assert_str_eq(heard, "gone:-104 wait:-110 back:1 ");
         peer_join(client);
@@ -617,7 +619,7 @@ TEST(client_link, a_batch_counts_for_many) {
 static void script_unread(Peer *peer) {
         unsigned int n = 0;
 
-        test_sleep_ms(50);
+        peer_stay();
         peer_welcome(peer, true);
         for (; n < 5000; ++n)
                 expect_ping(peer);
@@ -639,6 +641,8 @@ TEST(client_link, a_full_socket_that_is_lost_leaves_nothing_behind) {
         for (unsigned int i = 0; i < 5000; ++i)
                 cr_assert_eq(shmd_ping_start(client, SHMD_TIMEOUT_NONE, count_ping, &n, NULL), 0);
         cr_assert_eq(shmd_events(client), POLLIN | POLLOUT);
+        peer_await();
+        peer_go_on();
         while (n < 5000)
                 REQUIRE(shmd_process(client, 20 * SECOND) >= 0);
         cr_assert_str_eq(heard, "gone:-104 back:1 ");

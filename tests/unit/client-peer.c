@@ -109,6 +109,21 @@ void peer_return(uid_t listener) {
         REQUIRE(chmod(peer_socket, 0777) == 0);
 }
 
+void peer_stay(void) {
+        REQUIRE(raise(SIGSTOP) == 0);
+}
+
+void peer_await(void) {
+        int status;
+
+        REQUIRE(waitpid(peer_pid, &status, WUNTRACED) == peer_pid && WIFSTOPPED(status), "the peer's script: status %#x",
+                status);
+}
+
+void peer_go_on(void) {
+        REQUIRE(kill(peer_pid, SIGCONT) == 0);
+}
+
 static void run(PeerScript script, bool hello) {
         Peer peer = { .fd = -1, .session = PEER_SESSION };
 

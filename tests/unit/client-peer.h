@@ -53,6 +53,10 @@ shmd *peer_start_and_connect(PeerScript script);
 void peer_wait(void);
 /* Kills the child and waits for it. */
 void peer_kill(void);
+/* Waits until the script calls peer_stay(). */
+void peer_await(void);
+/* Lets it go on, after peer_await(). */
+void peer_go_on(void);
 
 /* Closes the connection (NULL is fine), does what peer_wait() does unless that, or peer_kill(), has
  * been called, and removes the socket. */
@@ -73,6 +77,9 @@ void peer_welcome(Peer *peer, bool resumed);
 void peer_hang_up(Peer *peer);
 void peer_vanish(Peer *peer);
 void peer_return(uid_t listener);
+
+/* Stays where it is until the test calls peer_go_on(). */
+void peer_stay(void);
 
 /* Sends a packet as it is told. */
 void peer_send(Peer *peer, unsigned int kind, uint64_t serial, const ProtobufCMessage *message,
