@@ -547,13 +547,11 @@ typedef struct Busy {
 typedef struct Writer {
         Busy *busy;
         int number;
+        uint64_t seed;
 } Writer;
 
 static unsigned int random_of(uint64_t *state, unsigned int n) {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        return (unsigned int)(*state >> 33) % n;
+        return (unsigned int)test_random(state, n);
 }
 
 /* "/busy/b/x3" or, one in four, "/busy/b/d1/x3"; or such a directory. */
@@ -609,7 +607,7 @@ static int write_on(void *userdata) {
         const Writer *writer = userdata;
         Busy *busy = writer->busy;
         int me = writer->number;
-        uint64_t state = (uint64_t)test_now_ns() * 2 + 1;
+        uint64_t state = writer->seed;
         Client *client = client_connect_as(busy->broker, uids[me], uids[me]);
 
         while (getppid() != 1) {
@@ -894,6 +892,7 @@ TEST(watch, list_then_watch_of_a_busy_tree_misses_and_doubles_nothing) {
         Child children[WRITERS];
         Writer writers[WRITERS];
         size_t n = 0, n_torn = 0, n_events = 0;
+        uint64_t seed = test_seed();
         Busy *busy = mmap(NULL, sizeof(*busy), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
         REQUIRE(busy != MAP_FAILED);
@@ -907,7 +906,7 @@ TEST(watch, list_then_watch_of_a_busy_tree_misses_and_doubles_nothing) {
         scene.bob->on_event = note;
         scene.bob->event_userdata = &observer;
         for (int i = 0; i < WRITERS; ++i) {
-                writers[i] = (Writer){ busy, i };
+                writers[i] = (Writer){ busy, i, seed + 2 * (uint64_t)i };
                 child_start(&children[i], write_on, &writers[i]);
         }
         /* How much the writers get done in a round is the machine's business. */
