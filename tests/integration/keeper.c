@@ -92,6 +92,7 @@ static void expect_service(Broker *broker) {
 typedef struct Wanted {
         Broker *broker;
         size_t n_fds;
+        size_t n_names;
 } Wanted;
 
 static bool has_that_many_fds(void *userdata) {
@@ -100,13 +101,23 @@ static bool has_that_many_fds(void *userdata) {
         return broker_keeper_fds(wanted->broker) == wanted->n_fds;
 }
 
+static bool has_that_many_fds_and_names(void *userdata) {
+        Wanted *wanted = userdata;
+        char (*names)[32];
+        size_t n = broker_kept_names(wanted->broker, &names);
+
+        free(names);
+        return n == wanted->n_names && has_that_many_fds(userdata);
+}
+
 #define WORDS "what was there before"
 
 /* Makes a region that has to survive, and waits until the keeper has read of it: it is kept before that. */
 static void make_region(Broker *broker) {
-        Wanted wanted = { broker, broker_keeper_fds(broker) + 1 };
+        Wanted wanted = { .broker = broker, .n_fds = broker_keeper_fds(broker) + 1 };
         Client *client = client_connect_as(broker, ALICE, ALICE);
         Grant grant = GRANT_NULL;
+        char (*names)[32];
 
         client_expect_done(client, call_mkdir(client, "/kept", 0711));
         client_expect_done(client, call_create_mode(client, "/kept/region", PAGE, 0604, &grant));
@@ -114,8 +125,8 @@ static void make_region(Broker *broker) {
         grant_deinit(&grant);
         client_free(client);
         REQUIRE(test_eventually(has_that_many_fds, &wanted));
-        /* From the descriptor to its name it is a few instructions. */
-        test_sleep_ms(50);
+        (void)broker_kept_names(broker, &names);
+        free(names);
 }
 
 /* Requires that it has, with its bytes, its owner and its modes. */
@@ -758,7 +769,7 @@ TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
                 cr_assert(!is_dumpable(keeper) && !is_dumpable(broker->pid), "nobody of its uid looks at its descriptors");
                 expect_region(broker);
                 if (i == 0)
-                        wanted = (Wanted){ broker, broker_keeper_fds(broker) };
+                        wanted = (Wanted){ .broker = broker, .n_fds = broker_keeper_fds(broker) };
                 REQUIRE(test_eventually(has_that_many_fds, &wanted), "%zu descriptors, not %zu",
                         broker_keeper_fds(broker), wanted.n_fds);
         }
@@ -880,7 +891,7 @@ TEST(keeper, nothing_is_left_of_regions_that_are_gone) {
         client = client_connect_as(broker, ALICE, ALICE);
         n = broker_kept_names(broker, &names);
         free(names);
-        wanted = (Wanted){ broker, broker_keeper_fds(broker) };
+        wanted = (Wanted){ .broker = broker, .n_fds = broker_keeper_fds(broker) };
         for (uint64_t i = 0; i < rounds; ++i) {
                 char path[32];
 
@@ -888,10 +899,9 @@ TEST(keeper, nothing_is_left_of_regions_that_are_gone) {
                 client_expect_done(client, call_create(client, path, PAGE, NULL));
                 client_expect_done(client, call_unlink(client, path));
         }
-        REQUIRE(test_eventually(has_that_many_fds, &wanted), "%zu descriptors, not %zu", broker_keeper_fds(broker),
-                wanted.n_fds);
-        cr_assert_eq(broker_kept_names(broker, &names), n);
-        free(names);
+        wanted.n_names = n;
+        REQUIRE(test_eventually(has_that_many_fds_and_names, &wanted), "%zu descriptors, not %zu",
+                broker_keeper_fds(broker), wanted.n_fds);
         client = client_free(client);
         broker = broker_stop(broker);
 }

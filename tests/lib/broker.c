@@ -384,44 +384,77 @@ static int compare_names(const void *a, const void *b) {
         return strcmp(a, b);
 }
 
-size_t broker_kept_names(Broker *broker, char (**ret)[32]) {
-        DIR *dir = keeper_descriptors(broker);
-        int names = open_names(broker);
-        const struct dirent *entry;
-        size_t n = 0, room = 0;
+typedef struct Names {
+        char (*names)[32];
+        size_t n, room;
+        char why[128];          /* the table and the descriptors do not agree */
+} Names;
+
+static void names_add(Names *names, const char name[32]) {
+        if (names->n == names->room) {
+                names->room = names->room ? 2 * names->room : 64;
+                names->names = realloc(names->names, names->room * sizeof(*names->names));
+                REQUIRE(names->names);
+        }
+        memcpy(names->names[names->n++], name, sizeof(*names->names));
+}
+
+static void read_names(Broker *broker, int table, Names *names) {
         struct stat st;
 
-        *ret = NULL;
-        REQUIRE(fstat(names, &st) == 0);
+        REQUIRE(fstat(table, &st) == 0);
         for (off_t at = 0; at < st.st_size; at += 32) {
                 char name[32], fd[16];
 
-                REQUIRE(pread(names, name, sizeof(name), at) == (ssize_t)sizeof(name));
+                REQUIRE(pread(table, name, sizeof(name), at) == (ssize_t)sizeof(name));
                 if (!*name)
                         continue;
                 (void)snprintf(fd, sizeof(fd), "%d", (int)(at / 32));
-                REQUIRE(leads_to(broker, fd, "/memfd:"), "%s is kept as %s, which is no memfd", name, fd);
-                if (n == room) {
-                        room = room ? 2 * room : 64;
-                        *ret = realloc(*ret, room * sizeof(**ret));
-                        REQUIRE(*ret);
-                }
-                memcpy((*ret)[n++], name, sizeof(name));
+                if (!leads_to(broker, fd, "/memfd:"))
+                        (void)snprintf(names->why, sizeof(names->why), "%.32s is kept as %s, which is no memfd", name, fd);
+                names_add(names, name);
         }
+}
+
+static void look_for_nameless(Broker *broker, int table, Names *names) {
+        DIR *dir = keeper_descriptors(broker);
+        const struct dirent *entry;
+
         while ((entry = readdir(dir))) {
                 char name[32] = "";
 
                 if (!leads_to(broker, entry->d_name, "/memfd:") ||
                     leads_to(broker, entry->d_name, "/memfd:shmd-names"))
                         continue;
-                REQUIRE(pread(names, name, sizeof(name), 32 * strtol(entry->d_name, NULL, 10)) > 0 && *name,
-                        "the keeper has descriptor %s, which has no name", entry->d_name);
+                if (pread(table, name, sizeof(name), 32 * strtol(entry->d_name, NULL, 10)) <= 0 || !*name)
+                        (void)snprintf(names->why, sizeof(names->why), "the keeper has descriptor %.16s, which has no name",
+                                       entry->d_name);
         }
         (void)closedir(dir);
-        close_fd(names);
-        if (n)
-                qsort(*ret, n, sizeof(**ret), compare_names);
-        return n;
+}
+
+/* From a descriptor to its name it is a few instructions of the keeper's: it may be looked at in between. */
+size_t broker_kept_names(Broker *broker, char (**ret)[32]) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        Names names = { .n = 0 };
+
+        for (;;) {
+                int table = open_names(broker);
+
+                names.n = 0;
+                names.why[0] = '\0';
+                read_names(broker, table, &names);
+                look_for_nameless(broker, table, &names);
+                close_fd(table);
+                if (!names.why[0])
+                        break;
+                REQUIRE(test_now_ms() < end, "%s", names.why);
+                test_sleep_ms(1);
+        }
+        if (names.n)
+                qsort(names.names, names.n, sizeof(*names.names), compare_names);
+        *ret = names.names;
+        return names.n;
 }
 
 bool broker_keeps(Broker *broker, const char *name) {
