@@ -1,8 +1,8 @@
 /* What busy-polling saves, and what it costs.
  *
- * Of two connections to the same broker one asks for it in its hello. Both open the same region, in turn: with a
- * client as light as one can be, and through the library. Client and broker have a processor each; where nobody has to
- * wake up, there is nothing to save.
+ * Of two connections to the same broker one asks for it in its hello. Both open the same region, in turn, with a
+ * client as light as one can be, and through the library; and create regions. Client and broker have a processor
+ * each; where nobody has to wake up, there is nothing to save.
  *
  * The cost is processor time of the broker's, which the kernel counts for each process. It is greatest for a client
  * that asks as late as it can and yet in time, over and over; what is told is what a request of such a client
@@ -12,6 +12,7 @@
 #include "bench/driver.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -21,6 +22,7 @@
 #define PATIENCE UINT64_C(20000000000)
 
 enum {
+        CHUNK = 100,            /* regions that are there before they are unlinked */
         WHILE_NS = 50000,       /* busy-poll, shmd.conf(5) */
         IN_TIME_NS = WHILE_NS / 2,
         LATE_NS = 4 * WHILE_NS,
@@ -33,7 +35,7 @@ typedef struct Scene {
         Client *clients[2];
         Driver drivers[2];
         shmd *connections[2];
-        Packet packet;
+        Packet packet, creates[CHUNK], unlinks[CHUNK];
 } Scene;
 
 /* -- the scene --------------------------------------------------------------------------------------- */
@@ -70,12 +72,23 @@ static void scene_init(Scene *scene) {
                 scene->connections[i] = connect_library(scene->broker, i ? SHMD_CONNECT_BUSY_POLL : 0);
         }
         packet_open(&scene->packet, PATH);
+        for (int i = 0; i < CHUNK; ++i) {
+                char path[64];
+
+                (void)snprintf(path, sizeof(path), "/made%d", i);
+                packet_create(&scene->creates[i], path);
+                packet_unlink(&scene->unlinks[i], path);
+        }
         place_client();
         place_broker(scene->broker, TWO_PROCESSORS);
 }
 
 static void scene_deinit(Scene *scene) {
         packet_deinit(&scene->packet);
+        for (size_t i = 0; i < CHUNK; ++i) {
+                packet_deinit(&scene->creates[i]);
+                packet_deinit(&scene->unlinks[i]);
+        }
         for (size_t i = 0; i < 2; ++i) {
                 (void)shmd_close(scene->connections[i]);
                 (void)client_free(scene->clients[i]);
@@ -101,6 +114,13 @@ static void run_open(void *userdata, double *ns, size_t n) {
         }
 }
 
+static void run_create(void *userdata, double *ns, size_t n) {
+        const Side *side = userdata;
+        Scene *scene = side->scene;
+
+        driver_create(&scene->drivers[side->i], scene->creates, scene->unlinks, CHUNK, ns, n);
+}
+
 static void run_library(void *userdata, double *ns, size_t n) {
         const Side *side = userdata;
 
@@ -116,14 +136,16 @@ static void run_library(void *userdata, double *ns, size_t n) {
 }
 
 static void compare(Scene *scene) {
-        size_t n = bench_quick() ? 1000 : 4000;
+        size_t n = bench_quick() ? 800 : 4000;
         Side without = { scene, 0 }, with = { scene, 1 };
-        BenchTimes opens[2], library[2];
+        BenchTimes opens[2], library[2], creates[2];
 
         bench_take_turns((BenchSide[]){ { run_open, &without, n, &opens[0] }, { run_open, &with, n, &opens[1] },
                                         { run_library, &without, n, &library[0] },
-                                        { run_library, &with, n, &library[1] } },
-                         4, bench_rounds(15, 5));
+                                        { run_library, &with, n, &library[1] },
+                                        { run_create, &without, n / 4, &creates[0] },
+                                        { run_create, &with, n / 4, &creates[1] } },
+                         6, bench_rounds(15, 5));
         bench_row(&(BenchRow){ .name = "busypoll-open", .what = "open with busy-polling, against without, across two",
                                .unit = "ns", .figure = &opens[1].p50, .against = &opens[0].p50,
                                .target = BENCH_AT_MOST(0.85) });
@@ -132,6 +154,8 @@ static void compare(Scene *scene) {
                                .figure = &opens[1].p99, .against = &opens[0].p99 });
         bench_row(&(BenchRow){ .name = "busypoll-library", .what = "the same through the library", .unit = "ns",
                                .figure = &library[1].p50, .against = &library[0].p50 });
+        bench_row(&(BenchRow){ .name = "busypoll-create", .what = "create with busy-polling, against without, across two",
+                               .unit = "ns", .figure = &creates[1].p50, .against = &creates[0].p50 });
 }
 
 /* -- what it costs ----------------------------------------------------------------------------------- */
