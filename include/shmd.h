@@ -137,8 +137,9 @@ struct shmd_connect_options {
  * With SHMD_CONNECT_BUSY_POLL the broker is asked not to go to sleep for some microseconds (busy-poll, shmd.conf(5))
  * after each of its answers, so that a request that comes within that time need not wait until it has woken up.
  * It is for programs that ask many things and wait for each answer, and costs processor time of the broker's: at
- * most those microseconds a request, hardly any once it has seen that requests come later. A broker need not grant
- * it (its configuration, a single processor, its age), and that is no error: shmd_connect_flags() tells.
+ * most those microseconds a request, and hardly any where it finds that requests do not come sooner for it. A broker
+ * need not grant it (its configuration, a single processor, its age), and that is no error: shmd_connect_flags()
+ * tells.
  *
  * Errors: as shmd_connect(), and -EINVAL (a flag or a size of the options that this library does not know). */
 SHMD_PUBLIC int shmd_connect_with(shmd **ret, const char *socket, const struct shmd_connect_options *options,

@@ -2,24 +2,70 @@
 
 #include "broker/busypoll.h"
 
-static void was_in_vain(BusyPoll *poll) {
-        poll->without = (uint8_t)(1U << poll->vain);
-        if (poll->without < BUSYPOLL_WITHOUT_MAX)
-                ++poll->vain;
+/* Whatever a pause is beyond so many whiles has nothing to do with it. */
+#define PAUSE_WHILES 4U
+
+static bool is_with(const BusyPoll *poll) {
+        return poll->phase == BUSYPOLL_TRY_WITH || poll->phase == BUSYPOLL_WITH;
+}
+
+static void begin(BusyPoll *poll, BusyPollPhase phase) {
+        bool is_try = phase == BUSYPOLL_TRY_WITH || phase == BUSYPOLL_TRY_WITHOUT;
+
+        poll->phase = phase;
+        poll->left = is_try ? BUSYPOLL_TRY : BUSYPOLL_HOLD;
+        poll->vain = 0;
+}
+
+void busypoll_grant(BusyPoll *poll) {
+        *poll = (BusyPoll){ .phase = BUSYPOLL_NOT_GRANTED };
+        begin(poll, BUSYPOLL_TRY_WITH);
+}
+
+static bool has_paid(const BusyPoll *poll) {
+        return poll->with < poll->without - poll->without / 8;
+}
+
+static void begin_next(BusyPoll *poll) {
+        switch (poll->phase) {
+        case BUSYPOLL_TRY_WITH:
+                begin(poll, BUSYPOLL_TRY_WITHOUT);
+                break;
+        case BUSYPOLL_TRY_WITHOUT:
+                begin(poll, has_paid(poll) ? BUSYPOLL_WITH : BUSYPOLL_WITHOUT);
+                break;
+        case BUSYPOLL_NOT_GRANTED:
+        case BUSYPOLL_WITH:
+        case BUSYPOLL_WITHOUT:
+        default:
+                poll->with = poll->without = 0;
+                begin(poll, BUSYPOLL_TRY_WITH);
+        }
+}
+
+static void note(BusyPoll *poll, uint64_t pause, uint64_t while_ns) {
+        bool counts = poll->left <= BUSYPOLL_TRY / 2;
+
+        if (is_with(poll))
+                poll->vain = pause > while_ns ? (uint8_t)(poll->vain + 1) : 0;
+        if (pause > PAUSE_WHILES * while_ns)
+                pause = PAUSE_WHILES * while_ns;
+        if (poll->phase == BUSYPOLL_TRY_WITH && counts)
+                poll->with += (uint32_t)pause;
+        else if (poll->phase == BUSYPOLL_TRY_WITHOUT && counts)
+                poll->without += (uint32_t)pause;
+
+        if (poll->vain == BUSYPOLL_VAIN)
+                begin(poll, BUSYPOLL_WITHOUT);
+        else if (--poll->left == 0)
+                begin_next(poll);
 }
 
 uint64_t busypoll_next(BusyPoll *poll, uint64_t came, uint64_t answered, uint64_t while_ns) {
-        if (!poll->granted)
+        if (poll->phase == BUSYPOLL_NOT_GRANTED)
                 return 0;
-        if (poll->until && came > poll->until)
-                was_in_vain(poll);
-        else if (poll->until)
-                poll->vain = 0;
-
-        poll->until = 0;
-        if (poll->without > 0)
-                --poll->without;
-        else
-                poll->until = answered + while_ns;
-        return poll->until;
+        if (poll->answered)
+                note(poll, came - poll->answered, while_ns);
+        poll->answered = answered;
+        return is_with(poll) ? answered + while_ns : 0;
 }

@@ -2,16 +2,16 @@
  * instead of going to sleep.
  *
  * Who asks one thing after the other waits, each time, until the broker has woken up on its processor. A peer can
- * ask in its hello that this be saved. While it looks, the broker serves everybody as ever, and nobody waits longer;
- * what it costs is a processor's time, in vain if the peer does not ask again so soon. That is bounded twice:
+ * ask in its hello that this be saved. While it looks, the broker serves everybody as ever, and nobody waits longer.
+ * What it costs is a processor's time: one while, which is short, for a request, as nothing is saved up and nothing
+ * goes on without requests.
  *
- *   - A request has one such while at most, and it is short. Nothing is saved up, nothing goes on without requests.
- *   - A while in vain is made up for: after the first the next request has none, after two in a row the next two,
- *     then four, and so on to 64. So a peer that is never so quick costs a 65th of a while a request, and one
- *     that falls silent a single one.
- *
- * Time is all that is looked at: also where the peer is quick enough, but cannot be as it has no processor, the
- * while is in vain, and there are fewer.
+ * It does not always pay. Requests may come later than that; or the peer needs the processor that the broker looks
+ * from, and without that both would take turns on it, which is faster than to wake up another one. So it is tried:
+ * with it for a spell of requests, then without it. If the peer's pauses, from an answer to the next request, were
+ * shorter with it by more than an eighth, it is done for a long time, and if they were not, it is not; then it is tried
+ * again. Several whiles in vain in a row end it at once. So a peer that is never so quick has one for one request
+ * in two thousand.
  */
 #ifndef BROKER_BUSYPOLL_H
 #define BROKER_BUSYPOLL_H
@@ -19,18 +19,33 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* Requests: what is tried, of which the second half counts, and how long that holds. */
+#define BUSYPOLL_TRY 64U
+#define BUSYPOLL_HOLD 16384U
+/* So many in vain in a row end it. */
+#define BUSYPOLL_VAIN 8U
+
+typedef enum BusyPollPhase {
+        BUSYPOLL_NOT_GRANTED,
+        BUSYPOLL_TRY_WITH,
+        BUSYPOLL_TRY_WITHOUT,
+        BUSYPOLL_WITH,
+        BUSYPOLL_WITHOUT,
+} BusyPollPhase;
+
 typedef struct BusyPoll {
-        bool granted;           /* from hello on */
-        uint8_t vain;           /* how many in a row were */
-        uint8_t without;        /* so many requests have none */
-        uint64_t until;         /* the end of the latest; 0: the latest request had none */
+        BusyPollPhase phase;
+        uint16_t left;          /* requests of the phase */
+        uint8_t vain;           /* whiles in a row that were */
+        uint32_t with, without; /* nanoseconds: pauses, together */
+        uint64_t answered;      /* the latest request; 0: none yet */
 } BusyPoll;
 
-/* The most that the next so many requests can have none. */
-#define BUSYPOLL_WITHOUT_MAX 64U
+/* From now on the peer may have it. */
+void busypoll_grant(BusyPoll *poll);
 
 /* A request of the peer came, and was answered, at these times. Return: until when to look for the next one; 0: not
- * at all. */
+ * at all. while_ns: a millisecond at most. */
 uint64_t busypoll_next(BusyPoll *poll, uint64_t came, uint64_t answered, uint64_t while_ns);
 
 #endif

@@ -597,7 +597,8 @@ static int hello_session(Peer *peer, ProtobufCBinaryData wanted, uint8_t ret_id[
 static uint64_t hello_features(Peer *peer, uint64_t wanted) {
         uint64_t here = peer->broker->options->busy_poll_ns ? SHMD__FEATURES__FEATURE_BUSY_POLL : 0;
 
-        peer->poll.granted = wanted & here & SHMD__FEATURES__FEATURE_BUSY_POLL;
+        if (wanted & here & SHMD__FEATURES__FEATURE_BUSY_POLL)
+                busypoll_grant(&peer->poll);
         return wanted & here;
 }
 

@@ -6,14 +6,19 @@
 
 #define WHILE 1000U
 
-/* What a peer asks, and when. */
+/* A peer, and what it asks. */
 typedef struct Asking {
         BusyPoll poll;
         uint64_t now;
-        uint64_t until;         /* as the latest answer has it */
+        uint64_t until;         /* as the latest answer has it; 0: the broker sleeps */
 } Asking;
 
-#define ASKING_GRANTED { .poll = { .granted = true }, .now = 1 }
+static Asking asking_new(void) {
+        Asking asking = { .now = 1 };
+
+        busypoll_grant(&asking.poll);
+        return asking;
+}
 
 /* Another request, so long after the answer to the latest one. Return: whether the broker goes on looking. */
 static bool ask(Asking *asking, uint64_t pause) {
@@ -24,84 +29,96 @@ static bool ask(Asking *asking, uint64_t pause) {
         return asking->until;
 }
 
-/* Asks too late, over and over. Return: how many requests there were without before the next one with. */
-static unsigned int ask_late(Asking *asking) {
-        unsigned int n = 0;
+/* Asks, as one that makes such a pause if the broker is awake and such a one if not. Return: how many of n requests
+ * had the broker go on looking. */
+static unsigned int ask_many(Asking *asking, uint64_t awake, uint64_t asleep, unsigned int n) {
+        unsigned int with = 0;
 
-        while (!ask(asking, WHILE + 1))
-                REQUIRE(++n <= BUSYPOLL_WITHOUT_MAX);
-        return n;
+        for (unsigned int i = 0; i < n; ++i)
+                with += ask(asking, asking->until ? awake : asleep);
+        return with;
 }
+
+static const unsigned int tried = 2 * BUSYPOLL_TRY, cycle = 2 * BUSYPOLL_TRY + BUSYPOLL_HOLD;
 
 TEST(busypoll, who_did_not_ask_for_it_does_not_get_it) {
         Asking asking = { .now = 1 };
 
-        for (int i = 0; i < 1000; ++i)
-                cr_assert_not(ask(&asking, 0));
+        cr_assert_eq(ask_many(&asking, 0, 0, 1000), 0);
 }
 
-TEST(busypoll, who_is_quick_enough_has_it_after_each_request) {
-        Asking asking = ASKING_GRANTED;
+TEST(busypoll, it_is_tried_and_goes_on_where_it_makes_pauses_shorter) {
+        Asking asking = asking_new();
 
-        for (unsigned int i = 0; i < 1000; ++i)
-                cr_assert(ask(&asking, i % (WHILE + 1)));
+        cr_assert_eq(ask_many(&asking, 500, 900, tried), BUSYPOLL_TRY);
+        cr_assert_eq(ask_many(&asking, 500, 900, BUSYPOLL_HOLD), BUSYPOLL_HOLD);
+        for (int i = 0; i < 3; ++i)
+                cr_assert_eq(ask_many(&asking, 500, 900, cycle), cycle - BUSYPOLL_TRY);
 }
 
-TEST(busypoll, in_time_is_up_to_the_end_of_it) {
-        Asking asking = ASKING_GRANTED;
+TEST(busypoll, where_it_does_not_it_ends_until_it_is_tried_again) {
+        static const uint64_t pauses[][2] = { { 500, 500 }, { 700, 500 }, { 500, 501 }, { 0, 0 }, { 900, 1000 } };
 
-        cr_assert(ask(&asking, 0));
-        cr_assert(ask(&asking, WHILE));
-        cr_assert_not(ask(&asking, WHILE + 1));
-}
+        for (size_t i = 0; i < sizeof(pauses) / sizeof(*pauses); ++i) {
+                Asking asking = asking_new();
 
-TEST(busypoll, each_in_vain_is_made_up_for_by_twice_as_many_without) {
-        static const unsigned int wanted[] = { 1, 2, 4, 8, 16, 32, 64, 64, 64, 64 };
-        Asking asking = ASKING_GRANTED;
-
-        cr_assert(ask(&asking, 0));
-        for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); ++i)
-                cr_assert_eq(ask_late(&asking), wanted[i], "%zu", i);
-}
-
-TEST(busypoll, one_that_was_not_in_vain_settles_what_was_before) {
-        Asking asking = ASKING_GRANTED;
-
-        cr_assert(ask(&asking, 0));
-        for (int i = 0; i < 10; ++i)
-                (void)ask_late(&asking);
-        for (int i = 0; i < 100; ++i)
-                cr_assert(ask(&asking, 1));
-        cr_assert_eq(ask_late(&asking), 1);
-        cr_assert_eq(ask_late(&asking), 2);
-}
-
-TEST(busypoll, being_quick_after_a_request_without_settles_nothing) {
-        Asking asking = ASKING_GRANTED;
-
-        cr_assert(ask(&asking, 0));
-        for (int i = 0; i < 7; ++i)
-                (void)ask_late(&asking);
-        cr_assert_not(ask(&asking, WHILE + 1));
-        for (unsigned int i = 1; i < BUSYPOLL_WITHOUT_MAX; ++i)
-                cr_assert_not(ask(&asking, 0));
-        cr_assert(ask(&asking, 0));
-}
-
-/* However it asks: at every moment the broker looks for a request that came less than a while before. */
-TEST(busypoll, a_request_costs_no_more_than_one) {
-        Asking asking = ASKING_GRANTED;
-        uint64_t random = 1, with = 0, n = 100000;
-
-        for (uint64_t i = 0; i < n; ++i) {
-                random = random * UINT64_C(6364136223846793005) + 1;
-                with += ask(&asking, random >> 40 & 0x7ff);
+                for (int k = 0; k < 4; ++k)
+                        cr_assert_eq(ask_many(&asking, pauses[i][0], pauses[i][1], cycle), BUSYPOLL_TRY, "%zu", i);
         }
-        cr_assert_leq(with, n);
-        cr_assert_gt(with, n / 4, "and who is often quick enough often has one: %lu", (unsigned long)with);
-        asking = (Asking)ASKING_GRANTED;
-        with = 0;
-        for (uint64_t i = 0; i < n; ++i)
-                with += ask(&asking, WHILE + 1 + i);
-        cr_assert_leq(with, n / (BUSYPOLL_WITHOUT_MAX + 1) + 8, "%lu", (unsigned long)with);
+}
+
+TEST(busypoll, what_it_saves_is_more_than_an_eighth) {
+        Asking eighth = asking_new(), more = asking_new();
+
+        cr_assert_eq(ask_many(&eighth, 700, 800, cycle), BUSYPOLL_TRY);
+        cr_assert_eq(ask_many(&more, 699, 800, cycle), BUSYPOLL_TRY + BUSYPOLL_HOLD);
+}
+
+TEST(busypoll, a_peer_that_changes_is_found_out_the_next_time) {
+        Asking asking = asking_new();
+
+        (void)ask_many(&asking, 900, 500, cycle);
+        cr_assert_eq(ask_many(&asking, 500, 900, cycle), BUSYPOLL_TRY + BUSYPOLL_HOLD);
+        cr_assert_eq(ask_many(&asking, 900, 500, cycle), BUSYPOLL_TRY);
+}
+
+TEST(busypoll, who_is_late_several_times_in_a_row_has_it_no_more) {
+        Asking late = asking_new(), quick = asking_new();
+
+        cr_assert_eq(ask_many(&late, WHILE + 1, WHILE + 1, 100 * (BUSYPOLL_HOLD + BUSYPOLL_VAIN)), 100 * BUSYPOLL_VAIN);
+
+        (void)ask_many(&quick, 500, 900, tried + 1000);
+        cr_assert_eq(ask_many(&quick, WHILE + 1, WHILE + 1, BUSYPOLL_VAIN), BUSYPOLL_VAIN - 1);
+        cr_assert_eq(ask_many(&quick, 500, 900, BUSYPOLL_HOLD - 1), 0);
+        cr_assert(ask(&quick, 900), "and it is tried again");
+}
+
+TEST(busypoll, one_in_time_settles_those_in_vain) {
+        Asking asking = asking_new();
+
+        (void)ask_many(&asking, 500, 900, tried);
+        for (unsigned int i = 0; i < BUSYPOLL_HOLD / BUSYPOLL_VAIN - 1; ++i) {
+                cr_assert_eq(ask_many(&asking, WHILE + 1, 900, BUSYPOLL_VAIN - 1), BUSYPOLL_VAIN - 1);
+                cr_assert(ask(&asking, WHILE));
+        }
+}
+
+/* As a process sleeps, or is not let go on, now and then. */
+TEST(busypoll, long_pauses_do_not_decide) {
+        Asking asking = asking_new();
+
+        for (unsigned int i = 0; i < BUSYPOLL_TRY; ++i)
+                (void)ask(&asking, i % 32 == 31 ? UINT32_MAX : 500);
+        cr_assert_eq(ask_many(&asking, 500, 900, BUSYPOLL_TRY), 0);
+        cr_assert_eq(ask_many(&asking, 500, 900, 1000), 1000);
+}
+
+TEST(busypoll, a_request_costs_no_more_than_one) {
+        Asking asking = asking_new();
+        uint64_t random = 1;
+
+        for (int i = 0; i < 1000000; ++i) {
+                random = random * UINT64_C(6364136223846793005) + 1;
+                (void)ask(&asking, random >> 40 & 0x7ff);
+        }
 }
