@@ -661,7 +661,7 @@ struct shmd_stat_result {
         struct shmd_node node;
         size_t n_holders;
         struct shmd_holder *holders;
-        uint64_t more_holders;          /* beyond those listed */
+        uint64_t more_holders;          /* beyond those listed, at most: some may have ended */
         bool held;                      /* the kernel says somebody has it open or mapped */
         bool held_known;
         uint32_t explained;             /* SHMD_EXPLAINED_*, with SHMD_STAT_HOLDERS */

@@ -70,7 +70,7 @@ void holders_print(Ctl *ctl, const struct shmd_stat_result *result) {
                 table_print(&table);
         }
         if (result->more_holders)
-                printf("and %" PRIu64 " more\n", result->more_holders);
+                printf("and up to %" PRIu64 " more\n", result->more_holders);
         printf("unexplained holders: %s\n", unexplained_text(result->explained));
 }
 

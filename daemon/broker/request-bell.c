@@ -23,10 +23,14 @@
 
 /* -- which region, and what of it ---------------------------------------------------------- */
 
-/* Whether this session was granted the region, with that right, not too many grants ago. */
+/* Whether this session was granted the region, with that right, not too many grants ago, or has one without a
+ * mark. */
 static bool was_granted(const Request *request, Region *region, bool ring) {
+        Asker asker = peer_asker(request->peer);
         List *link = region->grants.list.previous;
 
+        if (region_grants_has_unmarked(region, &asker, ring))
+                return true;
         for (unsigned int n = 0; link != &region->grants.list && n < GRANTS_LOOK; link = link->previous, ++n) {
                 const Grant *grant = list_entry(link, Grant, in_region);
 

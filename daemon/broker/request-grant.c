@@ -44,7 +44,7 @@ typedef struct Work {
 
 static void made_undo(Made *made) {
         made->fd = close_fd(made->fd);
-        made->grant = grant_free(made->grant);
+        made->grant = grant_take_back(made->grant);
         if (made->created)
                 made->region = region_discard(made->region);
 }

@@ -65,6 +65,14 @@ static int ask_grant(Request *request, const Spot *spot) {
         return ask_user(request, request->account, &cost, spot);
 }
 
+/* Whether it would be a grant that the asker's session has. Somebody else's would be a session of its own. */
+static bool is_free(const Request *request, Region *region, uint32_t rights) {
+        Asker asker = peer_asker(request->peer);
+
+        return request->who == &request->peer->who &&
+               grant_is_free(region, &asker, rights == SHMD__RIGHTS__RIGHTS_READ_WRITE);
+}
+
 /* -- operations ----------------------------------------------------------------------------- */
 
 static int why_open(Request *request, const Shmd__Why *why) {
@@ -76,7 +84,9 @@ static int why_open(Request *request, const Shmd__Why *why) {
         if (r)
                 return r;
         r = grant_is_possible(spot.node->region, rights == SHMD__RIGHTS__RIGHTS_READ_WRITE);
-        return r ? request_refuse_grant(request, r, why->path, NULL) : ask_grant(request, &spot);
+        if (r)
+                return request_refuse_grant(request, r, why->path, NULL);
+        return is_free(request, spot.node->region, rights) ? 0 : ask_grant(request, &spot);
 }
 
 static int why_create(Request *request, const Shmd__Why *why) {

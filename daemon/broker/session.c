@@ -17,6 +17,9 @@
 #define REGIONS_TURN 64
 #define REGIONS_TURN_NS NSEC_PER_MSEC
 
+/* What it was granted without a mark, and leaves in a turn. */
+#define GRANTS_TURN 64
+
 /* The regions of a batch. */
 struct OutcomeBatch {
         StateRecord record;
@@ -170,7 +173,8 @@ static bool unlink_some(Session *session, size_t n, uint64_t until) {
 }
 
 bool session_wind_up(Session *session) {
-        return !session || unlink_some(session, REGIONS_TURN, time_now() + REGIONS_TURN_NS);
+        return !session || (unlink_some(session, REGIONS_TURN, time_now() + REGIONS_TURN_NS) &&
+                            grants_leave(session->sessions->regions->grants, session->number, GRANTS_TURN));
 }
 
 static size_t batch_bytes(size_t n) {
@@ -203,6 +207,7 @@ Session *session_free(Session *session) {
                 return NULL;
         sessions = session->sessions;
         (void)unlink_some(session, SIZE_MAX, UINT64_MAX);
+        (void)grants_leave(sessions->regions->grants, session->number, SIZE_MAX);
         for (size_t i = 0; i < SAVED_OUTCOME_BLOCKS; ++i)
                 if (session->blocks)
                         session->blocks[i] = block_free(session->blocks[i]);

@@ -107,10 +107,11 @@ int session_new(Session **ret, uint8_t ret_id[MESSAGE_SESSION_BYTES], Sessions *
 /* A client of that uid comes back. Return: its session; NULL if none waits that has this id and this uid. */
 Session *session_resume(Sessions *sessions, const uint8_t id[MESSAGE_SESSION_BYTES], Peer *peer, uid_t uid);
 
-/* Takes names of its regions away, not many and not for long. NULL is fine. Return: whether none is left. */
+/* Takes names of its regions away, and lets grants join what others left (core/grant), not many and not for long.
+ * NULL is fine. Return: whether none is left. */
 bool session_wind_up(Session *session);
 
-/* It ends, with what is left of its regions' names. NULL is fine. Return: NULL. */
+/* It ends, with what is left of both. NULL is fine. Return: NULL. */
 Session *session_free(Session *session);
 
 DEFINE_CLEANUP(Session, session_free);

@@ -33,10 +33,26 @@ DEFINE_CLEANUP(Grant, grant_free);
 
 static const Cost grant_cost = { .slots = { [ACCOUNT_GRANTS] = 1 } };
 
+static unsigned int how(const Grant *grant) {
+        return (unsigned int)grant->writable << 1 | grant->ticket;
+}
+
+static int compare_unmarked(Grant *a, Grant *b) {
+        if (a->session != b->session)
+                return a->session < b->session ? -1 : 1;
+        if (a->uid != b->uid)
+                return a->uid < b->uid ? -1 : 1;
+        if (a->region != b->region)
+                return (uintptr_t)a->region < (uintptr_t)b->region ? -1 : 1;
+        return (int)how(a) - (int)how(b);
+}
+
+TREE_GENERATE(GrantTree, Grant, by_session, compare_unmarked)
+
 /* -- life --------------------------------------------------------------------------------- */
 
 void region_grants_init(RegionGrants *grants) {
-        *grants = (RegionGrants){ .reap_at = GRANT_REAP_EVERY };
+        *grants = (RegionGrants){ .reap_in = GRANT_REAP_EVERY };
         list_init(&grants->list);
 }
 
@@ -49,6 +65,7 @@ void region_grants_clear(RegionGrants *grants) {
 
 void grants_init(Grants *grants, Deadlines *deadlines, GrantsConnected connected, void *userdata) {
         *grants = (Grants){ .deadlines = deadlines, .connected = connected, .userdata = userdata };
+        RB_INIT(&grants->unmarked);
         pool_init(&grants->pool, sizeof(Grant));
 }
 
@@ -56,7 +73,7 @@ void grants_deinit(Grants *grants) {
         deadline_disarm(&grants->work);
         deadline_disarm(&grants->check);
         grants->sweeping = account_unref(grants->sweeping);
-        ASSERT(grants->n == 0);
+        ASSERT(grants->n == 0 && RB_EMPTY(&grants->unmarked));
         pool_deinit(&grants->pool);
 }
 
@@ -150,7 +167,7 @@ static bool may_ask(const Region *region, bool leases) {
 
         if (of->n_marked == 0)
                 return false;
-        return !of->marks_off || of->n >= of->reap_at ||
+        return !of->marks_off || of->reap_in == 0 ||
                (!leases && time_now() >= region_more(region)->marks_again_at);
 }
 
@@ -167,15 +184,19 @@ static unsigned int reap_marked(Region *region, bool leases) {
         reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
         of->marks_off = reaping.overran;
         /* Those that live are asked about again only after several times as many opens. */
-        of->reap_at = of->n + (reaping.overran ? GRANT_SLOW_EVERY : GRANT_REAP_EVERY + 4 * of->n_marked);
+        of->reap_in = reaping.overran ? GRANT_SLOW_EVERY : GRANT_REAP_EVERY + 4 * of->n_marked;
         return reaping.steps;
+}
+
+static bool is_over(const Grant *grant) {
+        return grant->id <= grant->region->grants.over_to;
 }
 
 /* Takes at most n of those off the books that are known to be over. */
 static void let_go(RegionGrants *of, unsigned int n) {
         Grant *grant;
 
-        while (n-- > 0 && (grant = list_first(&of->list, Grant, in_region)) && grant->id <= of->over_to)
+        while (n-- > 0 && (grant = list_first(&of->list, Grant, in_region)) && is_over(grant))
                 (void)grant_free(grant);
 }
 
@@ -187,15 +208,15 @@ static unsigned int reap(Region *region, int probed) {
         if (probed == 0) {
                 region_grants_clear(of);
                 of->marks_off = false;
-                of->reap_at = GRANT_REAP_EVERY;
+                of->reap_in = GRANT_REAP_EVERY;
                 return 0;
         }
         let_go(of, UINT_MAX);
         steps = reap_marked(region, probed >= 0);
         if (probed < 0)
                 reap_unmarked(region);
-        if (of->n >= of->reap_at)
-                of->reap_at = of->n + GRANT_SLOW_EVERY;
+        if (of->reap_in == 0)
+                of->reap_in = GRANT_SLOW_EVERY;
         return steps;
 }
 
@@ -203,16 +224,17 @@ static unsigned int reap(Region *region, int probed) {
  * take the time of many. */
 static void reap_for_one_more(Region *region) {
         RegionGrants *of = &region->grants;
+        const Grant *first;
         int probed;
 
-        if (of->n >= of->reap_at && list_first(&of->list, Grant, in_region)->id > of->over_to) {
+        if (of->reap_in == 0 && (first = list_first(&of->list, Grant, in_region)) && !is_over(first)) {
                 probed = memfd_probe(region->fd);
                 if (probed) {
                         (void)reap(region, probed);
                 } else {
                         of->over_to = list_entry(of->list.previous, Grant, in_region)->id;
                         of->marks_off = false;
-                        of->reap_at = GRANT_REAP_EVERY;
+                        of->reap_in = GRANT_REAP_EVERY;
                 }
         }
         let_go(of, LET_GO_AN_OPEN);
@@ -273,11 +295,15 @@ static bool is_slow(const Region *region, uint64_t mark) {
         return true;
 }
 
+static bool may_mark(const RegionGrants *of) {
+        return !of->marks_off && of->n_marked < GRANT_MARKS_MAX && probe_have(PROBE_MARKER);
+}
+
 /* Right after it was born. */
 static void mark(Grant *grant, int fd) {
         RegionGrants *of = &grant->region->grants;
 
-        if (of->marks_off || of->n_marked >= GRANT_MARKS_MAX || !probe_have(PROBE_MARKER))
+        if (!may_mark(of))
                 return;
 
         if (memfd_mark(fd, grant->id)) {
@@ -286,7 +312,7 @@ static void mark(Grant *grant, int fd) {
         }
         if (time_now() - grant->born > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
                 of->marks_off = true;
-                of->reap_at = of->n + GRANT_SLOW_EVERY;
+                of->reap_in = GRANT_SLOW_EVERY;
         }
         grant->marked = true;
         ++of->n_marked;
@@ -296,16 +322,113 @@ int grant_is_possible(Region *region, bool writable) {
         return writable && region_is_frozen(region) ? GRANT_E_FROZEN : 0;
 }
 
-int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
-              Shortage *shortage) {
-        CLEANUP(grant_freep) Grant *grant = NULL;
-        CLEANUP(close_fdp) int fd = -1;
+/* The region is handed out. */
+static int open_it(const Region *region, bool writable, int *ret_fd) {
+        int r = memfd_reopen(region->fd, writable, ret_fd);
+
+        if (r)
+                return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY :
+                       r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
+        return 0;
+}
+
+/* ... and was. */
+static void count(Region *region, Account *account) {
+        RegionGrants *of = &region->grants;
+
+        ++of->granted;
+        if (of->reap_in > 0)
+                --of->reap_in;
+        for (Account *at = account; at; at = at->parent)
+                ++at->granted;
+}
+
+/* Moves as much of how often the one was handed out to the other as that can count; the rest is over. */
+static void merge(Grant *into, Grant *from) {
+        uint32_t n = UINT32_MAX - into->n < from->n ? UINT32_MAX - into->n : from->n;
+
+        into->n += n;
+        from->n -= n;
+        state_touch(&into->record);
+        (void)grant_free(from);
+}
+
+/* It has no mark. Return: the one that stands for it from now on: itself, or one that there was. */
+static Grant *join(Grant *grant) {
+        struct GrantTree *unmarked = &grant->grants->unmarked;
+        Grant *other = RB_INSERT(GrantTree, unmarked, grant);
+
+        if (other && !is_over(other)) {
+                merge(other, grant);
+                return other;
+        }
+        if (other) {
+                (void)grant_free(other);
+                (void)RB_INSERT(GrantTree, unmarked, grant);
+        }
+        grant->joined = true;
+        return grant;
+}
+
+static void unjoin(Grant *grant) {
+        if (grant->joined)
+                (void)RB_REMOVE(GrantTree, &grant->grants->unmarked, grant);
+        grant->joined = false;
+}
+
+/* What is compared is all that is set. */
+static Grant key_of(Region *region, uint64_t session, uid_t uid, bool writable, bool ticket) {
+        Grant key;
+
+        key.session = session;
+        key.uid = uid;
+        key.region = region;
+        key.writable = writable;
+        key.ticket = ticket;
+        return key;
+}
+
+/* The one that the next without a mark would be, NULL without. */
+static Grant *find_same(Region *region, const Asker *asker, bool writable) {
+        Grant key = key_of(region, asker->session, asker->uid, writable, asker->ticket);
+        Grant *grant = RB_FIND(GrantTree, &region->regions->grants->unmarked, &key);
+
+        return grant && !is_over(grant) ? grant : NULL;
+}
+
+bool grant_is_free(Region *region, const Asker *asker, bool writable) {
+        return !may_mark(&region->grants) && find_same(region, asker, writable);
+}
+
+bool region_grants_has_unmarked(Region *region, const Asker *asker, bool writable) {
+        Grant key = key_of(region, asker->session, asker->uid, writable, false);
+        const Grant *grant = RB_NFIND(GrantTree, &region->regions->grants->unmarked, &key);
+
+        return grant && grant->session == asker->session && grant->region == region;
+}
+
+/* One that there is, once more. */
+static int grant_again(Grant *grant, int *ret_fd) {
+        RegionGrants *of = &grant->region->grants;
         int r;
 
-        r = grant_is_possible(region, writable);
+        r = open_it(grant->region, grant->writable, ret_fd);
         if (r)
                 return r;
-        reap_for_one_more(region);
+        /* A hundred bytes each in the kernel: so many do not live. */
+        if (grant->n < UINT32_MAX) {
+                ++grant->n;
+                ++of->n;
+        }
+        count(grant->region, grant->charge.account);
+        state_touch(&grant->record);
+        return 0;
+}
+
+static int grant_first(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
+                       Shortage *shortage) {
+        CLEANUP(grant_freep) Grant *grant = NULL;
+        int r;
 
         grant = pool_take(&grants->pool);
         if (!grant)
@@ -319,6 +442,7 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
                 .pidfd_ino = asker->pidfd_ino,
                 .uid = asker->uid,
                 .pid = asker->pid,
+                .n = 1,
                 .writable = writable,
                 .ticket = asker->ticket,
                 .charge = CHARGE_NULL,
@@ -333,20 +457,37 @@ int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const As
         if (r)
                 return r == ACCOUNT_E_QUOTA ? GRANT_E_QUOTA : error_fold(r);
 
-        r = memfd_reopen(region->fd, writable, &fd);
+        r = open_it(region, writable, ret_fd);
         if (r)
-                return r == MEMFD_E_NO_MEMORY ? GRANT_E_NO_MEMORY :
-                       r == MEMFD_E_FAILED ? GRANT_E_FAILED : error_fold(r);
+                return r;
         grant->born = time_now();
-        mark(grant, fd);
-        ++region->grants.granted;
-        for (Account *of = asker->account; of; of = of->parent)
-                ++of->granted;
+        mark(grant, *ret_fd);
+        count(region, asker->account);
         state_add(grants->state, &grant->record, STATE_GRANT, grant->id);
+
+        *ret = grant->marked ? grant : join(grant);
+        grant = NULL;
+        return 0;
+}
+
+int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
+              Shortage *shortage) {
+        CLEANUP(close_fdp) int fd = -1;
+        Grant *grant = NULL;
+        int r;
+
+        r = grant_is_possible(region, writable);
+        if (r)
+                return r;
+        reap_for_one_more(region);
+        if (!may_mark(&region->grants))
+                grant = find_same(region, asker, writable);
+        r = grant ? grant_again(grant, &fd) : grant_first(&grant, &fd, grants, region, asker, writable, shortage);
+        if (r)
+                return r;
 
         *ret_fd = steal_fd(&fd);
         *ret = grant;
-        grant = NULL;
         region_tell(region, REGION_WAS_GRANTED);
         return 0;
 }
@@ -358,12 +499,13 @@ Grant *grant_free(Grant *grant) {
                 return NULL;
         grants = grant->grants;
         if (grant->record.state)
-                state_touch(&grant->region->record);    /* one more that is over */
+                state_touch(&grant->region->record);    /* more that are over */
         state_drop(&grant->record);
         if (grant->marked)
                 --grant->region->grants.n_marked;
-        --grant->region->grants.n;
+        grant->region->grants.n -= grant->n;
         --grants->n;
+        unjoin(grant);
         list_unlink(&grant->in_region);
         list_unlink(&grant->in_account);
         charge_release(&grant->charge);
@@ -371,7 +513,45 @@ Grant *grant_free(Grant *grant) {
         return NULL;
 }
 
+Grant *grant_take_back(Grant *grant) {
+        if (!grant || grant->n == 1)
+                return grant_free(grant);
+        if (grant->n < UINT32_MAX) {
+                --grant->n;
+                --grant->region->grants.n;
+                state_touch(&grant->record);
+                state_touch(&grant->region->record);
+        }
+        return NULL;
+}
+
+/* -- of sessions that have ended -------------------------------------------------------- */
+
+static void leave(Grant *grant) {
+        unjoin(grant);
+        grant->session = 0;
+        state_touch(&grant->record);
+        (void)join(grant);
+}
+
+bool grants_leave(Grants *grants, uint64_t session, size_t n) {
+        Grant key = key_of(NULL, session, 0, false, false), *grant;
+
+        while ((grant = RB_NFIND(GrantTree, &grants->unmarked, &key)) && grant->session == session) {
+                if (n-- == 0)
+                        return false;
+                if (is_over(grant))
+                        (void)grant_free(grant);
+                else
+                        leave(grant);
+        }
+        return true;
+}
+
 /* -- reconciling ---------------------------------------------------------------------- */
+
+/* What RegionGrants.swept has of their number. */
+#define SWEEPS_MASK UINT32_C(0xffffff)
 
 /* One step of a sweep: the first grant's region is reaped, once a sweep; what still lives goes to
  * the end. Return: questions asked, at least 1. */
@@ -379,9 +559,10 @@ static unsigned int sweep_step(Grants *grants) {
         Account *account = grants->sweeping;
         Grant *grant = list_first(&account->grants, Grant, in_account);
         Region *region = grant->region;
+        uint32_t sweep = (uint32_t)(grants->sweeps + 1);
 
-        if (region->grants.swept != (uint32_t)(grants->sweeps + 1)) {
-                region->grants.swept = (uint32_t)(grants->sweeps + 1);
+        if (region->grants.swept != (sweep & SWEEPS_MASK)) {
+                region->grants.swept = sweep & SWEEPS_MASK;
                 return region_grants_reap(region);
         }
         list_move(&account->grants, &grant->in_account);
@@ -424,6 +605,8 @@ bool grants_swept(const Grants *grants, uint64_t ticket) {
 /* -- after a restart ------------------------------------------------------------------ */
 
 int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved) {
+        bool marked = saved->marked && region->grants.n_marked < GRANT_MARKS_MAX;
+        bool left = !marked && !grants->connected(saved->session, grants->userdata);
         Grant *grant = pool_take(&grants->pool);
 
         if (!grant)
@@ -432,24 +615,26 @@ int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, con
                 .grants = grants,
                 .region = region,
                 .id = saved->id,
-                .session = saved->session,
+                .session = left ? 0 : saved->session,
                 .born = saved->born,
                 .pidfd_ino = saved->pidfd_ino,
                 .uid = saved->uid,
                 .pid = (pid_t)saved->pid,
+                .n = saved->again + 1,
                 .writable = saved->writable,
-                .marked = saved->marked,
+                .marked = marked,
                 .ticket = saved->ticket,
                 .charge = CHARGE_NULL,
         };
         list_append(&region->grants.list, &grant->in_region);
         list_append(&asker->grants, &grant->in_account);
         account_charge_anyway(asker, &grant_cost, &grant->charge);
-        region->grants.n_marked += grant->marked;
-        ++region->grants.n;
-        ++region->grants.granted;
+        if (marked)
+                ++region->grants.n_marked;
+        region->grants.n += grant->n;
+        region->grants.granted += grant->n;
         ++grants->n;
-        *ret = grant;
+        *ret = marked ? grant : join(grant);
         return 0;
 }
 

@@ -10,6 +10,14 @@
  * marked, because asking takes longer the more there are. Marks inform: a holder can remove its
  * own, or forge others. A grant without one stays on the books until its asker's session has
  * ended and the lease says that nobody holds the region.
+ *
+ * Nothing tells of one without a mark whether it lives, so whoever opens and closes such a region again
+ * and again would be charged for ever more that it does not hold. So what one session gets of one region
+ * without a mark, with the same right and in the same way, is one grant: it is charged once, has one
+ * record, and counts how often it was handed out. When the session ends it joins what earlier sessions
+ * of the user left. RegionGrants.n is the sum, and so never less than there are holders that left their
+ * marks alone. A user who really holds many of them pays for one; one that wants to pay for less than it
+ * holds had only to remove its marks before, so that nobody can have more by this than without.
  */
 #ifndef CORE_GRANT_H
 #define CORE_GRANT_H
@@ -60,16 +68,19 @@ struct Grant {
         Region *region;
         List in_region;
         List in_account;
+        RB_ENTRY(Grant) by_session;     /* without a mark */
         StateRecord record;
         uint64_t id;
-        uint64_t session;
+        uint64_t session;       /* 0: what earlier ones of that user left */
         uint64_t born;          /* CLOCK_MONOTONIC */
         uint64_t pidfd_ino;
         uid_t uid;
         pid_t pid;
+        uint32_t n;             /* how often it was handed out: more than once without a mark. Stops at the largest */
         bool writable;
         bool marked;
         bool ticket;            /* got with a ticket */
+        bool joined;            /* is in Grants.unmarked */
         Charge charge;
 };
 
@@ -78,14 +89,17 @@ struct RegionGrants {
         List list;              /* oldest first */
         uint64_t granted;       /* all that were ever made */
         uint64_t over_to;       /* those with a number up to this are over, and go a few with each open */
-        uint32_t n;
-        uint32_t reap_at;       /* as many grants as this: reap before the next is marked */
-        uint32_t n_marked : 31;
+        uint64_t n;             /* as often as those on the books were handed out: holders by grants at most */
+        uint32_t reap_in;       /* after so many more: reap before the next is marked */
+        uint32_t n_marked : 7;
         uint32_t marks_off : 1; /* a mark failed or was slow: none until the next reaping */
-        uint32_t swept;         /* the sweep that looked at all of them last, modulo 2^32 */
+        uint32_t swept : 24;    /* the sweep that looked at all of them last, modulo 2^24 */
 };
+_Static_assert(GRANT_MARKS_MAX < 1 << 7, "they are counted");
 
 typedef bool (*GrantsConnected)(uint64_t session, void *userdata);
+
+RB_HEAD(GrantTree, Grant);
 
 struct Grants {
         Deadlines *deadlines;
@@ -100,8 +114,9 @@ struct Grants {
         uint64_t sweeps;                /* finished ones */
         State *state;                   /* NULL: nothing is saved */
         Counters *counters;             /* likewise */
+        struct GrantTree unmarked;
         uint64_t last_id;
-        uint64_t n;
+        uint64_t n;             /* each once, however often it was handed out */
         Pool pool;                      /* of them: they come and go with every open, and go many at a time */
 };
 
@@ -119,15 +134,29 @@ bool grants_swept(const Grants *grants, uint64_t ticket);
  * Return: 0, GRANT_E_FROZEN (a writable one of a frozen region). */
 int grant_is_possible(Region *region, bool writable);
 
-/* Makes a grant: charges the asker, opens the description, marks it. *ret_fd is the caller's,
- * *ret the region's.
+/* Makes a grant: charges the asker, opens the description, marks it; or hands one without a mark out once more.
+ * *ret_fd is the caller's, *ret the region's.
  * Return: 0, GRANT_E_QUOTA (*shortage says where), GRANT_E_NO_MEMORY, GRANT_E_FAILED, GRANT_E_FROZEN
  * (as above), -ENOMEM. */
 int grant_new(Grant **ret, int *ret_fd, Grants *grants, Region *region, const Asker *asker, bool writable,
               Shortage *shortage);
 
+/* The last time it was handed out is undone. NULL is fine. Return: NULL. */
+Grant *grant_take_back(Grant *grant);
+
+/* Whether that grant would be one that there is, once more, and so costs nothing. */
+bool grant_is_free(Region *region, const Asker *asker, bool writable);
+/* Whether the asker's session has one without a mark: a writable one, or any. */
+bool region_grants_has_unmarked(Region *region, const Asker *asker, bool writable);
+
+/* A session has ended: at most n of its grants without a mark join what earlier ones of its user left.
+ * Return: whether none is left to do. */
+bool grants_leave(Grants *grants, uint64_t session, size_t n);
+
 /* Puts a grant on the books that was made before a restart, charged to its asker without asking any limit.
- * They must come in the order of their numbers. Return: 0, -ENOMEM. */
+ * They must come in the order of their numbers. *ret has another number if there is one without a mark already
+ * that it joins: its record is needed no more then, and the other's has changed; without a state of its own it
+ * has changed if its session is another one than saved. Return: 0, -ENOMEM. */
 int grant_adopt(Grant **ret, Grants *grants, Region *region, Account *asker, const SavedGrant *saved);
 /* Begins to look, a few a turn, which of those are over. */
 void grants_adopted(Grants *grants, Regions *regions);

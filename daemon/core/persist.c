@@ -88,6 +88,7 @@ void persist_grant(const Grant *grant, SavedGrant *ret) {
                 .marked = grant->marked,
                 .ticket = grant->ticket,
                 .session = grant->session,
+                .again = grant->n - 1,
         };
 }
 

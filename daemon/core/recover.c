@@ -686,7 +686,12 @@ static int make_grant(const Recovery *recovery, const NewGrant *made) {
                 r = grant_adopt(&grant, out->grants, region, asker, &made->saved);
         if (r)
                 return error_fold(r);
-        state_bind(out->state, &grant->record, STATE_GRANT, made->saved.id, made->cell);
+        if (grant->id == made->saved.id)
+                state_bind(out->state, &grant->record, STATE_GRANT, made->saved.id, made->cell);
+        else
+                state_forget(out->state, made->cell);
+        if (grant->id != made->saved.id || grant->session != made->saved.session)
+                state_touch(&grant->record);
         return 0;
 }
 

@@ -143,6 +143,7 @@ static const Field grant_fields[] = {
         FIELD(SavedGrant, marked, false, true),
         FIELD(SavedGrant, ticket, false, true),
         FIELD(SavedGrant, session, 0, SAVED_ID_MAX),
+        FIELD(SavedGrant, again, 0, UINT32_MAX - 1),
 };
 static const Form grant_form = FORM(SavedGrant, grant_fields);
 

@@ -159,7 +159,8 @@ typedef struct SavedGrant {
         bool writable;
         bool marked;
         bool ticket;
-        uint64_t session;               /* whose it is */
+        uint64_t session;               /* whose it is; 0: what earlier ones of the user left */
+        uint32_t again;                 /* how often it was handed out beyond the first time */
 } SavedGrant;
 
 typedef struct SavedSession {

@@ -250,6 +250,7 @@ static void same_grant(const Thing *thing, const uint8_t *data, size_t n) {
         SAME(saved.writable, is->writable);
         SAME(saved.marked, is->marked);
         SAME(saved.ticket, is->ticket);
+        SAME(saved.again, is->n - 1);
 }
 
 /* None above what is saved was ever used. */

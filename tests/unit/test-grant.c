@@ -380,9 +380,9 @@ TEST(grant, many_that_are_over_go_a_few_with_each_open_and_all_when_somebody_ask
         int fd;
 
         begin();
-        region->grants.reap_at = 1000;
-        while (region->grants.n < 1000) {
-                (void)grant_to(false, &fd);
+        for (uint64_t i = 0; i < 1000; ++i) {
+                (void)grant_unmarked(100 + i, &fd);
+                region->grants.reap_in = i < 999;
                 close_fd(fd);
         }
         (void)grant_to(false, &fd);
@@ -392,7 +392,7 @@ TEST(grant, many_that_are_over_go_a_few_with_each_open_and_all_when_somebody_ask
         close_fd(fd);
         for (int i = 0; i < 1000; ++i) {
                 (void)grant_to(false, &fd);
-                cr_assert(region->grants.n < n || n <= GRANT_REAP_EVERY, "%u after %lu", region->grants.n, n);
+                cr_assert(region->grants.n < n || n <= GRANT_REAP_EVERY, "%lu after %lu", region->grants.n, n);
                 n = region->grants.n;
                 close_fd(fd);
         }
@@ -414,7 +414,7 @@ static void crowd_goes(unsigned int n) {
         while (region->grants.n < n) {
                 int fd;
 
-                (void)grant_unmarked(7, &fd);
+                (void)grant_unmarked(100 + region->grants.n, &fd);
                 close_fd(fd);
         }
         region_grants_clear(&region->grants);
@@ -466,11 +466,11 @@ static int explain_after_slow_marks(void *userdata) {
         house_deny(EINVAL, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
         grant_many(&grant, &fd, 1);
         region->grants.marks_off = true;
-        region->grants.reap_at = UINT32_MAX;
+        region->grants.reap_in = UINT32_MAX;
         REQUIRE(region_grants_explain(region), "it is asked after, and there");
         REQUIRE(region->more->marks_again_at > time_now());
         region->grants.marks_off = true;
-        region->grants.reap_at = UINT32_MAX;
+        region->grants.reap_in = UINT32_MAX;
         region->more->marks_again_at = UINT64_MAX;
         close_fd(fd);
         REQUIRE(region_grants_explain(region), "it was asked after a moment ago");
@@ -544,6 +544,388 @@ TEST(grant, marks_nobody_asked_after_explain_nothing) {
         region->grants.marks_off = true;
         cr_assert_eq(region_grants_held(region), REGION_HELD_UNKNOWN);
         close_fd(fd);
+        end();
+}
+
+/* -- one grant, handed out again and again ------------------------------------------------------- */
+
+/* Kept open, it is one that lives without a mark. */
+static Grant *grant_as(Region *of, const Asker *asker, bool writable, int *fd) {
+        Grant *grant;
+
+        of->grants.marks_off = true;
+        REQUIRE(grant_new(&grant, fd, &house.grants, of, asker, writable, NULL) == 0 && !grant->marked);
+        return grant;
+}
+
+TEST(grant, a_session_that_opens_a_region_with_many_holders_again_and_again_has_one_grant_of_it) {
+        Grant *grants[64], *first, *grant;
+        int fds[64], kept, fd;
+
+        begin();
+        grant_many(grants, fds, 64);
+        first = grant_unmarked(8, &kept);
+        for (int i = 1; i < 5000; ++i) {
+                grant = grant_unmarked(8, &fd);
+                cr_assert_eq(grant, first);
+                cr_assert_eq(grant->n, i + 1);
+                close_fd(fd);
+        }
+        cr_assert_eq(region->grants.n, 64 + 5000, "nobody knows which of them live");
+        cr_assert_eq(region->grants.granted, 64 + 5000);
+        cr_assert_eq(alice->granted, 64 + 5000);
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], 65);
+        cr_assert_eq(house.grants.n, 65);
+        cr_assert_eq(region_grants_held(region), REGION_HELD_BY_GRANTS);
+        close_all(fds, 64);
+        cr_assert_geq(region->grants.n, 1, "one is held");
+        close_fd(kept);
+        (void)region_grants_reap(region);
+        cr_assert_eq(region->grants.n, 0);
+        cr_assert_eq(region->grants.granted, 64 + 5000);
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], 0);
+        end();
+}
+
+TEST(grant, another_session_right_ticket_or_region_is_another_grant) {
+        Region *other;
+        Asker asker, later, by_ticket;
+        Grant *grants[5];
+        int fds[10];
+
+        begin();
+        other = house_named(&house, owner, "/y", 8192);
+        asker = by_ticket = asker_of(7);
+        later = asker_of(8);
+        by_ticket.ticket = true;
+        for (int i = 0; i < 10; i += 5) {
+                grants[0] = grant_as(region, &asker, false, &fds[i]);
+                grants[1] = grant_as(region, &asker, true, &fds[i + 1]);
+                grants[2] = grant_as(region, &later, false, &fds[i + 2]);
+                grants[3] = grant_as(region, &by_ticket, false, &fds[i + 3]);
+                grants[4] = grant_as(other, &asker, false, &fds[i + 4]);
+        }
+        for (int i = 0; i < 5; ++i) {
+                cr_assert_eq(grants[i]->n, 2);
+                for (int k = 0; k < i; ++k)
+                        cr_assert_neq(grants[i], grants[k]);
+        }
+        cr_assert(!grants[0]->writable && grants[1]->writable && grants[3]->ticket && !grants[0]->ticket);
+        cr_assert_eq(region->grants.n, 8);
+        cr_assert_eq(other->grants.n, 2);
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], 5);
+        cr_assert(region_grants_has_unmarked(region, &asker, true));
+        cr_assert(region_grants_has_unmarked(region, &asker, false));
+        cr_assert(region_grants_has_unmarked(region, &later, false));
+        cr_assert_not(region_grants_has_unmarked(region, &later, true));
+        cr_assert_not(region_grants_has_unmarked(other, &later, false));
+        cr_assert_not(region_grants_has_unmarked(other, &asker, true));
+        close_all(fds, 10);
+        end();
+}
+
+TEST(grant, one_more_of_the_same_needs_no_room) {
+        Grant *grant, *none;
+        Asker asker;
+        int fds[3];
+        Shortage s;
+
+        begin();
+        alice->max[ACCOUNT_GRANTS] = 1;
+        asker = asker_of(7);
+        cr_assert_not(grant_is_free(region, &asker, true));
+        grant = grant_as(region, &asker, true, &fds[0]);
+        cr_assert(grant_is_free(region, &asker, true) && !grant_is_free(region, &asker, false));
+        cr_assert_eq(grant_as(region, &asker, true, &fds[1]), grant);
+        cr_assert_eq(try_grant(&none, &fds[2], false, &s), GRANT_E_QUOTA);
+        cr_assert_eq(fds[2], -7);
+        cr_assert_eq(region->grants.n, 2);
+        region->grants.marks_off = false;
+        cr_assert_not(grant_is_free(region, &asker, true), "it would have a mark, and be one of its own");
+        close_all(fds, 2);
+        end();
+}
+
+TEST(grant, what_is_taken_back_was_not_handed_out) {
+        Grant *grant;
+        int fds[3];
+
+        begin();
+        grant = grant_unmarked(7, &fds[0]);
+        for (int i = 1; i < 3; ++i)
+                cr_assert_eq(grant_unmarked(7, &fds[i]), grant);
+        close_all(fds, 3);
+        cr_assert_null(grant_take_back(grant));
+        cr_assert_null(grant_take_back(grant));
+        cr_assert(grant->n == 1 && region->grants.n == 1 && alice->used[ACCOUNT_GRANTS] == 1);
+        cr_assert_null(grant_take_back(grant));
+        cr_assert(region->grants.n == 0 && alice->used[ACCOUNT_GRANTS] == 0 && house.grants.n == 0);
+        cr_assert_null(grant_take_back(NULL));
+        end();
+}
+
+TEST(grant, one_that_cannot_be_opened_once_more_stays_as_it_is) {
+        Grant *grant, *none;
+        int fd, no_fd;
+
+        begin();
+        (void)signal(SIGIO, SIG_IGN);
+        grant = grant_unmarked(7, &fd);
+        close_fd(fd);
+        REQUIRE(fcntl(region->fd, F_SETLEASE, F_WRLCK) == 0);
+        region->grants.marks_off = true;
+        cr_assert_eq(try_grant(&none, &no_fd, true, NULL), GRANT_E_FAILED);
+        cr_assert(none == NULL && no_fd == -7 && grant->n == 1 && region->grants.n == 1 && region->grants.granted == 1);
+        REQUIRE(fcntl(region->fd, F_SETLEASE, F_UNLCK) == 0);
+        end();
+}
+
+TEST(grant, as_often_as_can_be_counted_is_the_end_of_counting) {
+        Grant *grant;
+        int fds[3];
+
+        begin();
+        grant = grant_unmarked(7, &fds[0]);
+        grant->n += UINT32_MAX - 1;
+        region->grants.n += UINT32_MAX - 1;
+        region->grants.granted += UINT32_MAX - 1;
+        cr_assert_eq(grant_unmarked(7, &fds[1]), grant);
+        cr_assert(grant->n == UINT32_MAX && region->grants.n == UINT32_MAX);
+        cr_assert_eq(region->grants.granted, UINT64_C(1) << 32);
+        (void)grant_take_back(grant);
+        cr_assert_eq(grant->n, UINT32_MAX);
+
+        grant = grant_unmarked(8, &fds[2]);
+        cr_assert(grant->n == 1 && region->grants.n == UINT64_C(1) << 32);
+        cr_assert(grants_leave(&house.grants, 7, SIZE_MAX) && grants_leave(&house.grants, 8, SIZE_MAX));
+        cr_assert(region->grants.n == UINT32_MAX && house.grants.n == 1);
+        close_all(fds, 3);
+        (void)region_grants_reap(region);
+        cr_assert_eq(region->grants.n, 0);
+        end();
+}
+
+TEST(grant, one_that_is_over_is_not_handed_out_again) {
+        Grant *grant;
+        uint64_t id;
+        int fd;
+
+        begin();
+        for (uint64_t i = 0; i < 20; ++i) {
+                (void)grant_unmarked(100 + i, &fd);
+                close_fd(fd);
+        }
+        id = grant_unmarked(7, &fd)->id;
+        close_fd(fd);
+        region->grants.reap_in = 0;
+        (void)grant_to(false, &fd);
+        cr_assert_eq(region->grants.over_to, id, "nobody held it");
+        cr_assert_eq(region->grants.n, 1 + 21 - 4);
+        close_fd(fd);
+
+        grant = grant_unmarked(7, &fd);
+        cr_assert(grant->id > id && grant->n == 1);
+        cr_assert_eq(region->grants.n, 2 + 21 - 4 - 4 - 1);
+        cr_assert(grants_leave(&house.grants, 119, SIZE_MAX) && region->grants.n == 13, "it goes, and joins nothing");
+        for (int i = 0; i < 4; ++i) {
+                close_fd(fd);
+                cr_assert_eq(grant_unmarked(7, &fd), grant);
+        }
+        cr_assert(region->grants.n == 2 + 4 && grant->n == 5, "what is over has gone");
+        close_fd(fd);
+        end();
+}
+
+TEST(grant, when_marks_are_free_again_the_next_one_has_one) {
+        Grant *grants[64], *grant;
+        int fds[64], fd;
+
+        begin();
+        grant_many(grants, fds, 64);
+        grant = grant_to(false, &fd);
+        cr_assert_not(grant->marked);
+        for (int i = 1; i < 64; ++i)
+                fds[i] = close_fd(fds[i]);
+        for (int i = 0; !grant->marked; ++i) {
+                close_fd(fd);
+                grant = grant_to(false, &fd);
+                REQUIRE(i < 1000);
+        }
+        cr_assert_leq(region->grants.n_marked, 2);
+        close_fd(fd);
+        close_all(fds, 64);
+        end();
+}
+
+/* -- what sessions leave ------------------------------------------------------------------------- */
+
+TEST(grant, sessions_that_have_ended_leave_one_grant_for_each_user_and_right) {
+        int fds[3000], n = 0;
+        Asker bob;
+        Grant *left;
+
+        begin();
+        bob = (Asker){ .account = owner, .session = 5000, .uid = BOB, .pid = 78 };
+        for (uint64_t i = 0; i < 1000; ++i) {
+                (void)grant_unmarked(100 + i, &fds[n++]);
+                if (i % 3 == 0)
+                        (void)grant_unmarked(100 + i, &fds[n++]);
+                cr_assert(grants_leave(&house.grants, 100 + i, 1));
+                cr_assert_eq(alice->used[ACCOUNT_GRANTS], 1);
+                cr_assert_eq(region->grants.n, n, "they may be open, and are");
+        }
+        (void)grant_as(region, &bob, true, &fds[n++]);
+        bob.session = 5001;
+        (void)grant_as(region, &bob, true, &fds[n++]);
+        (void)grant_as(region, &bob, false, &fds[n++]);
+        cr_assert_not(grants_leave(&house.grants, 5001, 1));
+        cr_assert(grants_leave(&house.grants, 5001, 1));
+        cr_assert_eq(owner->used[ACCOUNT_GRANTS], 3, "one session is still there");
+        cr_assert(grants_leave(&house.grants, 5000, SIZE_MAX) && grants_leave(&house.grants, 5000, 0));
+        cr_assert_eq(owner->used[ACCOUNT_GRANTS], 2);
+        cr_assert_eq(alice->used[ACCOUNT_GRANTS], 1);
+        left = list_first(&region->grants.list, Grant, in_region);
+        cr_assert(left->session == 0 && left->uid == ALICE && left->n == 1000 + 334);
+        cr_assert_eq(region->grants.n, n);
+        close_all(fds, n);
+        (void)region_grants_reap(region);
+        cr_assert(region->grants.n == 0 && house.grants.n == 0);
+        end();
+}
+
+/* Leases do not work here. */
+static int leave_without_leases(void *userdata) {
+        int fds[2];
+
+        begin();
+        house_deny(EINVAL, SCMP_SYS(fcntl), 1, (struct scmp_arg_cmp[]){ { 1, SCMP_CMP_EQ, F_SETLEASE, 0 } });
+        house.connected = 8;
+        (void)grant_unmarked(8, &fds[0]);
+        (void)grant_unmarked(8, &fds[1]);
+        REQUIRE(region_grants_explain(region) && region->grants.n == 2);
+        REQUIRE(grants_leave(&house.grants, 8, SIZE_MAX) && region->grants.n == 2);
+        REQUIRE(!region_grants_explain(region) && region->grants.n == 0);
+        close_all(fds, 2);
+        end();
+        return 0;
+}
+
+TEST(grant, without_leases_what_a_session_leaves_is_over) {
+        house_expect_child(leave_without_leases, NULL);
+}
+
+/* -- never fewer than there are ------------------------------------------------------------------- */
+
+#define SESSIONS 6
+#define OPEN_MAX 200
+
+typedef struct Open {
+        Region *region;
+        int fd;
+} Open;
+
+typedef struct Crowd {
+        uint64_t random;
+        Region *regions[3];
+        Asker askers[SESSIONS];
+        uint64_t last_session;
+        Open opens[OPEN_MAX];
+        unsigned int n;
+} Crowd;
+
+static uint64_t below(Crowd *crowd, uint64_t n) {
+        return test_random(&crowd->random, n);
+}
+
+static void crowd_opens(Crowd *crowd) {
+        Region *of = crowd->regions[below(crowd, 3)];
+        Asker asker = crowd->askers[below(crowd, SESSIONS)];
+        Grant *grant;
+        int fd;
+
+        if (crowd->n == OPEN_MAX)
+                return;
+        asker.ticket = below(crowd, 5) == 0;
+        of->grants.marks_off = below(crowd, 2) == 0;
+        REQUIRE(grant_new(&grant, &fd, &house.grants, of, &asker, below(crowd, 2), NULL) == 0);
+        if (below(crowd, 8) == 0) {
+                close_fd(fd);
+                (void)grant_take_back(grant);
+        } else {
+                crowd->opens[crowd->n++] = (Open){ of, fd };
+        }
+}
+
+static void crowd_closes(Crowd *crowd) {
+        unsigned int i = (unsigned int)below(crowd, OPEN_MAX);
+
+        if (i >= crowd->n)
+                return;
+        close_fd(crowd->opens[i].fd);
+        crowd->opens[i] = crowd->opens[--crowd->n];
+}
+
+/* Another one begins in its place. */
+static void crowd_session_ends(Crowd *crowd) {
+        Asker *asker = &crowd->askers[below(crowd, SESSIONS)];
+
+        while (!grants_leave(&house.grants, asker->session, below(crowd, 3)))
+                continue;
+        asker->session = ++crowd->last_session;
+}
+
+static void crowd_check(const Crowd *crowd) {
+        uint64_t charged = alice->used[ACCOUNT_GRANTS] + owner->used[ACCOUNT_GRANTS];
+
+        for (int i = 0; i < 3; ++i) {
+                const Region *of = crowd->regions[i];
+                uint64_t live = 0, n = 0, marked = 0;
+                const Grant *grant;
+
+                for (unsigned int k = 0; k < crowd->n; ++k)
+                        live += crowd->opens[k].region == of;
+                list_for_each(grant, &of->grants.list, Grant, in_region) {
+                        REQUIRE(grant->joined == !grant->marked && (grant->n == 1 || !grant->marked));
+                        n += grant->n;
+                        marked += grant->marked;
+                }
+                REQUIRE(of->grants.n >= live && of->grants.n == n && of->grants.n_marked == marked);
+                REQUIRE(of->grants.granted >= n);
+        }
+        REQUIRE(charged == house.grants.n);
+}
+
+TEST(grant, whatever_happens_there_are_never_more_holders_than_are_counted) {
+        Crowd crowd = { .random = test_seed() };
+        uint64_t rounds = test_rounds(40000);
+
+        begin();
+        crowd.regions[0] = region;
+        crowd.regions[1] = house_named(&house, owner, "/y", 4096);
+        crowd.regions[2] = house_named(&house, owner, "/z", 4096);
+        for (unsigned int i = 0; i < SESSIONS; ++i) {
+                crowd.askers[i] = asker_of(++crowd.last_session);
+                if (i % 2)
+                        crowd.askers[i].account = owner, crowd.askers[i].uid = BOB;
+        }
+        for (uint64_t i = 0; i < rounds; ++i) {
+                uint64_t what = below(&crowd, 100);
+
+                if (what < 45)
+                        crowd_opens(&crowd);
+                else if (what < 92)
+                        crowd_closes(&crowd);
+                else if (what < 96)
+                        crowd_session_ends(&crowd);
+                else
+                        (void)region_grants_reap(crowd.regions[below(&crowd, 3)]);
+                crowd_check(&crowd);
+        }
+        while (crowd.n > 0)
+                close_fd(crowd.opens[--crowd.n].fd);
+        for (int i = 0; i < 3; ++i)
+                (void)region_grants_reap(crowd.regions[i]);
+        cr_assert(house.grants.n == 0 && alice->used[ACCOUNT_GRANTS] == 0 && owner->used[ACCOUNT_GRANTS] == 0);
         end();
 }
 

@@ -206,6 +206,8 @@ static Grant *grant(Region *region) {
         int fd;
 
         asker.uid = asker.account->uid;
+        if (below(3) == 0)
+                region->grants.marks_off = true;
         if (grant_new(&made, &fd, &house.grants, region, &asker, below(2), NULL) == 0)
                 hold(fd);
         return made;
@@ -263,7 +265,7 @@ static void op_undo(void) {
         (void)region_link_silently(region, &spot, NULL);
         made = grant(region);
         if (made)
-                (void)grant_free(made);
+                (void)grant_take_back(made);
         region = region_discard(region);
 }
 
@@ -372,6 +374,10 @@ static void op_chown(void) {
                 REQUIRE(directory_chown(node_directory(node), owner, NULL) == 0);
         *(node->region ? &node->region->permissions.uid : &node_directory(node)->permissions.uid) = owner->uid;
         node_touch(node);
+}
+
+static void op_leave(void) {
+        (void)grants_leave(&house.grants, below(10), below(3));
 }
 
 static void op_grant(void) {
@@ -501,7 +507,7 @@ static const struct {
         { "create", op_create, 12 }, { "create-anonymous", op_create_anonymous, 4 }, { "undo", op_undo, 2 },
         { "link", op_link, 4 }, { "publish", op_publish, 3 }, { "unlink", op_unlink, 6 }, { "rename", op_rename, 8 },
         { "mkdir", op_mkdir, 5 }, { "rmdir", op_rmdir, 3 }, { "permissions", op_permissions, 4 },
-        { "default-acl", op_default_acl, 2 }, { "chown", op_chown, 4 }, { "grant", op_grant, 6 },
+        { "default-acl", op_default_acl, 2 }, { "chown", op_chown, 4 }, { "grant", op_grant, 6 }, { "leave", op_leave, 2 },
         { "let-go", op_let_go, 6 }, { "ticket", op_ticket, 6 }, { "bell", op_bell, 3 }, { "expire", op_expire, 3 },
         { "session", op_session, 2 }, { "policy", op_policy, 2 }, { "frozen", op_frozen, 1 }, { "turn", op_turn, 8 },
         { "sweep", op_sweep, 1 },

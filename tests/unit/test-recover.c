@@ -254,7 +254,7 @@ static int recover_into_scene(void) {
 /* The next broker; with `session` one that is there. */
 static void revive_with(uint64_t session) {
         open_empty(left.n);
-        scene.session = session;
+        scene.session = scene.house.connected = session;
         scene.state = adopt(left.state_fd);
         persist_register(scene.state);
         REQUIRE(state_make_room(scene.state, STATE_ROOM) == 0);
@@ -1269,6 +1269,64 @@ TEST(recover, grants_without_a_mark_stay_until_nobody_holds_the_region) {
         die();
         revive();
         house_until(&scene.house, scene.house.grants.n == 0);
+        end();
+}
+
+/* As it was before grants without a mark were counted together, and a part of whose sessions is gone. */
+TEST(recover, grants_without_a_mark_of_one_session_become_one) {
+        SavedGrant grant = { .id = 100, .uid = BOB, .pid = 5, .session = 9 };
+        Region *region;
+        Grant *first;
+        int fd;
+
+        begin();
+        region = create("/x", ALICE, 4096);
+        grant.region = region->id;
+        fd = house_hold(region, false);
+        die();
+        for (unsigned int i = 0; i < 10; ++i) {
+                FORGE(GRANT, grant, grant);
+                ++grant.id;
+                grant.session = i % 2 ? 9 : 11 + i;
+                grant.again = i;
+        }
+        for (unsigned int i = 0; i < 2; ++i) {
+                revive_with(9);
+                region = region_at("/x");
+                first = list_first(&region->grants.list, Grant, in_region);
+                cr_assert_eq(scene.house.grants.n, 2);
+                cr_assert(first->id == 100 && first->session == 9 && first->n == 5 + 1 + 3 + 5 + 7);
+                cr_assert_eq(region->grants.n, 10 + 0 + 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8);
+                cr_assert_eq(region->grants.granted, region->grants.n);
+                cr_assert_eq(account_of(BOB)->used[ACCOUNT_GRANTS], 2);
+                EXPECT_NO_NOTES();
+                die();
+        }
+        close_fd(fd);
+        revive();
+        house_until(&scene.house, scene.house.grants.n == 0);
+        end();
+}
+
+/* What is kept may say anything. */
+TEST(recover, marks_beyond_those_a_region_can_have_are_none) {
+        SavedGrant grant = { .id = 100, .uid = BOB, .pid = 5, .marked = true };
+        Region *region;
+        int fd;
+
+        begin();
+        region = create("/x", ALICE, 4096);
+        grant.region = region->id;
+        fd = house_hold(region, false);
+        die();
+        for (unsigned int i = 0; i < 300; ++i, ++grant.id)
+                FORGE(GRANT, grant, grant);
+        revive();
+        region = region_at("/x");
+        cr_assert(region->grants.n_marked == 64 && region->grants.n == 300 && scene.house.grants.n == 65);
+        house_until(&scene.house, region->grants.n == 300 - 64);
+        close_fd(fd);
+        house_until(&scene.house, region_grants_held(region) == REGION_HELD_NOT && scene.house.grants.n == 0);
         end();
 }
 

@@ -436,6 +436,30 @@ TEST(request_why, each_limit_with_its_figures) {
         end();
 }
 
+/* Without a mark, what a session gets of a region with the same right is one grant (core/grant). */
+TEST(request_why, one_more_of_a_grant_that_is_there_needs_no_room) {
+        Spot spot;
+
+        begin();
+        guest_expect_done(alice, ask_create(alice, "/x", PAGE, 0600));
+        REQUIRE(tree_find(&table->tree, &house_admin, "/x", 2, &spot) == 0);
+        spot.node->region->grants.marks_off = true;
+        guest_peer(alice)->account->max[ACCOUNT_GRANTS] = 1;
+        guest_expect_done(alice, ask_why(alice, WHY(OPEN), "/x", "", 0));
+        cr_assert(answer(alice)->allowed);
+        guest_expect_done(alice, ask_open(alice, "/x", SHMD__RIGHTS__RIGHTS_READ_ONLY));
+        fdlist_deinit(&alice->fds);
+        guest_expect_done(alice, ask_why(alice, WHY(OPEN), "/x", "", 0));
+        cr_assert(answer(alice)->allowed);
+        guest_expect_done(alice, ask_why(alice, WHY(WRITE), "/x", "", 0));
+        cr_assert(!answer(alice)->allowed && answer(alice)->reason == REASON(LIMIT));
+        guest_expect_done(root, ask_why_of(alice, WHY(OPEN), "/x", "", 0));
+        cr_assert(!answer(root)->allowed && answer(root)->reason == REASON(LIMIT), "that would be another session");
+        guest_expect_done(alice, ask_open(alice, "/x", SHMD__RIGHTS__RIGHTS_READ_ONLY));
+        fdlist_deinit(&alice->fds);
+        end();
+}
+
 TEST(request_why, an_administrator_is_one) {
         begin();
         guest_expect_done(alice, ask_why(alice, WHY(CHOWN), "/", "", 0));

@@ -163,6 +163,7 @@ static void fill_grant(void *saved, uint64_t *random) {
         to->pid = 1 + (uint32_t)test_random(random, INT32_MAX - 1);
         to->writable = to->marked = to->ticket = true;
         to->session = some_id(random);
+        to->again = 1 + (uint32_t)test_random(random, UINT32_MAX - 1);
 }
 
 static void fill_session(void *saved, uint64_t *random) {
@@ -495,6 +496,7 @@ TEST(saved, numbers_out_of_range_are_refused) {
         EXPECT_WRONG(grant, SavedGrant, saved->region = 0);
         EXPECT_WRONG(grant, SavedGrant, saved->uid = UINT32_MAX);
         EXPECT_WRONG(grant, SavedGrant, saved->pid = UINT32_MAX);
+        EXPECT_WRONG(grant, SavedGrant, saved->again = UINT32_MAX);
         EXPECT_WRONG(session, SavedSession, saved->id = 0);
         EXPECT_WRONG(session, SavedSession, saved->uid = UINT32_MAX);
         EXPECT_WRONG(outcomes, SavedOutcomes, saved->block = SAVED_OUTCOME_BLOCKS);
@@ -645,7 +647,7 @@ static size_t cells_of_a_create(void) {
                                  .expires_at = UINT64_MAX, .n_name = PATH_COMPONENT_MAX };
         const SavedGrant grant = { .id = SAVED_ID_MAX, .region = SAVED_ID_MAX, .born = UINT64_MAX,
                                    .pidfd_ino = UINT64_MAX, .uid = UINT32_MAX - 1, .pid = INT32_MAX, .writable = true,
-                                   .marked = true, .session = SAVED_ID_MAX };
+                                   .marked = true, .session = SAVED_ID_MAX, .again = UINT32_MAX - 1 };
         uint8_t data[SAVED_BYTES_MAX];
 
         longest_acl(&region.permissions.acl);
