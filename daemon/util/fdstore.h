@@ -63,7 +63,8 @@ size_t fdstore_most(const FdStore *store);
  * Return: 0, FDSTORE_E_BUSY, or a negative errno (-EPIPE: there is no store any more). */
 int fdstore_push(FdStore *store, const char *name, int fd);
 /* Keeps copies of n descriptors (1 <= n <= fdstore_most()), which stay the caller's, under names that nothing has in
- * the store, in one packet: all or none. Return: as fdstore_push(). */
+ * the store, in one packet: all or none. Return: as fdstore_push(); FDSTORE_E_BUSY, too, while many that went like this
+ * may still be in flight. */
 int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n);
 /* Remembers that what has that name, which was pushed or kept, is to be let go: with the next
  * fdstore_flush(). */

@@ -9,10 +9,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* A packet for which so many names are too long cannot be. */
+/* As many names as a packet may have fit, however long they are. */
 _Static_assert(sizeof("FDSTORE=1\nFDPOLL=0\n") + NOTIFY_FDS_MAX * (sizeof("FDNAME=") + FDSTORE_NAME_MAX) <= NOTIFY_MAX,
                "a packet with as many names as it may have does not fit");
-/* Then room for descriptors is room for these and no more. */
+/* Where they are received there is no padding, which the kernel would take for room for one more. */
 _Static_assert(CMSG_SPACE(NOTIFY_FDS_MAX * sizeof(int)) == CMSG_LEN(NOTIFY_FDS_MAX * sizeof(int)), "padding");
 
 /* What asks for something to be done with descriptors: at most one of them in a packet. */
