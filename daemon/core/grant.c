@@ -192,12 +192,17 @@ static bool is_over(const Grant *grant) {
         return grant->id <= grant->region->grants.over_to;
 }
 
-/* Takes at most n of those off the books that are known to be over. */
+/* Takes at most n of those off the books that are known to be over. If there are none, no grant is looked at: of a
+ * region that was not asked for lately, it would have to be fetched from memory first. */
 static void let_go(RegionGrants *of, unsigned int n) {
-        Grant *grant;
+        for (; of->over_to && n > 0; --n) {
+                Grant *grant = list_first(&of->list, Grant, in_region);
 
-        while (n-- > 0 && (grant = list_first(&of->list, Grant, in_region)) && is_over(grant))
-                (void)grant_free(grant);
+                if (!grant || !is_over(grant))
+                        of->over_to = 0;
+                else
+                        (void)grant_free(grant);
+        }
 }
 
 /* probed: what memfd_probe() said of it just now. Return: how many questions more it took. */
@@ -299,18 +304,22 @@ static bool may_mark(const RegionGrants *of) {
         return !of->marks_off && of->n_marked < GRANT_MARKS_MAX && probe_have(PROBE_MARKER);
 }
 
-/* Right after it was born. */
+/* Right after it was opened, and it is born then. The time is asked once: all that was done since it was asked
+ * last took longer than the mark, and as a rule that was not long. */
 static void mark(Grant *grant, int fd) {
         RegionGrants *of = &grant->region->grants;
+        uint64_t before = time_latest();
+        bool wanted = may_mark(of);
+        int r = wanted ? memfd_mark(fd, grant->id) : 0;
 
-        if (!may_mark(of))
+        grant->born = time_now();
+        if (!wanted)
                 return;
-
-        if (memfd_mark(fd, grant->id)) {
+        if (r) {
                 of->marks_off = true;
                 return;
         }
-        if (time_now() - grant->born > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
+        if (grant->born - before > MARK_SLOW_NS && is_slow(grant->region, grant->id)) {
                 of->marks_off = true;
                 of->reap_in = GRANT_SLOW_EVERY;
         }
@@ -447,8 +456,10 @@ static int grant_first(Grant **ret, int *ret_fd, Grants *grants, Region *region,
                 .ticket = asker->ticket,
                 .charge = CHARGE_NULL,
         };
-        list_append(&region->grants.list, &grant->in_region);
-        list_append(&asker->account->grants, &grant->in_account);
+        list_init(&grant->in_region);
+        list_init(&grant->in_account);
+        /* The one before it is fetched from memory while the kernel is at work. */
+        __builtin_prefetch(region->grants.list.previous, 1);
         ++region->grants.n;
         ++grants->n;
         counters_used(grants->counters, COUNTER_GRANT, grant->id);
@@ -460,7 +471,8 @@ static int grant_first(Grant **ret, int *ret_fd, Grants *grants, Region *region,
         r = open_it(region, writable, ret_fd);
         if (r)
                 return r;
-        grant->born = time_now();
+        list_append(&region->grants.list, &grant->in_region);
+        list_append(&asker->account->grants, &grant->in_account);
         mark(grant, *ret_fd);
         count(region, asker->account);
         state_add(grants->state, &grant->record, STATE_GRANT, grant->id);

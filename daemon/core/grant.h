@@ -88,7 +88,7 @@ struct Grant {
 struct RegionGrants {
         List list;              /* oldest first */
         uint64_t granted;       /* all that were ever made */
-        uint64_t over_to;       /* those with a number up to this are over, and go a few with each open */
+        uint64_t over_to;       /* those with a number up to this are over, and go a few with each open; 0: none */
         uint64_t n;             /* as often as those on the books were handed out: holders by grants at most */
         uint32_t reap_in;       /* after so many more: reap before the next is marked */
         uint32_t n_marked : 7;

@@ -22,8 +22,14 @@ static uint64_t read_clock(clockid_t id) {
         return (uint64_t)ts.tv_sec * NSEC_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t latest;
+
 uint64_t time_now(void) {
-        return read_clock(CLOCK_MONOTONIC);
+        return latest = read_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t time_latest(void) {
+        return latest;
 }
 
 uint64_t time_wall(void) {

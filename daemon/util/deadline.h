@@ -42,6 +42,8 @@ struct Deadlines {
 
 /* Return: CLOCK_MONOTONIC in nanoseconds. */
 uint64_t time_now(void);
+/* Return: what that said last, for who needs not know how long ago. */
+uint64_t time_latest(void);
 /* Return: CLOCK_REALTIME in nanoseconds, for people. */
 uint64_t time_wall(void);
 

@@ -230,6 +230,17 @@ TEST(deadline, a_queue_that_ends_with_one_still_armed_is_a_bug) {
         house_expect_signal(SIGABRT, deinit_armed, NULL);
 }
 
+TEST(deadline, what_the_clock_said_last_stays_until_it_is_read_again) {
+        uint64_t first = time_now(), next;
+
+        cr_assert_eq(time_latest(), first);
+        (void)time_wall();
+        cr_assert_eq(time_latest(), first, "the wall has another one");
+        while ((next = time_now()) == first)
+                continue;
+        cr_assert_eq(time_latest(), next);
+}
+
 TEST(deadline, the_clock_is_monotonic_and_the_wall_has_its_own) {
         uint64_t before = time_now();
 
