@@ -170,6 +170,10 @@ static int sort_memories(Recovery *recovery, const Kept *kept, size_t n) {
         }
         for (size_t i = 0; i < n; ++i)
                 recovery->memories[i] = (Memory){ .id = id_of(kept[i].name), .fd = kept[i].fd, .kept = &kept[i] };
+        /* A name is taken until the store has let go of what has it, whatever that is. */
+        for (size_t i = 0; i < n; ++i)
+                if (recovery->memories[i].id <= SAVED_ID_BELIEVED)
+                        saw(recovery, COUNTER_REGION, recovery->memories[i].id);
         recovery->n_memories = n;
         qsort(recovery->memories, n, sizeof(*recovery->memories), compare_memories);
         return 0;
@@ -944,9 +948,7 @@ int recover_without_state_consume_fds(Recover *out, const Kept *kept, size_t n_k
         r = sort_memories(&recovery, kept, n_kept);
         if (!r)
                 r = recover_memories(&recovery);
-        for (size_t i = 0; i < recovery.n_memories; ++i)
-                if (recovery.memories[i].id > out->regions->last_id)
-                        out->regions->last_id = recovery.memories[i].id;
+        out->regions->last_id = recovery.highest[COUNTER_REGION];
         count(out);
         return error_fold(r);
 }

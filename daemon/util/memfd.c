@@ -130,7 +130,7 @@ bool memfd_is_begun(int fd) {
         int seals = fcntl(fd, F_GET_SEALS);
         struct stat st;
 
-        return seals >= 0 && !(seals & F_SEAL_GROW) && fstat(fd, &st) == 0 && st.st_size == 0 &&
+        return seals >= 0 && !(seals & F_SEAL_GROW) && fstat(fd, &st) == 0 && st.st_size == 0 && st.st_blocks == 0 &&
                (st.st_mode & 07777) == 0600;
 }
 

@@ -981,6 +981,44 @@ TEST(recover, attack_102_what_nobody_knows_is_let_go_and_the_rest_adopted) {
         end();
 }
 
+/* Of what was kept and never committed the number is not known to be used, and its name is taken all the same. */
+TEST(recover, the_numbers_of_memory_that_is_kept_are_used) {
+        const MemfdSpec spec = { .id = 2000000, .size = 4096 };
+        int fd;
+
+        begin();
+        (void)create("/x", ALICE, 1);
+        die();
+        REQUIRE(memfd_make(&spec, &fd) == 0);
+        keep("r2000000", fd);
+        keep("r1152921504606846975", other_memory(4096, true));
+        revive();
+        EXPECT_NOTE(DESCRIPTOR, 2000000, "no region's");
+        cr_assert_eq(create("/y", ALICE, 1)->id, 2000001, "and one that leaves no room for more is not believed");
+        house_until(&scene.house, scene.house.regions.n_condemned == 0);
+        end();
+}
+
+/* Memory that the broker before had made ahead for regions to come. */
+TEST(recover, memory_that_never_was_a_regions_goes_without_a_word_if_it_is_empty) {
+        const MemfdSpec spec = { .id = 70 };
+        int empty, other;
+
+        begin();
+        die();
+        REQUIRE(memfd_begin(&spec, &empty) == 0 && memfd_begin(&spec, &other) == 0);
+        REQUIRE(fallocate(other, FALLOC_FL_KEEP_SIZE, 0, 4096) == 0, "it has a page, and its size says that it has none");
+        keep("r70", empty);
+        keep("r71", other);
+        revive();
+        cr_assert_eq(scene.recover.n_dropped[RECOVER_DESCRIPTOR], 1);
+        EXPECT_NOTE(DESCRIPTOR, 71, "no region's");
+        cr_assert_eq(create("/x", ALICE, 1)->id, 72);
+        house_until(&scene.house, scene.house.regions.n == 1);
+        cr_assert(was_let_go("r70"));
+        end();
+}
+
 TEST(recover, what_nobody_knows_is_emptied_unless_somebody_holds_it) {
         static char page[4096];
         int held, unheld, seen;
