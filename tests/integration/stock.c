@@ -39,18 +39,27 @@ typedef struct Burst {
         atomic_size_t *n_made;  /* that were acknowledged */
 } Burst;
 
+/* Asks for PREFIX-i. The broker may be gone since its last answer. Return: what comes. */
+static int ask_for_region(const Burst *burst, Client *client, size_t i) {
+        uint8_t packet[256];
+        char path[64];
+        size_t n;
+
+        (void)snprintf(path, sizeof(path), "%s-%zu", burst->prefix, i);
+        n = client_pack(packet, sizeof(packet), MESSAGE_CREATE, ++client->serial,
+                        REQUEST(Create, create, .path = BYTES(path), .size = PAGE, .mode = 0600));
+        if (client_send_raw(client, packet, n))
+                return CLIENT_CLOSED;
+        return client_receive(client, TEST_PATIENCE_MS);
+}
+
 /* In a child: makes PREFIX-0, PREFIX-1, ... */
 static int make_regions(void *userdata) {
         const Burst *burst = userdata;
         Client *client = client_connect_as(burst->broker, ALICE, ALICE);
 
         for (size_t i = 0; burst->n_wanted == 0 || i < burst->n_wanted; ++i) {
-                char path[64];
-
-                (void)snprintf(path, sizeof(path), "%s-%zu", burst->prefix, i);
-                (void)client_send(client, MESSAGE_CREATE,
-                                  REQUEST(Create, create, .path = BYTES(path), .size = PAGE, .mode = 0600));
-                switch (client_receive(client, TEST_PATIENCE_MS)) {
+                switch (ask_for_region(burst, client, i)) {
                 case CLIENT_REPLY:
                         atomic_store(burst->n_made, i + 1);
                         break;
