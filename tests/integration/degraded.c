@@ -79,6 +79,34 @@ static Broker *spawn_without(unsigned int what) {
         return broker_spawn_with(&(BrokerOptions){ .prepare = take_away, .userdata = &what });
 }
 
+/* Without marks nobody knows which of them live, and without leases not even whether any does. */
+TEST(degraded, who_opens_and_closes_without_end_is_served) {
+        static const unsigned int lacks[] = { LEASE, MARKER, LEASE | MARKER, EVERYTHING };
+
+        test_needs_root();
+        for (size_t i = 0; i < sizeof(lacks) / sizeof(lacks[0]); ++i) {
+                unsigned int what = lacks[i];
+                Broker *broker = broker_spawn_with(&(BrokerOptions){ .config = "[account]\ngrants = 100",
+                                                                     .prepare = take_away, .userdata = &what });
+                Client *alice = client_connect_as(broker, ALICE, ALICE), *bob = client_connect_as(broker, BOB, BOB);
+                Grant stays = GRANT_NULL, grant = GRANT_NULL;
+
+                client_expect_done(alice, call_create_mode(alice, "/r", SIZE, 0644, &stays));
+                for (uint64_t n = test_rounds(2000); n > 0; --n) {
+                        client_expect_done(bob, call_open(bob, "/r", READ_ONLY, &grant));
+                        grant_deinit(&grant);
+                }
+                grant_deinit(&stays);
+                client_expect_done(alice, call_unlink(alice, "/r"));
+                bob = client_free(bob);
+                alice = client_free(alice);
+                alice = client_connect_as(broker, ALICE, ALICE);
+                client_expect_used(alice, SHMD__SLOT__SLOT_BYTES, 0);
+                alice = client_free(alice);
+                broker = broker_stop(broker);
+        }
+}
+
 static int attack_read_only(void *userdata) {
         int fd = *(int *)userdata;
         char path[64];
