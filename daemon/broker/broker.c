@@ -78,10 +78,7 @@ void broker_commit(Broker *broker) {
 }
 
 static void turn_over(void *userdata) {
-        Broker *broker = userdata;
-
-        broker_commit(broker);
-        stock_make(&broker->regions);
+        broker_commit(userdata);
 }
 
 void broker_leave(Broker *broker) {

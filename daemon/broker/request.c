@@ -357,6 +357,8 @@ int request_dispatch(Peer *peer, const WireHeader *header, const uint8_t *packet
                 explicit_bzero(broker->request, header->length);
                 explicit_bzero(broker->reply, SECRET_REPLY_MAX);
         }
+        /* The answer has left. At the end of a turn of several requests, the next would wait for all that is owed. */
+        stock_make(&broker->regions);
         return r;
 }
 

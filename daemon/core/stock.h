@@ -70,7 +70,7 @@ static inline uint64_t stock_number(const Stock *stock) {
 /* Takes that. Its descriptor is the caller's, and the store has it under the number's name. */
 Unborn stock_take(Stock *stock);
 
-/* Makes what is owed. For the end of a turn: nobody waits then. */
+/* Makes what is owed. For when the answer has left: who asked does not wait for it then. */
 void stock_make(Regions *regions);
 
 /* Gives all that it has back. */

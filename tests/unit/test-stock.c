@@ -67,7 +67,7 @@ static size_t n_ready(void) {
         return stock()->ready.n - stock()->ready.first;
 }
 
-/* One region, and then the end of a turn. */
+/* One region, and then the end of its request. */
 static Region *make(void) {
         REQUIRE(scene.n < REGIONS_MAX);
         scene.regions[scene.n] = house_region(&scene.house, scene.alice, PAGE);
@@ -237,7 +237,7 @@ TEST(stock, no_more_is_made_than_was_taken) {
         end();
 }
 
-/* A turn may take more than there is. */
+/* One request may take more than there is. */
 TEST(stock, what_it_does_not_have_is_made_at_once) {
         Seen seen = { 0 };
 
