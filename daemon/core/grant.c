@@ -225,6 +225,15 @@ static unsigned int reap(Region *region, int probed) {
         return steps;
 }
 
+/* Whether all there are have a mark, and every mark is gone: one question, that takes a fifth of what a lease does. */
+static bool all_marks_gone(const Region *region) {
+        const RegionGrants *of = &region->grants;
+        uint64_t first = list_entry(of->list.next, Grant, in_region)->id;
+        uint64_t last = list_entry(of->list.previous, Grant, in_region)->id, from, to;
+
+        return of->n_marked == of->n && !of->marks_off && !memfd_find_mark(region->fd, first, last, &from, &to);
+}
+
 /* Before one more is made. If nobody holds the region, as is usual, all there are are over; but one open shall not
  * take the time of many. */
 static void reap_for_one_more(Region *region) {
@@ -233,7 +242,7 @@ static void reap_for_one_more(Region *region) {
         int probed;
 
         if (of->reap_in == 0 && (first = list_first(&of->list, Grant, in_region)) && !is_over(first)) {
-                probed = memfd_probe(region->fd);
+                probed = all_marks_gone(region) ? 0 : memfd_probe(region->fd);
                 if (probed) {
                         (void)reap(region, probed);
                 } else {

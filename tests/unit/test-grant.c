@@ -375,6 +375,44 @@ TEST(grant, opening_and_closing_without_end_keeps_the_books_short) {
         end();
 }
 
+TEST(grant, when_every_mark_is_gone_the_lease_is_not_asked) {
+        Grant *grants[64];
+        int fds[64], held, fd;
+        uint64_t last;
+
+        begin();
+        grant_many(grants, fds, 64);
+        last = grants[63]->id;
+        held = house_hold(region, false);
+        close_all(fds, 64);
+        region->grants.reap_in = 0;
+        (void)grant_to(false, &fd);
+        cr_assert_eq(region->grants.over_to, last, "a lease would say that somebody holds it");
+        cr_assert_eq(region->grants.n, 64 - 4 + 1);
+        close_fd(fd);
+        close_fd(held);
+        end();
+}
+
+TEST(grant, when_one_mark_is_left_of_many_the_others_go) {
+        Grant *grants[64];
+        int fds[64], left, fd;
+
+        begin();
+        grant_many(grants, fds, 64);
+        left = fds[20];
+        fds[20] = -1;
+        close_all(fds, 64);
+        region->grants.reap_in = 0;
+        (void)grant_to(false, &fd);
+        cr_assert_eq(region->grants.over_to, 0, "one is alive");
+        cr_assert_eq(region->grants.n, 2);
+        cr_assert(is_marked(grants[20]));
+        close_fd(fd);
+        close_fd(left);
+        end();
+}
+
 TEST(grant, many_that_are_over_go_a_few_with_each_open_and_all_when_somebody_asks) {
         uint64_t n;
         int fd;
