@@ -37,6 +37,7 @@ typedef struct Stored {
 
 typedef struct Manager {
         const char *dir;
+        bool slow;              /* its queue is full when the broker starts, and it is in no hurry to read */
         bool keeper;            /* a keeper is started, whose broker is the program in the directory */
         int command;            /* 'k': kill the broker and start the next; 'q': end it as it should end */
         int answer;             /* a byte when a broker is ready: how many descriptors are stored */
@@ -188,10 +189,24 @@ static void end_broker(Manager *manager, int signal) {
         REQUIRE(signal == SIGKILL || status == 0, "status %#x", status);
 }
 
+static void fill_queue(const Manager *manager) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", in_dir(manager->dir, "notify"));
+        REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "%s", strerror(errno));
+        while (send(fd, "STATUS=before", 13, 0) == 13)
+                continue;
+        REQUIRE(errno == EAGAIN, "%s", strerror(errno));
+        close_fd(fd);
+}
+
 static int manage(void *userdata) {
         Manager *manager = userdata;
         char byte;
 
+        if (manager->slow)
+                fill_queue(manager);
         start_broker(manager);
         for (;;) {
                 struct pollfd p[2] = { { .fd = manager->notify, .events = POLLIN },
@@ -199,6 +214,8 @@ static int manage(void *userdata) {
 
                 REQUIRE(poll(p, 2, TEST_PATIENCE_MS) > 0);
                 if (p[0].revents) {
+                        if (manager->slow)
+                                test_sleep_ms(20);
                         if (read_notification(manager))
                                 REQUIRE(write(manager->answer, &(char){ (char)manager->n }, 1) == 1);
                         continue;
@@ -229,6 +246,10 @@ static size_t await_broker(Scene *scene) {
         return (size_t)n;
 }
 
+static bool is_ready(void *scene) {
+        return broker_log_has(&((Scene *)scene)->broker, "event=ready", NULL);
+}
+
 static size_t kill_broker(Scene *scene) {
         REQUIRE(write(scene->command, "k", 1) == 1);
         return await_broker(scene);
@@ -240,7 +261,7 @@ static void write_config(const Scene *scene) {
         REQUIRE(file && fprintf(file, "[daemon]\nuser = %d\n", TEST_BROKER_UID) > 0 && fclose(file) == 0);
 }
 
-static void scene_begin_with(Scene *scene, bool keeper, void (*prepare)(Scene *)) {
+static void scene_begin_as(Scene *scene, const Manager *like, void (*prepare)(Scene *)) {
         static Manager manager;
         int commands[2], answers[2];
 
@@ -254,7 +275,8 @@ static void scene_begin_with(Scene *scene, bool keeper, void (*prepare)(Scene *)
         if (prepare)
                 prepare(scene);
         REQUIRE(pipe2(commands, O_CLOEXEC) == 0 && pipe2(answers, O_CLOEXEC) == 0);
-        manager = (Manager){ .dir = scene->dir, .keeper = keeper, .command = commands[0], .answer = answers[1],
+        manager = (Manager){ .dir = scene->dir, .keeper = like->keeper, .slow = like->slow,
+                             .command = commands[0], .answer = answers[1],
                              .random = test_seed(), .notify = bind_to(in_dir(scene->dir, "notify"), SOCK_DGRAM),
                              .listening = bind_to(scene->broker.socket, SOCK_SEQPACKET) };
         REQUIRE(listen(manager.listening, 100) == 0);
@@ -265,11 +287,15 @@ static void scene_begin_with(Scene *scene, bool keeper, void (*prepare)(Scene *)
         close_fd(answers[1]);
         close_fd(manager.notify);
         close_fd(manager.listening);
-        (void)await_broker(scene);
+        /* While there is no room for it, what a broker says of itself is not said. */
+        if (like->slow)
+                REQUIRE(test_eventually(is_ready, scene));
+        else
+                (void)await_broker(scene);
 }
 
 static void scene_begin(Scene *scene) {
-        scene_begin_with(scene, false, NULL);
+        scene_begin_as(scene, &(Manager){ .keeper = false }, NULL);
 }
 
 static void scene_end(Scene *scene) {
@@ -336,6 +362,17 @@ TEST(store, a_service_manager_can_keep_it_all) {
         scene_end(&scene);
 }
 
+TEST(store, a_broker_waits_for_a_store_that_is_slow_when_it_starts) {
+        Client *client;
+        Scene scene;
+
+        scene_begin_as(&scene, &(Manager){ .slow = true }, NULL);
+        client = client_connect_as(&scene.broker, ALICE, ALICE);
+        make_region(client, 0);
+        client = client_free(client);
+        scene_end(&scene);
+}
+
 TEST(store, there_are_no_more_regions_than_it_has_room_for) {
         Client *client;
         Scene scene;
@@ -391,7 +428,7 @@ TEST(store, packets_of_several_that_a_killed_keeper_had_not_read_are_read_by_the
         Client *client;
         Scene scene;
 
-        scene_begin_with(&scene, true, prepare_hostile);
+        scene_begin_as(&scene, &(Manager){ .keeper = true }, prepare_hostile);
         REQUIRE(test_eventually(has_left, &scene));
         replace_program(&scene, "shmd");
         (void)kill_broker(&scene);
