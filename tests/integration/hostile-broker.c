@@ -52,6 +52,10 @@ static void say(const char *text, int fd, size_t n_fds) {
         say_bytes(text, strlen(text), fd, n_fds);
 }
 
+static void say_several(const char *text, const int *fds, size_t n_fds) {
+        say_with(text, strlen(text), fds, n_fds);
+}
+
 static int memory(void) {
         return memfd_create("evil", MFD_CLOEXEC);
 }
@@ -70,7 +74,7 @@ static void store_several(unsigned int first, size_t n_names, const int *fds, si
         for (size_t i = 0; i < n_names; ++i)
                 end += sprintf(end, "\nFDNAME=evil-%zu", first + i);
         (void)strcpy(end, "\nFDPOLL=0");
-        say_with(text, strlen(text), fds, n_fds);
+        say_several(text, fds, n_fds);
 }
 
 /* Returns when the keeper has done all that it was told. */
@@ -153,9 +157,9 @@ static void do_mismatch(void) {
         fill(fds);
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
                 store_several(0, cases[i].n_names, fds, cases[i].n_fds);
-        say_with("FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil:2\nFDNAME=evil-3", 51, fds, 3);
-        say_with("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil-2", 46, fds, 0);
-        say_with("FDSTORE=1\nBARRIER=1\nFDNAME=evil-1\nFDNAME=evil-2", 49, fds, 2);
+        say_several("FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil:2\nFDNAME=evil-3", fds, 3);
+        say_several("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil-2", fds, 0);
+        say_several("FDSTORE=1\nBARRIER=1\nFDNAME=evil-1\nFDNAME=evil-2", fds, 2);
 }
 
 /* One that is refused, for its name or for what it is, keeps the others from nothing. */
@@ -167,7 +171,7 @@ static void do_several(void) {
         fds[20] = keeper;
         store_several(16, 16, fds + 16, 16);            /* not evil-20 */
         store_several(12, 16, fds + 32, 16);            /* evil-20 and no other */
-        say_with("FDSTORE=1\nFDNAME=evil-40\nFDNAME=evil-41\nFDNAME=evil-40\nFDNAME=evil-42", 69, fds + 60, 4);
+        say_several("FDSTORE=1\nFDNAME=evil-40\nFDNAME=evil-41\nFDNAME=evil-40\nFDNAME=evil-42", fds + 60, 4);
         say("FDSTOREREMOVE=1\nFDNAME=evil-0", -1, 0);
 }
 
