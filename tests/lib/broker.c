@@ -19,6 +19,10 @@
 #include "base/cleanup.h"
 #include "buildinfo.h"
 
+/* The uids of brokers that are to have one of their own: so many, by the test's pid. */
+#define OWN_USERS 62000
+#define N_OWN_USERS 2000
+
 /* A program of the build directory. */
 static const char *program_path(const char *name) {
         static char path[512];
@@ -219,7 +223,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
         REQUIRE(file);
         fprintf(file, "[daemon]\n");
         if (geteuid() == 0 && !options->as_nobody)
-                fprintf(file, "user = %d\n", TEST_BROKER_UID);
+                fprintf(file, "user = %d\n", options->own_user ? OWN_USERS + (int)getpid() % N_OWN_USERS : TEST_BROKER_UID);
         fprintf(file, "%s\n", options->config ? options->config : "");
         REQUIRE(fclose(file) == 0);
 
@@ -411,7 +415,8 @@ static void read_names(Broker *broker, int table, Names *names) {
                         continue;
                 (void)snprintf(fd, sizeof(fd), "%d", (int)(at / 32));
                 if (!leads_to(broker, fd, "/memfd:"))
-                        (void)snprintf(names->why, sizeof(names->why), "%.32s is kept as %s, which is no memfd", name, fd);
+                        (void)snprintf(names->why, sizeof(names->why), "%.32s is kept as %s, which is no memfd", name,
+                                       fd);
                 names_add(names, name);
         }
 }
@@ -427,8 +432,8 @@ static void look_for_nameless(Broker *broker, int table, Names *names) {
                     leads_to(broker, entry->d_name, "/memfd:shmd-names"))
                         continue;
                 if (pread(table, name, sizeof(name), 32 * strtol(entry->d_name, NULL, 10)) <= 0 || !*name)
-                        (void)snprintf(names->why, sizeof(names->why), "the keeper has descriptor %.16s, which has no name",
-                                       entry->d_name);
+                        (void)snprintf(names->why, sizeof(names->why),
+                                       "the keeper has descriptor %.16s, which has no name", entry->d_name);
         }
         (void)closedir(dir);
 }
