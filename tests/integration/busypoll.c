@@ -157,7 +157,7 @@ static void keep_asking(Broker *broker, int ready_fd, pid_t parent) {
 }
 
 TEST(busypoll, a_broker_that_is_kept_awake_hears_a_signal_and_keeps_its_deadlines) {
-        Broker *broker = broker_spawn("[time]\nbusy-poll = 200us\nhello = 300ms\n");
+        Broker *broker = broker_spawn("[time]\nbusy-poll = 200us\nhello = 1s\n");
         Client *silent = client_connect_silently(broker, BOB, BOB);
         pid_t parent = getpid(), child;
         int ready[2];
