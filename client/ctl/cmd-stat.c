@@ -82,9 +82,10 @@ const struct argp command_holders_argp = {
         .doc = "Shows who holds the region NAME, or the region with the number ID: the grants that live, and "
                "whether somebody holds it whom none of them explains.\v"
                "A grant is marked if the kernel confirms that this very one is alive; others may have ended, or "
-               "never had a mark. COMMAND and UNIT are what the process is that asked for it, if that can be told "
-               "for sure; (gone) is a process that has ended, whose grant lives on where it was passed to. Holders "
-               "without a grant of their own can be told of only when no grant lives.\n\n"
+               "never had a mark. Of what a connection got without one there is one line; the rest, and what does not "
+               "fit, is counted below, also if it has ended. COMMAND and UNIT are what the process is that asked for "
+               "it, if that can be told for sure; (gone) is a process that has ended, whose grant lives on where it "
+               "was passed to. Holders without a grant of their own can be told of only when no grant lives.\n\n"
                "Examples:\n"
                "  shmdctl holders /camera/frame0\n"
                "  shmdctl holders --id 17 --json",
