@@ -184,7 +184,7 @@ static unsigned int reap_marked(Region *region, bool leases) {
         reap_range(&reaping, reaping.next->id, list_entry(of->list.previous, Grant, in_region)->id);
         of->marks_off = reaping.overran;
         /* Those that live are asked about again only after several times as many opens. */
-        of->reap_in = reaping.overran ? GRANT_SLOW_EVERY : GRANT_REAP_EVERY + 4 * of->n_marked;
+        of->reap_in = reaping.overran ? GRANT_SLOW_EVERY : GRANT_REAP_EVERY + 4U * of->n_marked;
         return reaping.steps;
 }
 
@@ -394,16 +394,8 @@ static void unjoin(Grant *grant) {
         grant->joined = false;
 }
 
-/* What is compared is all that is set. */
 static Grant key_of(Region *region, uint64_t session, uid_t uid, bool writable, bool ticket) {
-        Grant key;
-
-        key.session = session;
-        key.uid = uid;
-        key.region = region;
-        key.writable = writable;
-        key.ticket = ticket;
-        return key;
+        return (Grant){ .region = region, .session = session, .uid = uid, .writable = writable, .ticket = ticket };
 }
 
 /* The one that the next without a mark would be, NULL without. */
