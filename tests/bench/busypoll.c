@@ -22,7 +22,7 @@
 #define PATIENCE UINT64_C(20000000000)
 
 enum {
-        CHUNK = 100,            /* regions that are there before they are unlinked */
+        CHUNK = 100,            /* regions that are made, and timed, before they are unlinked */
         WHILE_NS = 50000,       /* busy-poll, shmd.conf(5) */
         IN_TIME_NS = WHILE_NS / 2,
         LATE_NS = 4 * WHILE_NS,
@@ -35,7 +35,7 @@ typedef struct Scene {
         Client *clients[2];
         Driver drivers[2];
         shmd *connections[2];
-        Packet packet, creates[CHUNK], unlinks[CHUNK];
+        Packet packet, creates[CHUNK + 1], unlinks[CHUNK + 1];
 } Scene;
 
 /* -- the scene --------------------------------------------------------------------------------------- */
@@ -72,7 +72,7 @@ static void scene_init(Scene *scene) {
                 scene->connections[i] = connect_library(scene->broker, i ? SHMD_CONNECT_BUSY_POLL : 0);
         }
         packet_open(&scene->packet, PATH);
-        for (int i = 0; i < CHUNK; ++i) {
+        for (int i = 0; i < CHUNK + 1; ++i) {
                 char path[64];
 
                 (void)snprintf(path, sizeof(path), "/made%d", i);
@@ -85,7 +85,7 @@ static void scene_init(Scene *scene) {
 
 static void scene_deinit(Scene *scene) {
         packet_deinit(&scene->packet);
-        for (size_t i = 0; i < CHUNK; ++i) {
+        for (size_t i = 0; i < CHUNK + 1; ++i) {
                 packet_deinit(&scene->creates[i]);
                 packet_deinit(&scene->unlinks[i]);
         }
@@ -118,7 +118,7 @@ static void run_create(void *userdata, double *ns, size_t n) {
         const Side *side = userdata;
         Scene *scene = side->scene;
 
-        driver_create(&scene->drivers[side->i], scene->creates, scene->unlinks, CHUNK, ns, n);
+        driver_create(&scene->drivers[side->i], scene->creates, scene->unlinks, CHUNK + 1, ns, n);
 }
 
 static void run_library(void *userdata, double *ns, size_t n) {
