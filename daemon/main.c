@@ -593,7 +593,7 @@ static int serve(const Options *options) {
 
         broker_options.landlock = landlock;
         log_ready(path, broker, landlock);
-        service_notify("READY=1\nSTATUS=serving");
+        service_notify_surely(&broker->deadlines, "READY=1\nSTATUS=serving");
         service_keep_alive(&broker->deadlines);
         r = broker_run(broker);
         service_notify("STOPPING=1");

@@ -27,6 +27,8 @@
 /* More would not come back: the names of what a manager stored are one string in the environment of the
  * next process, and such a string has at most 128 KiB. */
 #define STORE_MAX 4096
+/* How soon to try again what did not fit. */
+#define URGENT_AGAIN (10 * NSEC_PER_MSEC)
 /* Descriptors that a process can have at all. */
 #define PASSED_MAX (1 << 30)
 
@@ -40,6 +42,13 @@ static struct {
         Deadlines *deadlines;
         uint64_t every;         /* nanoseconds */
 } alive;
+
+/* What has to arrive, and did not fit yet. */
+static struct {
+        Deadline deadline;
+        Deadlines *deadlines;
+        const char *state;
+} urgent;
 
 /* -- what a keeper leaves ----------------------------------------------------------------- */
 
@@ -101,9 +110,26 @@ bool service_has_keeper(void) {
         return notifies_keeper;
 }
 
+/* Return: false if there was no room for it. */
+static bool tell(const char *state) {
+        return notify_fd < 0 || send(notify_fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL) >= 0 ||
+               (errno != EAGAIN && errno != ENOBUFS);
+}
+
 void service_notify(const char *state) {
-        if (notify_fd >= 0)
-                (void)send(notify_fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL);
+        (void)tell(state);
+}
+
+static void try_again(Deadline *deadline, void *userdata) {
+        (void)userdata;
+        if (!tell(urgent.state))
+                deadline_arm(deadline, urgent.deadlines, time_now() + URGENT_AGAIN, try_again, NULL);
+}
+
+void service_notify_surely(Deadlines *deadlines, const char *state) {
+        urgent.deadlines = deadlines;
+        urgent.state = state;
+        try_again(&urgent.deadline, NULL);
 }
 
 static bool environment_number(const char *name, uint64_t *ret) {
@@ -137,6 +163,7 @@ void service_keep_alive(Deadlines *deadlines) {
 
 void service_disconnect(void) {
         deadline_disarm(&alive.deadline);
+        deadline_disarm(&urgent.deadline);
         notify_fd = close_fd(notify_fd);
         waker = close_fd(waker);
         most = 1;

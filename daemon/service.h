@@ -43,6 +43,9 @@ int service_connect(void);
 bool service_has_keeper(void);
 /* Sends a state such as "READY=1". Never waits; failures are not fatal. */
 void service_notify(const char *state);
+/* The same, but if there is no room for it at the moment it is tried again until it has left: the words before it may
+ * be many, and a manager that never hears of "READY=1" takes the service for one that does not start. state: static. */
+void service_notify_surely(Deadlines *deadlines, const char *state);
 /* From now on says twice in each interval of the manager's watchdog that the loop still turns
  * (sd_watchdog_enabled(3)); without one there is nothing to say, and nothing wakes up for it. */
 void service_keep_alive(Deadlines *deadlines);

@@ -212,6 +212,40 @@ TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
         house_expect_child(tell_a_deaf_one, NULL);
 }
 
+static int tell_surely(void *userdata) {
+        char name[64], variable[64];
+        Deadlines deadlines;
+        int manager, n = 0;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        manager = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        REQUIRE(service_connect() == 0);
+        deadlines_init(&deadlines);
+        for (int i = 0; i < 10000; ++i)
+                service_notify("STATUS=before");
+        service_notify_surely(&deadlines, "READY=1");
+        deadlines_run(&deadlines, deadlines_next(&deadlines));
+        REQUIRE(deadlines_next(&deadlines) != DEADLINE_NEVER, "it is still to be told");
+        while (!strcmp(manager_read(manager), "STATUS=before"))
+                ++n;
+        deadlines_run(&deadlines, deadlines_next(&deadlines));
+        REQUIRE(n > 0 && !strcmp(manager_read(manager), "READY=1"));
+        REQUIRE(deadlines_next(&deadlines) == DEADLINE_NEVER, "once");
+        close_fd(manager);
+        service_notify_surely(&deadlines, "READY=1");
+        REQUIRE(deadlines_next(&deadlines) == DEADLINE_NEVER, "nobody is there to be told");
+        service_disconnect();
+        deadlines_deinit(&deadlines);
+        return 0;
+}
+
+TEST(service, a_manager_that_is_slow_is_told_what_matters_later) {
+        house_expect_child(tell_surely, NULL);
+}
+
 /* -- sockets and what was stored ------------------------------------------------------------------ */
 
 /* From descriptor 3 on, in the way a service manager passes them. */
