@@ -55,7 +55,7 @@ struct FdStore {
         unsigned int patience;
         unsigned int n_unsaid;  /* packets since the store was woken last */
         size_t flying_max;
-        size_t n_flying;        /* descriptors in packets of several that it may not have read yet: no less than there are */
+        size_t n_flying;        /* descriptors in packets of several that it may not have read yet, at most */
         List barriers;
 };
 
