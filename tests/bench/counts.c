@@ -37,6 +37,7 @@ enum {
         TRACED_OPENS = 240,
         NAMES = 64,
         SETTLE_MS = 10,
+        BURST_MS = 200,         /* by then nothing is left of what is made ahead in a burst of regions */
 };
 
 static const char config[] = "[account]\nregions = 8000\n[keeper]\nwatchdog = 0s\n";
@@ -531,6 +532,7 @@ static void scene_begin(Scene *scene) {
         client_expect_done(scene->client, call_create(scene->client, "/e/1", PAGE, NULL));
         client_expect_done(scene->owner, call_create(scene->owner, "/secret", PAGE, NULL));
         watch(scene->watcher, "/e", SHMD__EVENT_MASK__EVENT_CHANGED);
+        test_sleep_ms(BURST_MS);
 }
 
 static void scene_end(Scene *scene) {
