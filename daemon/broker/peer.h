@@ -79,7 +79,7 @@ struct Peer {
         HeldRequest held;
         Staging staging;
         Upgrade upgrade;
-        bool pipelines;         /* had more than one request ready the last time */
+        uint8_t pipelines;      /* so often in vain it is read from once more; 0: it asks one thing at a time */
         uint8_t wakes;
         BusyPoll poll;
 };
