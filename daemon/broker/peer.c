@@ -18,7 +18,7 @@
 /* A peer with one request at a time is asked this seldom whether it has more. */
 #define EAGER_EVERY 512
 /* How often in vain it is, before it is taken for such a peer again. */
-#define EAGER_MOST 8U
+#define EAGER_MOST 4U
 /* How soon a request that waits for its own client to read is asked again. */
 #define HELD_MIN_NS NSEC_PER_MSEC
 #define HELD_MAX_NS (100 * NSEC_PER_MSEC)

@@ -446,7 +446,7 @@ TEST(peer, who_does_not_pipeline_any_more_is_found_out_after_some_turns) {
         }
         while (is_asked_for_more())
                 ++n;
-        cr_assert_eq(n, 7);
+        cr_assert_eq(n, 3);
         REQUIRE(!is_asked_for_more() && !is_asked_for_more());
         end();
 }
