@@ -35,6 +35,7 @@ enum {
         TRACED = 50,            /* for those of the kernel */
         TRACED_QUICK = 10,
         TRACED_OPENS = 240,
+        FORGOTTEN = 8,          /* and before those: by then the broker takes its client for one that does not pipeline */
         NAMES = 64,
         SETTLE_MS = 10,
         BURST_MS = 200,         /* by then nothing is left of what is made ahead in a burst of regions */
@@ -339,14 +340,14 @@ static void trace_step(Scene *scene, const Step *step) {
         if (scene->no_calls)
                 return;
         calls_resume(&scene->calls);
-        for (size_t i = 0; i <= n_traced(step); ++i) {
+        for (size_t i = 0; i < FORGOTTEN + n_traced(step); ++i) {
                 step->run(scene);
-                if (i > 0 && i < n_traced(step)) {
+                if (i >= FORGOTTEN && i + 1 < FORGOTTEN + n_traced(step)) {
                         calls_read_until_wait(&scene->calls);
                         continue;
                 }
                 calls_read_until_rest(&scene->calls);
-                if (i == 0)
+                if (i < FORGOTTEN)
                         calls_forget(&scene->calls);
         }
         calls_pause(&scene->calls);
