@@ -603,7 +603,7 @@ TEST(grant, a_session_that_opens_a_region_with_many_holders_again_and_again_has_
         begin();
         grant_many(grants, fds, 64);
         first = grant_unmarked(8, &kept);
-        for (int i = 1; i < 5000; ++i) {
+        for (uint32_t i = 1; i < 5000; ++i) {
                 grant = grant_unmarked(8, &fd);
                 cr_assert_eq(grant, first);
                 cr_assert_eq(grant->n, i + 1);
@@ -798,7 +798,8 @@ TEST(grant, when_marks_are_free_again_the_next_one_has_one) {
 /* -- what sessions leave ------------------------------------------------------------------------- */
 
 TEST(grant, sessions_that_have_ended_leave_one_grant_for_each_user_and_right) {
-        int fds[3000], n = 0;
+        int fds[3000];
+        size_t n = 0;
         Asker bob;
         Grant *left;
 
@@ -825,7 +826,7 @@ TEST(grant, sessions_that_have_ended_leave_one_grant_for_each_user_and_right) {
         left = list_first(&region->grants.list, Grant, in_region);
         cr_assert(left->session == 0 && left->uid == ALICE && left->n == 1000 + 334);
         cr_assert_eq(region->grants.n, n);
-        close_all(fds, n);
+        close_all(fds, (int)n);
         (void)region_grants_reap(region);
         cr_assert(region->grants.n == 0 && house.grants.n == 0);
         end();
