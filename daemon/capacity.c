@@ -12,14 +12,13 @@
 #include "acct/quota.h"
 #include "core/stock.h"
 #include "util/error.h"
+#include "util/fdstore.h"
 
 /* Descriptors the broker needs for itself: the socket, epoll, inotify, signals, the log, the
  * service manager, the grants of one batch while it is being answered, and a stock of memory. */
 #define OWN_DESCRIPTORS 192
 /* Of them, what is kept beside regions: the state, policies that are and were in force, and that stock. */
 #define KEPT_OWN (16 + STOCK_DESCRIPTORS)
-/* What the broker may have on its way to its keeper. */
-#define LINK_DESCRIPTORS 1024
 /* What a user's keeper may park: most programs may have 1024 descriptors open, and then as many in flight. */
 #define USER_PARKED 512
 /* Below this there is no use in starting. */
@@ -150,11 +149,10 @@ uint64_t capacity_kept(uint64_t descriptors) {
 }
 
 uint64_t capacity_parked(const Config *config, uint64_t descriptors, bool is_user) {
-        uint64_t inflight = config->global[ACCOUNT_INFLIGHT], most, room;
+        uint64_t inflight = config->global[ACCOUNT_INFLIGHT], room = fdstore_flying_max(descriptors), most;
 
         if (inflight == CONFIG_AUTO)
                 inflight = capacity_objects(descriptors) / 8;
-        room = descriptors / 16 < LINK_DESCRIPTORS ? descriptors / 16 : LINK_DESCRIPTORS;
         most = descriptors - room < inflight ? 0 : descriptors - room - inflight;
         return is_user && most > USER_PARKED ? USER_PARKED : most;
 }

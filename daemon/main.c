@@ -21,7 +21,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "broker/broker.h"
@@ -46,9 +45,6 @@
 /* What is in a service manager's store beside regions: the state, policies that are and were in force, and what
  * is on its way out. */
 #define STORE_OWN 16
-
-/* How often the first policy is tried, once a millisecond. */
-#define POLICY_TRIES 5000
 
 /* Directories of policy files on the command line. */
 #define POLICIES_MAX 64
@@ -254,13 +250,12 @@ static int check(const BrokerOptions *options, const uint8_t *policy, size_t n_p
 static int set_policy(Broker *broker, const uint8_t *policy, size_t n_policy) {
         char sentence[BROKER_SENTENCE_MAX] = "the store of descriptors takes none";
         PolicyOutcome outcome;
-        int r = BROKER_POLICY_E_BUSY;
+        unsigned int tries = 0;
+        int r;
 
-        for (unsigned int i = 0; i < POLICY_TRIES && r == BROKER_POLICY_E_BUSY; ++i) {
+        do
                 r = broker_set_policy(broker, policy, n_policy, &outcome, sentence);
-                if (r == BROKER_POLICY_E_BUSY)
-                        (void)nanosleep(&(struct timespec){ .tv_nsec = NSEC_PER_MSEC }, NULL);
-        }
+        while (r == BROKER_POLICY_E_BUSY && fdstore_wait(&tries));
         return r > 0 ? fail_message("policy", sentence) : r ? fail("policy", r) : 0;
 }
 

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "broker/policy.h"
@@ -19,8 +18,6 @@
 
 /* So many things that were dropped are said one by one; of the others how many there were. */
 #define NOTES_MAX 16
-/* How long a new state waits for room in the store's queue, in steps of a millisecond. */
-#define PUSH_TRIES 5000
 
 /* A new state is pushed before one that cannot be read is let go. */
 static const char *const state_names[] = { "state", "state-1", "state-2" };
@@ -193,15 +190,14 @@ static const char *free_name(const Recovery *recovery) {
 static int push_state(const Recovery *recovery) {
         const Broker *broker = recovery->broker;
         const char *name = free_name(recovery);
-        int r = FDSTORE_E_BUSY;
+        unsigned int tries = 0;
+        int r;
 
         if (!name)
                 return refuse(recovery, "nothing of what is kept can be read");
-        for (unsigned int i = 0; i < PUSH_TRIES && r == FDSTORE_E_BUSY; ++i) {
+        do
                 r = fdstore_push(broker->store, name, state_fd(broker->state));
-                if (r == FDSTORE_E_BUSY)
-                        (void)nanosleep(&(struct timespec){ .tv_nsec = NSEC_PER_MSEC }, NULL);
-        }
+        while (r == FDSTORE_E_BUSY && fdstore_wait(&tries));
         return r == FDSTORE_E_BUSY ? error_origin(-EBUSY) : error_fold(r);
 }
 

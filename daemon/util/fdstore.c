@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -20,6 +21,9 @@
 /* How soon to look again at a full queue, or at a barrier: doubled from the first to the last. */
 #define AGAIN_FIRST NSEC_PER_MSEC
 #define AGAIN_LAST (64 * NSEC_PER_MSEC)
+
+/* How often who may wait does so, for a millisecond each. */
+#define WAIT_TRIES 5000
 
 #define MESSAGE_MAX 96
 #define SEVERAL_MESSAGE_MAX (64 + FDSTORE_SEVERAL_MAX * (FDSTORE_NAME_MAX + 8))
@@ -284,6 +288,14 @@ int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], 
         return n == 1 ? push(store, text, fds, n) : push_flying(store, text, fds, n);
 }
 
+bool fdstore_wait(unsigned int *tries) {
+        if (*tries == WAIT_TRIES)
+                return false;
+        ++*tries;
+        (void)nanosleep(&(struct timespec){ .tv_nsec = NSEC_PER_MSEC }, NULL);
+        return true;
+}
+
 /* -- barriers --------------------------------------------------------------------------- */
 
 void fdstore_barrier(FdStore *store, FdBarrier *barrier, FdBarrierFn fn, void *userdata) {
@@ -316,14 +328,18 @@ FdStore *fdstore_free(FdStore *store) {
         return NULL;
 }
 
-/* One packet may always be on its way. */
+uint64_t fdstore_flying_max(uint64_t limit) {
+        return limit / FLYING_SHARE < FLYING_MAX ? limit / FLYING_SHARE : FLYING_MAX;
+}
+
+/* One packet may always be. */
 static size_t flying_max(void) {
         struct rlimit limit = { .rlim_cur = 0 };
-        rlim_t share;
+        uint64_t most;
 
         (void)getrlimit(RLIMIT_NOFILE, &limit);
-        share = limit.rlim_cur / FLYING_SHARE;
-        return share < FDSTORE_SEVERAL_MAX ? FDSTORE_SEVERAL_MAX : share < FLYING_MAX ? (size_t)share : FLYING_MAX;
+        most = fdstore_flying_max(limit.rlim_cur);
+        return most < FDSTORE_SEVERAL_MAX ? FDSTORE_SEVERAL_MAX : (size_t)most;
 }
 
 int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept) {

@@ -19,6 +19,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/cleanup.h"
 #include "base/list.h"
@@ -55,6 +56,10 @@ DEFINE_CLEANUP(FdStore, fdstore_free);
  * when the queue is nearly full, or holds something that is waited for. */
 void fdstore_set_waker(FdStore *store, int waker);
 
+/* How many descriptors may be on their way to a store in packets of several, where a user has that limit of them: the
+ * kernel counts all that a user has in flight. */
+uint64_t fdstore_flying_max(uint64_t limit);
+
 /* How many descriptors a packet of this store may have: 1 unless the store has said more; 1 without a store. */
 void fdstore_set_most(FdStore *store, size_t most);
 size_t fdstore_most(const FdStore *store);
@@ -66,6 +71,9 @@ int fdstore_push(FdStore *store, const char *name, int fd);
  * the store, in one packet: all or none. Return: as fdstore_push(); FDSTORE_E_BUSY, too, while many that went like this
  * may still be in flight. */
 int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n);
+/* For who serves nobody yet, and so may wait for a store that has no room: sleeps for a millisecond. *tries begins as
+ * 0. Return: false if it did so for five seconds. */
+bool fdstore_wait(unsigned int *tries);
 /* Remembers that what has that name, which was pushed or kept, is to be let go: with the next
  * fdstore_flush(). */
 void fdstore_remove(FdStore *store, const char *name);
