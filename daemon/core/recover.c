@@ -785,13 +785,13 @@ static bool is_unborn(const Memory *memory) {
 }
 
 /* No region has it, and nothing else of that name. */
-static int let_go(const Recovery *recovery, Memory *memory) {
+static int let_go(const Recovery *recovery, Memory *memory, bool unborn) {
         const Recover *out = recovery->out;
         uint64_t inode, size;
         int r = REGION_E_SIZE;
 
-        if (memory->id != 0 && memory->fd >= 0 && !is_unborn(memory) &&
-            memfd_look(memory->fd, out->uid, &inode, &size) && !is_used(recovery, inode))
+        if (memory->id != 0 && memory->fd >= 0 && !unborn && memfd_look(memory->fd, out->uid, &inode, &size) &&
+            !is_used(recovery, inode))
                 r = condemn(recovery, memory, size);
         if (!r)
                 return 0;
@@ -811,13 +811,15 @@ static size_t let_go_of_name(const Recovery *recovery, size_t i, int *r) {
         for (size_t k = i; k < i + n; ++k)
                 taken = taken || memories[k].taken;
         for (size_t k = i; k < i + n && !*r; ++k) {
+                bool unborn = !taken && !gone && is_unborn(&memories[k]);
+
                 if (memories[k].taken)
                         continue;
-                if (taken || gone || !is_unborn(&memories[k]))
+                if (!unborn)
                         note(recovery, RECOVER_DESCRIPTOR, memories[k].id, memories[k].kept->name,
                              taken || gone ? "there is another one of that name" : "it is no region's");
                 if (!taken && !gone)
-                        *r = let_go(recovery, &memories[k]);
+                        *r = let_go(recovery, &memories[k], unborn);
                 gone = true;
                 memories[k].fd = close_fd(memories[k].fd);
         }
