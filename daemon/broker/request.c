@@ -598,10 +598,11 @@ static int hello_session(Peer *peer, ProtobufCBinaryData wanted, uint8_t ret_id[
 /* Those of the features that the peer would like that it gets. */
 static uint64_t hello_features(Peer *peer, uint64_t wanted) {
         uint64_t here = peer->broker->options->busy_poll_ns ? SHMD__FEATURES__FEATURE_BUSY_POLL : 0;
+        uint64_t granted = wanted & here;
 
-        if (wanted & here & SHMD__FEATURES__FEATURE_BUSY_POLL)
+        if (granted & SHMD__FEATURES__FEATURE_BUSY_POLL)
                 busypoll_grant(&peer->poll);
-        return wanted & here;
+        return granted;
 }
 
 static int request_hello(Request *request) {

@@ -2,8 +2,6 @@
 
 #include "core/stock.h"
 
-#include <string.h>
-
 #include "base/assert.h"
 #include "base/cleanup.h"
 #include "core/region.h"
@@ -19,8 +17,7 @@ static void block_close(StockBlock *block, FdStore *store) {
                 char name[FDSTORE_NAME_MAX];
 
                 region_store_name(unborn->id, name);
-                if (store)
-                        fdstore_remove(store, name);
+                fdstore_remove(store, name);
                 unborn->fd = close_fd(unborn->fd);
         }
         block->first = block->n = 0;
