@@ -95,26 +95,20 @@ typedef struct Wanted {
         size_t n_names;
 } Wanted;
 
-static bool has_that_many_fds(void *userdata) {
-        Wanted *wanted = userdata;
-
-        return broker_keeper_fds(wanted->broker) == wanted->n_fds;
-}
-
 static bool has_that_many_fds_and_names(void *userdata) {
         Wanted *wanted = userdata;
         char (*names)[32];
         size_t n = broker_kept_names(wanted->broker, &names);
 
         free(names);
-        return n == wanted->n_names && has_that_many_fds(userdata);
+        return n == wanted->n_names && broker_keeper_fds(wanted->broker) == wanted->n_fds;
 }
 
 #define WORDS "what was there before"
 
 /* Makes a region that has to survive, and waits until the keeper has read of it: it is kept before that. */
 static void make_region(Broker *broker) {
-        Wanted wanted = { .broker = broker, .n_fds = broker_keeper_fds(broker) + 1 };
+        size_t n_fds = broker_keeper_fds(broker) + 1;
         Client *client = client_connect_as(broker, ALICE, ALICE);
         Grant grant = GRANT_NULL;
         char (*names)[32];
@@ -124,7 +118,7 @@ static void make_region(Broker *broker) {
         REQUIRE(pwrite(grant.fd, WORDS, sizeof(WORDS), 0) == (ssize_t)sizeof(WORDS));
         grant_deinit(&grant);
         client_free(client);
-        REQUIRE(test_eventually(has_that_many_fds, &wanted));
+        broker_expect_keeper_fds(broker, n_fds);
         (void)broker_kept_names(broker, &names);
         free(names);
 }
@@ -581,14 +575,19 @@ TEST(keeper, packets_that_are_none_change_nothing) {
         end_hostile(broker, &program, NULL, 0);
 }
 
-TEST(keeper, of_a_packet_with_too_few_or_too_many_nothing_is_kept) {
+/* That a broker which does that is told of, and nothing of it is kept. */
+static void expect_harmless(const char *what, const char *event, const char *detail) {
         Program program;
         Broker *broker;
 
         test_needs_root();
-        broker = spawn_hostile(&program, "mismatch", NULL, NULL);
-        broker_expect_log(broker, "event=keeper-refused", "why=\"no packet of a broker's\"");
+        broker = spawn_hostile(&program, what, NULL, NULL);
+        broker_expect_log(broker, event, detail);
         end_hostile(broker, &program, NULL, 0);
+}
+
+TEST(keeper, of_a_packet_with_too_few_or_too_many_nothing_is_kept) {
+        expect_harmless("mismatch", "event=keeper-refused", "why=\"no packet of a broker's\"");
 }
 
 TEST(keeper, of_several_in_a_packet_each_is_kept_or_refused_by_itself) {
@@ -712,13 +711,7 @@ TEST(keeper, a_broker_that_wakes_its_keeper_for_nothing_does_not_make_it_wait) {
 }
 
 TEST(keeper, who_has_a_dead_brokers_socket_does_not_keep_the_next_from_its_start) {
-        Program program;
-        Broker *broker;
-
-        test_needs_root();
-        broker = spawn_hostile(&program, "heirs", NULL, NULL);
-        broker_expect_log(broker, "event=broker-ended", "by=\"status 7\"");
-        end_hostile(broker, &program, NULL, 0);
+        expect_harmless("heirs", "event=broker-ended", "by=\"status 7\"");
 }
 
 /* -- upgrades -------------------------------------------------------------------------------------- */
@@ -748,7 +741,7 @@ static bool is_dumpable(pid_t pid) {
 }
 
 TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
-        Wanted wanted;
+        size_t n_fds = 0;
         Program program;
         Broker *broker;
         pid_t keeper;
@@ -770,9 +763,8 @@ TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
                 cr_assert(!is_dumpable(keeper) && !is_dumpable(broker->pid), "nobody of its uid looks at its descriptors");
                 expect_region(broker);
                 if (i == 0)
-                        wanted = (Wanted){ .broker = broker, .n_fds = broker_keeper_fds(broker) };
-                REQUIRE(test_eventually(has_that_many_fds, &wanted), "%zu descriptors, not %zu",
-                        broker_keeper_fds(broker), wanted.n_fds);
+                        n_fds = broker_keeper_fds(broker);
+                broker_expect_keeper_fds(broker, n_fds);
         }
         REQUIRE(broker_log_count(broker, "event=upgrade ") == 5);
         REQUIRE(broker_log_count(broker, "event=stopped books=balanced") == 5);

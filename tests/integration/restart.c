@@ -814,17 +814,6 @@ static void report(const Shared *shared, unsigned int n_kills, int64_t seconds) 
                 REQUIRE(shared->accounts[i].calls > 0, "client %zu did nothing", i);
 }
 
-typedef struct Kept {
-        Broker *broker;
-        size_t n_fds;
-} Kept;
-
-static bool has_that_many_fds(void *userdata) {
-        Kept *kept = userdata;
-
-        return broker_keeper_fds(kept->broker) == kept->n_fds;
-}
-
 static void each(Child children[CLIENTS], void (*fn)(Child *)) {
         for (size_t i = 0; i < CLIENTS; ++i)
                 fn(&children[i]);
@@ -835,7 +824,7 @@ TEST(restart, clients_work_on_while_the_broker_is_killed_and_see_no_error) {
         int64_t seconds = given ? strtoll(given, NULL, 10) : SECONDS;
         Test test = { .broker = NULL };
         Child children[CLIENTS];
-        Kept kept;
+        size_t keeper_fds;
         unsigned int n_kills;
         Client *admin;
 
@@ -845,7 +834,7 @@ TEST(restart, clients_work_on_while_the_broker_is_killed_and_see_no_error) {
         REQUIRE(test.shared != MAP_FAILED);
         test.broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = "[keeper]\nrestarts = 0\n" });
         admin = client_connect_as(test.broker, 0, 0);
-        kept = (Kept){ test.broker, broker_keeper_fds(test.broker) };
+        keeper_fds = broker_keeper_fds(test.broker);
         make_directories(admin);
         for (test.index = 0; test.index < CLIENTS; ++test.index)
                 child_start(&children[test.index], be_client, &test);
@@ -859,9 +848,8 @@ TEST(restart, clients_work_on_while_the_broker_is_killed_and_see_no_error) {
         compare_ledgers(admin, test.shared);
         each(children, child_continue);
         each(children, child_await);
-        kept.n_fds += books_expect(admin, test.broker->pid, test.broker->keeper);
-        REQUIRE(test_eventually(has_that_many_fds, &kept), "the keeper has %zu descriptors and not %zu",
-                broker_keeper_fds(test.broker), kept.n_fds);
+        keeper_fds += books_expect(admin, test.broker->pid, test.broker->keeper);
+        broker_expect_keeper_fds(test.broker, keeper_fds);
         report(test.shared, n_kills, seconds);
         each(children, child_release);
 

@@ -637,6 +637,17 @@ void broker_expect_fds(Broker *broker, size_t n) {
                 broker_fds(broker), n);
 }
 
+static bool has_keeper_fds(void *userdata) {
+        FdsWanted *wanted = userdata;
+
+        return broker_keeper_fds(wanted->broker) == wanted->n;
+}
+
+void broker_expect_keeper_fds(Broker *broker, size_t n) {
+        REQUIRE(test_eventually(has_keeper_fds, &(FdsWanted){ broker, n }),
+                "the keeper has %zu descriptors, not %zu", broker_keeper_fds(broker), n);
+}
+
 const char *broker_status(Broker *broker, const char *key) {
         static char value[256];
         CLEANUP(freep) char *text = NULL;

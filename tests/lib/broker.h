@@ -74,6 +74,8 @@ size_t broker_kept_names(Broker *broker, char (**ret)[32]);
 bool broker_keeps(Broker *broker, const char *name);
 /* Descriptors that the keeper has open. */
 size_t broker_keeper_fds(Broker *broker);
+/* Waits until it has exactly n. */
+void broker_expect_keeper_fds(Broker *broker, size_t n);
 
 /* Runs `shmd ARG...` (NULL at the end) to its end with nothing on standard input. *ret is
  * everything it printed, to be freed. Return: its exit status, or 128 + the signal. */
