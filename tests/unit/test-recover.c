@@ -1310,6 +1310,19 @@ TEST(recover, grants_without_a_mark_stay_until_nobody_holds_the_region) {
         end();
 }
 
+/* Begins, and dies with one region, "/x", that somebody holds, and that the grant is of. Return: its descriptor. */
+static int die_with_holder(SavedGrant *grant) {
+        Region *region;
+        int fd;
+
+        begin();
+        region = create("/x", ALICE, 4096);
+        grant->region = region->id;
+        fd = house_hold(region, false);
+        die();
+        return fd;
+}
+
 /* As it was before grants without a mark were counted together, and a part of whose sessions is gone. */
 TEST(recover, grants_without_a_mark_of_one_session_become_one) {
         SavedGrant grant = { .id = 100, .uid = BOB, .pid = 5, .session = 9 };
@@ -1317,11 +1330,7 @@ TEST(recover, grants_without_a_mark_of_one_session_become_one) {
         Grant *first;
         int fd;
 
-        begin();
-        region = create("/x", ALICE, 4096);
-        grant.region = region->id;
-        fd = house_hold(region, false);
-        die();
+        fd = die_with_holder(&grant);
         for (unsigned int i = 0; i < 10; ++i) {
                 FORGE(GRANT, grant, grant);
                 ++grant.id;
@@ -1352,11 +1361,7 @@ TEST(recover, marks_beyond_those_a_region_can_have_are_none) {
         Region *region;
         int fd;
 
-        begin();
-        region = create("/x", ALICE, 4096);
-        grant.region = region->id;
-        fd = house_hold(region, false);
-        die();
+        fd = die_with_holder(&grant);
         for (unsigned int i = 0; i < 300; ++i, ++grant.id)
                 FORGE(GRANT, grant, grant);
         revive();

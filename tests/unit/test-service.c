@@ -30,6 +30,19 @@ static int manager_bind(const char *name, size_t n) {
         return fd;
 }
 
+/* One with an abstract name, which this process is told. */
+static int manager_here(void) {
+        char name[64], variable[64];
+        int fd;
+
+        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
+        name[0] = '\0';
+        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
+        fd = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        return fd;
+}
+
 static const char *manager_read(int fd) {
         static char text[256];
         ssize_t n = recv(fd, text, sizeof(text) - 1, MSG_DONTWAIT);
@@ -79,14 +92,9 @@ TEST(service, a_manager_at_a_path_is_told) {
 }
 
 static int tell_abstract(void *userdata) {
-        char name[64], variable[64];
         int manager;
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        manager = manager_bind(name, 1 + strlen(name + 1));
-        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        manager = manager_here();
         REQUIRE(service_connect() == 0);
         service_notify("READY=1");
         REQUIRE(!strcmp(manager_read(manager), "READY=1"));
@@ -150,15 +158,10 @@ TEST(service, a_watchdog_has_an_interval_and_a_process) {
 }
 
 static int stay_alive(void *userdata) {
-        char name[64], variable[64];
         Deadlines deadlines;
         int manager;
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        manager = manager_bind(name, 1 + strlen(name + 1));
-        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        manager = manager_here();
         deadlines_init(&deadlines);
 
         set_watchdog(NULL, NULL);
@@ -192,14 +195,9 @@ TEST(service, a_watchdog_hears_twice_in_each_interval_that_the_loop_turns) {
 /* -- a manager that does not listen --------------------------------------------------------------- */
 
 static int tell_a_deaf_one(void *userdata) {
-        char name[64], variable[64];
         int manager;
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        manager = manager_bind(name, 1 + strlen(name + 1));
-        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        manager = manager_here();
         REQUIRE(service_connect() == 0);
         for (int i = 0; i < 10000; ++i)
                 service_notify("WATCHDOG=1");
@@ -213,15 +211,10 @@ TEST(service, a_manager_that_reads_nothing_is_not_waited_for) {
 }
 
 static int tell_surely(void *userdata) {
-        char name[64], variable[64];
         Deadlines deadlines;
         int manager, n = 0;
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        manager = manager_bind(name, 1 + strlen(name + 1));
-        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
+        manager = manager_here();
         REQUIRE(service_connect() == 0);
         deadlines_init(&deadlines);
         for (int i = 0; i < 10000; ++i)
@@ -453,20 +446,16 @@ TEST(service, a_keeper_of_another_version_says_what_it_takes) {
 }
 
 static int find_stores(void *userdata) {
-        char name[64], variable[64];
         Deadlines deadlines;
         FdStore *store;
         int manager;
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        manager = manager_bind(name, 1 + strlen(name + 1));
+        manager = manager_here();
         deadlines_init(&deadlines);
         REQUIRE(setenv("FDSTORE", "100", 1) == 0);
         REQUIRE(service_store(&store, &deadlines, 0) == 0 && !store && service_store_room() == SIZE_MAX,
                 "nobody to give it to");
-        REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0 && service_connect() == 0);
+        REQUIRE(service_connect() == 0);
         REQUIRE(service_store_room() == 100 && !strcmp(service_store_owner(), "service-manager"));
         REQUIRE(service_store(&store, &deadlines, 0) == 0 && store);
         REQUIRE(fdstore_push(store, "r1", manager) == 0);
