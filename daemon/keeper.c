@@ -31,7 +31,7 @@
 #include "util/names.h"
 #include "util/notify.h"
 
-/* Packets and descriptors read in one turn, so that a broker that never stops talking does not keep the keeper from
+/* Packets and names read in one turn, so that a broker that never stops talking does not keep the keeper from
  * its signals and deadlines. */
 #define TURN 512
 /* Bytes the broker may have on the way; the kernel gives what it allows. */
@@ -208,8 +208,8 @@ static void become_ready(Keeper *keeper) {
 static void obey_about_descriptors(Keeper *keeper, const Notify *notify) {
         for (size_t i = 0; notify->words & NOTIFY_STORE && i < notify->n_fds; ++i)
                 keep(keeper, notify->names[i], notify->fds[i]);
-        if (notify->words & NOTIFY_REMOVE)
-                let_go(keeper, notify->names[0]);
+        for (size_t i = 0; notify->words & NOTIFY_REMOVE && i < notify->n_names; ++i)
+                let_go(keeper, notify->names[i]);
         /* All before it has been done. */
         if (notify->words & NOTIFY_BARRIER)
                 (void)close(notify->fds[0]);
@@ -252,7 +252,7 @@ static bool read_packets(Keeper *keeper) {
         bool outlived = keeper->refuge, regions = false;
         Notify notify;
 
-        for (size_t i = 0; i < TURN; i += 1 + notify.n_fds) {
+        for (size_t i = 0; i < TURN; i += 1 + notify.n_names) {
                 int r = outlived ? notify_peek(keeper->link, &notify) : notify_take(keeper->link, &notify);
 
                 if (r == NOTIFY_E_AGAIN && regions && keeper->ready)

@@ -34,7 +34,7 @@
 
 static int notify_fd = -1;
 static int waker = -1;          /* of a keeper that rests */
-static size_t most = 1;         /* descriptors that the store takes in a packet */
+static size_t most = 1;         /* names that the store takes in a packet */
 static bool notifies_keeper;
 
 static struct {
@@ -52,11 +52,13 @@ static struct {
 
 /* -- what a keeper leaves ----------------------------------------------------------------- */
 
+/* What a packet may have is said twice: a keeper that said it once took several descriptors in one, and let go of one
+ * name. */
 void service_leave(const ServiceKeeper *left) {
         char text[128];
 
-        (void)snprintf(text, sizeof(text), "%d %d %d %zu %d %zu", left->link, left->listen_fd, left->names_fd, left->n,
-                       left->waker, left->most);
+        (void)snprintf(text, sizeof(text), "%d %d %d %zu %d %zu %zu", left->link, left->listen_fd, left->names_fd,
+                       left->n, left->waker, left->most, left->most);
         (void)setenv(SERVICE_KEEPER, text, 1);
 }
 
@@ -65,7 +67,7 @@ bool service_find(ServiceKeeper *ret) {
 
         ret->waker = -1;
         ret->most = 1;
-        return text && sscanf(text, "%d %d %d %zu %d %zu", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n,
+        return text && sscanf(text, "%d %d %d %zu %d %*u %zu", &ret->link, &ret->listen_fd, &ret->names_fd, &ret->n,
                               &ret->waker, &ret->most) >= 4;
 }
 

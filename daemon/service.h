@@ -28,12 +28,12 @@ typedef struct ServiceKeeper {
         int names_fd;           /* util/names.h */
         size_t n;               /* how many of those numbers may have a name */
         int waker;              /* fdstore_set_waker(); -1: the keeper needs no waking */
-        size_t most;            /* fdstore_set_most(): descriptors that it takes in a packet */
+        size_t most;            /* fdstore_set_most(): names that it takes in a packet */
 } ServiceKeeper;
 
 void service_leave(const ServiceKeeper *left);
 /* Return: whether a keeper left something. One of an older version says less: it needs no waking, or takes one
- * descriptor in a packet. */
+ * name in a packet. */
 bool service_find(ServiceKeeper *ret);
 
 /* Connects to the keeper or to $NOTIFY_SOCKET, before the sandbox; nothing is there: nothing is said.

@@ -25,14 +25,19 @@
 /* How often who may wait does so, for a millisecond each. */
 #define WAIT_TRIES 5000
 
-#define MESSAGE_MAX 96
-#define SEVERAL_MESSAGE_MAX (64 + FDSTORE_SEVERAL_MAX * (FDSTORE_NAME_MAX + 8))
+#define MESSAGE_MAX (64 + FDSTORE_SEVERAL_MAX * (FDSTORE_NAME_MAX + 8))
 
 /* More than the kernel counts for a packet that is in a queue: three quarters of a KiB where it was measured. It
  * counts the text and not the descriptors; more than 192 bytes of text, such as sixteen names are, make it 1,280. */
 #define PACKET_BYTES 1024
 /* And less than that. */
 #define PACKET_BYTES_LEAST 512
+
+/* Who lets go of one soon lets go of more: from the second on they wait for so long, or until a packet is full. It is
+ * as long as a keeper rests; were it a tenth of that, the timer would ring as often as the clock ticks. */
+#define GATHER_NS (50 * NSEC_PER_MSEC)
+/* The store is woken for so many, as nobody has their memory before it has let go of them. */
+#define LET_GO_MAX 64
 
 /* With several in each, a queue that is not full yet may have too many descriptors in it. One of 1 MiB holds 1,366
  * packets of one descriptor, and 820 of sixteen: 13,120 in flight, and the user has only as many of those as the limit
@@ -54,8 +59,10 @@ struct FdStore {
         size_t first;
         size_t n;
         size_t n_flushed;       /* of those, from the first on: to be sent */
+        uint64_t let_go_at;     /* when the last were sent */
+        size_t n_let_go;        /* since the store was woken last */
         int waker;              /* -1: the store reads all the time */
-        size_t most;            /* descriptors of a packet */
+        size_t most;            /* names of a packet */
         unsigned int patience;
         unsigned int n_unsaid;  /* packets since the store was woken last */
         size_t flying_max;
@@ -70,16 +77,16 @@ static bool is_busy(int error) {
         return error == EAGAIN || error == ENOBUFS || error == ETOOMANYREFS;
 }
 
-/* What is asked for a name; both fit. */
-static const char *about(const char *what, const char *name, const char *rest, char text[static MESSAGE_MAX]) {
-        (void)stpcpy(stpcpy(stpcpy(text, what), name), rest);
-        return text;
+static char *put_name(char *end, const char *name) {
+        ASSERT(strlen(name) < FDSTORE_NAME_MAX);
+        return stpcpy(stpcpy(end, "\nFDNAME="), name);
 }
 
 static void wake(FdStore *store) {
         const uint64_t one = 1;
 
         store->n_unsaid = 0;
+        store->n_let_go = 0;
         /* It fails if nobody ever reads it, and then nobody reads the queue. */
         if (store->waker >= 0)
                 (void)!write(store->waker, &one, sizeof(one));
@@ -114,20 +121,31 @@ static int send_packet(FdStore *store, const char *text, const int *fds, size_t 
 
 /* -- letting go ------------------------------------------------------------------------- */
 
+static int send_removal(FdStore *store, size_t n) {
+        char text[MESSAGE_MAX], *end = stpcpy(text, "FDSTOREREMOVE=1");
+
+        for (size_t i = 0; i < n; ++i)
+                end = put_name(end, store->removals[(store->first + i) % store->room]);
+        return send_packet(store, text, NULL, 0);
+}
+
 /* Return: whether all that was flushed has been sent. */
 static bool send_removals(FdStore *store) {
-        char text[MESSAGE_MAX];
-
         while (store->n_flushed > 0) {
-                (void)about("FDSTOREREMOVE=1\nFDNAME=", store->removals[store->first], "", text);
-                if (send_packet(store, text, NULL, 0) == FDSTORE_E_BUSY)
+                size_t n = store->n_flushed < store->most ? store->n_flushed : store->most;
+
+                if (send_removal(store, n) == FDSTORE_E_BUSY)
                         return false;
                 /* Sent, or there is no store any more. */
-                store->first = (store->first + 1) % store->room;
-                --store->n;
-                --store->n_flushed;
-                --store->n_kept;
+                store->first = (store->first + n) % store->room;
+                store->n -= n;
+                store->n_flushed -= n;
+                store->n_kept -= n;
+                store->n_let_go += n;
+                store->let_go_at = time_now();
         }
+        if (store->n_let_go >= LET_GO_MAX)
+                wake(store);
         /* Most of the ring is never touched, and then costs no memory. */
         if (store->n == 0)
                 store->first = 0;
@@ -196,11 +214,28 @@ void fdstore_remove(FdStore *store, const char *name) {
         ++store->n;
 }
 
+/* Return: whether more are waited for, before what is to be let go of is sent. */
+static bool gathers(FdStore *store) {
+        uint64_t until;
+
+        if (store->n_flushed >= store->most)
+                return false;
+        if (deadline_is_armed(&store->again))
+                return true;
+        until = store->let_go_at + GATHER_NS;
+        if (until <= time_now())
+                return false;
+        store->wait = AGAIN_FIRST;
+        deadline_arm(&store->again, store->deadlines, until, look_again, store);
+        return true;
+}
+
 void fdstore_flush(FdStore *store) {
         if (!store || store->n == store->n_flushed)
                 return;
         store->n_flushed = store->n;
-        look_now(store);
+        if (!gathers(store))
+                look_now(store);
 }
 
 /* -- keeping ---------------------------------------------------------------------------- */
@@ -226,25 +261,34 @@ static int make_room(FdStore *store, size_t n_kept) {
         return 0;
 }
 
+/* What was let go of before leaves before, so that the store has the room. */
 static int push(FdStore *store, const char *text, const int *fds, size_t n) {
         int r;
 
         r = make_room(store, store->n_kept + n);
-        if (!r)
-                r = send_packet(store, text, fds, n);
+        if (r)
+                return r;
+        /* There may be room again since they found none. */
+        if (!send_removals(store))
+                return FDSTORE_E_BUSY;
+        r = send_packet(store, text, fds, n);
         if (!r)
                 store->n_kept += n;
         return r;
 }
 
 /* FDPOLL=0: a service manager would let go of what polls as broken or hung up. */
+static void end_push(char *end) {
+        (void)stpcpy(end, "\nFDPOLL=0");
+}
+
 int fdstore_push(FdStore *store, const char *name, int fd) {
         char text[MESSAGE_MAX];
 
         if (!store)
                 return 0;
-        ASSERT(strlen(name) < FDSTORE_NAME_MAX);
-        return push(store, about("FDSTORE=1\nFDNAME=", name, "\nFDPOLL=0", text), &fd, 1);
+        end_push(put_name(stpcpy(text, "FDSTORE=1"), name));
+        return push(store, text, &fd, 1);
 }
 
 /* The kernel is asked only when there may be many: it says how many bytes are in the queue, of whatever packets. */
@@ -275,16 +319,14 @@ static int push_flying(FdStore *store, const char *text, const int *fds, size_t 
 }
 
 int fdstore_push_several(FdStore *store, const char (*names)[FDSTORE_NAME_MAX], const int *fds, size_t n) {
-        char text[SEVERAL_MESSAGE_MAX], *end = stpcpy(text, "FDSTORE=1");
+        char text[MESSAGE_MAX], *end = stpcpy(text, "FDSTORE=1");
 
         ASSERT(n >= 1 && n <= fdstore_most(store));
         if (!store)
                 return 0;
-        for (size_t i = 0; i < n; ++i) {
-                ASSERT(strlen(names[i]) < FDSTORE_NAME_MAX);
-                end = stpcpy(stpcpy(end, "\nFDNAME="), names[i]);
-        }
-        (void)stpcpy(end, "\nFDPOLL=0");
+        for (size_t i = 0; i < n; ++i)
+                end = put_name(end, names[i]);
+        end_push(end);
         return n == 1 ? push(store, text, fds, n) : push_flying(store, text, fds, n);
 }
 
@@ -322,6 +364,7 @@ FdStore *fdstore_free(FdStore *store) {
         if (!store)
                 return NULL;
         ASSERT(list_is_empty(&store->barriers));
+        (void)send_removals(store);
         deadline_disarm(&store->again);
         free(store->removals);
         free(store);

@@ -4,13 +4,14 @@
  * sd_notify(3): FDSTORE=1 with FDNAME= and one descriptor, FDSTOREREMOVE=1 with FDNAME=, BARRIER=1 with
  * one descriptor that is closed once all before it has been done. A descriptor is kept as soon as it is
  * in the store's receive queue: the store need not have run, and this process may die. A keeper takes
- * several descriptors in one packet too, each with a line FDNAME= of its own, in their order; a service
- * manager would give them all one name.
+ * several descriptors in one packet too, and lets go of several, each with a line FDNAME= of its own, in
+ * their order; a service manager would give them all one name.
  *
  * Nothing here waits. What does not fit in the queue is a result when something is to be kept, because
  * nobody may be told of a region before it is; and is remembered when something is to be let go, as too
  * late does no harm. For what is remembered there is room since the descriptor was pushed, so letting
- * go cannot fail.
+ * go cannot fail. Of a store that takes several, who lets go of one after the other asks for some at a
+ * time: they wait for one another for 50 milliseconds, unless something is pushed meanwhile.
  *
  * Every function takes NULL for a store that there is not: everything is kept at once, then.
  */
@@ -47,20 +48,20 @@ typedef struct FdStore FdStore;
 /* socket is borrowed, connected to the store, and must outlive it; n_kept: how many descriptors are in
  * it already, from the process before. Return: 0, -ENOMEM. */
 int fdstore_new(FdStore **ret, int socket, Deadlines *deadlines, size_t n_kept);
-/* What was remembered and not sent is not let go. Return: NULL. */
+/* What was remembered and not flushed is not let go, nor what there is no room for. Return: NULL. */
 FdStore *fdstore_free(FdStore *store);
 
 DEFINE_CLEANUP(FdStore, fdstore_free);
 
 /* The store rests, and does not look at its queue meanwhile: from now on it is woken, by an eventfd, which is borrowed,
- * when the queue is nearly full, or holds something that is waited for. */
+ * when the queue is nearly full, or holds something that is waited for, or much that is to be let go of. */
 void fdstore_set_waker(FdStore *store, int waker);
 
 /* How many descriptors may be on their way to a store in packets of several, where a user has that limit of them: the
  * kernel counts all that a user has in flight. */
 uint64_t fdstore_flying_max(uint64_t limit);
 
-/* How many descriptors a packet of this store may have: 1 unless the store has said more; 1 without a store. */
+/* How many names a packet of this store may have: 1 unless the store has said more; 1 without a store. */
 void fdstore_set_most(FdStore *store, size_t most);
 size_t fdstore_most(const FdStore *store);
 
@@ -77,7 +78,7 @@ bool fdstore_wait(unsigned int *tries);
 /* Remembers that what has that name, which was pushed or kept, is to be let go: with the next
  * fdstore_flush(). */
 void fdstore_remove(FdStore *store, const char *name);
-/* Lets go of what was remembered: now what fits, and the rest by itself. */
+/* Lets go of what was remembered, now or by itself in 50 milliseconds; what does not fit, soon after it does. */
 void fdstore_flush(FdStore *store);
 
 /* Calls fn once the store has done all that it was sent before, and all that was flushed before. */

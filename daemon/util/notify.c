@@ -96,7 +96,7 @@ static bool is_whole(const Notify *notify, size_t n_fds) {
         case NOTIFY_BARRIER:
                 return notify->n_names == 0 && n_fds == 1;
         case NOTIFY_REMOVE:
-                return notify->n_names == 1 && n_fds == 0;
+                return notify->n_names > 0 && n_fds == 0;
         default:
                 return false;
         }
@@ -152,6 +152,7 @@ static int receive(int socket, int how, Notify *ret) {
         ssize_t n;
 
         ret->n_fds = 0;
+        ret->n_names = 0;
         n = recvmsg(socket, &message, how | MSG_DONTWAIT);
         if (n < 0)
                 return errno == EAGAIN || errno == EINTR ? NOTIFY_E_AGAIN : NOTIFY_E_GONE;

@@ -4,7 +4,8 @@
  * have been taken over by one of its clients. So every word that is known has one spelling, a name
  * of a descriptor is of a small alphabet, a packet asks for one thing, and whatever does not fit is
  * refused as a whole. What is to be kept may be several descriptors: then each has a name, in their
- * order. Words that are not known are passed over, as the broker may be newer than its keeper.
+ * order; and what is to be let go of, several names. Words that are not known are passed over, as the
+ * broker may be newer than its keeper.
  */
 #ifndef UTIL_NOTIFY_H
 #define UTIL_NOTIFY_H
@@ -33,7 +34,7 @@ typedef enum NotifyWord {
         NOTIFY_UPGRADE  = 1 << 2,       /* X_SHMD_UPGRADE=1: start anew, from the program that is there now */
         NOTIFY_STORE    = 1 << 3,       /* keep each of the descriptors as the name that stands at its place */
         NOTIFY_BARRIER  = 1 << 4,       /* close the one descriptor when all before has been done */
-        NOTIFY_REMOVE   = 1 << 5,       /* let go of the one name; there is no descriptor */
+        NOTIFY_REMOVE   = 1 << 5,       /* let go of each of the names; there is no descriptor */
 } NotifyWord;
 
 typedef struct Notify {

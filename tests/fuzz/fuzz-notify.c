@@ -13,8 +13,10 @@ static void check_name(const char name[FDSTORE_NAME_MAX]) {
         FUZZ_REQUIRE(n == strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-."));
 }
 
-static size_t names_wanted(const Notify *notify, size_t n_fds) {
-        return notify->words & NOTIFY_STORE ? n_fds : notify->words & NOTIFY_REMOVE ? 1 : 0;
+static bool has_its_names(const Notify *notify, size_t n_fds) {
+        if (notify->words & NOTIFY_REMOVE)
+                return notify->n_names >= 1 && notify->n_names <= NOTIFY_FDS_MAX;
+        return notify->n_names == (notify->words & NOTIFY_STORE ? n_fds : 0);
 }
 
 static bool has_its_descriptors(const Notify *notify, size_t n_fds) {
@@ -37,7 +39,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         FUZZ_REQUIRE(n - 1 <= NOTIFY_MAX && notify.n_fds == 0);
         FUZZ_REQUIRE(!(notify.words & about & ((notify.words & about) - 1)));
         FUZZ_REQUIRE(has_its_descriptors(&notify, data[0]));
-        FUZZ_REQUIRE(notify.n_names == names_wanted(&notify, data[0]));
+        FUZZ_REQUIRE(has_its_names(&notify, data[0]));
         for (size_t i = 0; i < notify.n_names; ++i)
                 check_name(notify.names[i]);
         FUZZ_REQUIRE(strnlen(notify.status, NOTIFY_STATUS_MAX) < NOTIFY_STATUS_MAX);

@@ -158,11 +158,13 @@ static void do_mismatch(void) {
         for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); ++i)
                 store_several(0, cases[i].n_names, fds, cases[i].n_fds);
         say_several("FDSTORE=1\nFDNAME=evil-1\nFDNAME=evil:2\nFDNAME=evil-3", fds, 3);
-        say_several("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil-2", fds, 0);
+        say_several("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil:2", fds, 0);
+        say_several("FDSTOREREMOVE=1\nFDNAME=evil-1\nFDNAME=evil-2", fds, 2);
         say_several("FDSTORE=1\nBARRIER=1\nFDNAME=evil-1\nFDNAME=evil-2", fds, 2);
 }
 
-/* One that is refused, for its name or for what it is, keeps the others from nothing. */
+/* One that is refused, for its name or for what it is, keeps the others from nothing; neither does a name that nothing
+ * has keep others from being let go of. */
 static void do_several(void) {
         int fds[253];
 
@@ -172,6 +174,9 @@ static void do_several(void) {
         store_several(16, 16, fds + 16, 16);            /* not evil-20 */
         store_several(12, 16, fds + 32, 16);            /* evil-20 and no other */
         say_several("FDSTORE=1\nFDNAME=evil-40\nFDNAME=evil-41\nFDNAME=evil-40\nFDNAME=evil-42", fds + 60, 4);
+        say_several("FDSTORE=1\nFDNAME=evil-50\nFDNAME=evil-51\nFDNAME=evil-52", fds + 64, 3);
+        say_several("FDSTOREREMOVE=1\nFDNAME=evil-50\nFDNAME=evil-53\nFDNAME=evil-51\nFDNAME=evil-50\n"
+                    "FDNAME=evil-52", fds, 0);
         say("FDSTOREREMOVE=1\nFDNAME=evil-0", -1, 0);
 }
 

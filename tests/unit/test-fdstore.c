@@ -10,9 +10,22 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "util/fdstore.h"
+
+/* How often there is no room in a queue yet. */
+static unsigned int n_busy;
+
+ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+        if (n_busy > 0) {
+                --n_busy;
+                errno = EAGAIN;
+                return -1;
+        }
+        return syscall(SYS_sendmsg, fd, message, flags);
+}
 
 typedef struct Scene {
         Deadlines deadlines;
@@ -263,7 +276,7 @@ TEST(fdstore, each_of_several_can_be_let_go) {
         CLEANUP(close_fdp) int fd = a_file();
         int fds[FDSTORE_SEVERAL_MAX];
         KeptName names[FDSTORE_SEVERAL_MAX];
-        char wanted[64];
+        char wanted[1024], *end;
         Scene scene;
 
         scene_open(&scene, 0);
@@ -277,10 +290,12 @@ TEST(fdstore, each_of_several_can_be_let_go) {
                         fdstore_remove(scene.store, names[i]);
         }
         fdstore_flush(scene.store);
-        for (size_t i = 0; i < 3 * FDSTORE_SEVERAL_MAX; ++i) {
-                (void)snprintf(wanted, sizeof(wanted), "FDSTOREREMOVE=1\nFDNAME=m%zu", i % FDSTORE_SEVERAL_MAX);
+        end = stpcpy(wanted, "FDSTOREREMOVE=1");
+        for (size_t i = 0; i < FDSTORE_SEVERAL_MAX; ++i)
+                end = stpcpy(stpcpy(end, "\nFDNAME="), names[i]);
+        for (unsigned int round = 0; round < 3; ++round)
                 expect_packet(&scene, wanted);
-        }
+        expect_packet(&scene, "");
         scene_close(&scene);
 }
 
@@ -337,20 +352,27 @@ TEST(fdstore, several_wake_the_store_before_there_are_too_many_in_flight) {
         expect_flying(16384, 64, 48);
 }
 
-TEST(fdstore, several_do_not_wake_the_store_for_what_it_is_to_let_go_of) {
+/* One after the other, so many times "r1". */
+static void let_go_of(Scene *scene, unsigned int n) {
+        for (; n > 0; --n) {
+                fdstore_remove(scene->store, "r1");
+                fdstore_flush(scene->store);
+        }
+}
+
+/* They are in the queue as well, and the kernel only says how much is. */
+TEST(fdstore, what_it_is_to_let_go_of_is_not_taken_for_several_in_flight) {
         CLEANUP(close_fdp) int fd = a_file(), waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         KeptName names[FDSTORE_SEVERAL_MAX];
         int fds[FDSTORE_SEVERAL_MAX];
         Scene scene;
 
-        scene_open(&scene, 100);
+        scene_open(&scene, 63);
         fdstore_set_most(scene.store, FDSTORE_SEVERAL_MAX);
         fdstore_set_waker(scene.store, waker);
         name_all(names);
         fill(fds, fd);
-        for (unsigned int i = 0; i < 100; ++i)
-                fdstore_remove(scene.store, "r1");
-        fdstore_flush(scene.store);
+        let_go_of(&scene, 63);
         for (unsigned int i = 0; i < 3; ++i)
                 REQUIRE(fdstore_push_several(scene.store, names, fds, FDSTORE_SEVERAL_MAX) == 0 && !was_woken(waker));
         scene_close(&scene);
@@ -388,6 +410,149 @@ TEST(fdstore, nothing_is_let_go_before_it_is_flushed) {
         fdstore_flush(scene.store);
         expect_packet(&scene, "");
         scene_close(&scene);
+}
+
+/* Requires that there is a packet that lets go of so many "r1". */
+static void expect_let_go(Scene *scene, size_t n) {
+        char wanted[1024], *end = stpcpy(wanted, "FDSTOREREMOVE=1");
+
+        for (; n > 0; --n)
+                end = stpcpy(end, "\nFDNAME=r1");
+        expect_packet(scene, wanted);
+}
+
+/* A store that takes several, and one that waits to be let go of; however slow this process is, more wait with it from
+ * here on, until there is a packet of them or turn(). */
+static void open_with_one_waiting(Scene *scene) {
+        unsigned int n = 0;
+
+        scene_open(scene, 1000);
+        fdstore_set_most(scene->store, FDSTORE_SEVERAL_MAX);
+        let_go_of(scene, 1);
+        expect_let_go(scene, 1);
+        while (deadlines_next(&scene->deadlines) == DEADLINE_NEVER) {
+                REQUIRE(++n < 100);
+                let_go_of(scene, 1);
+        }
+        for (--n; n > 0; --n)
+                expect_let_go(scene, 1);
+        expect_packet(scene, "");
+}
+
+TEST(fdstore, the_first_is_let_go_of_at_once_and_those_soon_after_it_together) {
+        Scene scene;
+
+        open_with_one_waiting(&scene);
+        cr_assert(deadlines_next(&scene.deadlines) <= time_now() + 50 * NSEC_PER_MSEC, "it does not wait longer");
+        let_go_of(&scene, FDSTORE_SEVERAL_MAX - 2);
+        expect_packet(&scene, "");
+        let_go_of(&scene, 1);
+        expect_let_go(&scene, FDSTORE_SEVERAL_MAX);
+        let_go_of(&scene, 3);
+        expect_packet(&scene, "");
+        turn(&scene);
+        expect_let_go(&scene, 3);
+        expect_packet(&scene, "");
+        REQUIRE(usleep(51000) == 0);
+        let_go_of(&scene, 1);
+        expect_let_go(&scene, 1);
+        scene_close(&scene);
+}
+
+TEST(fdstore, what_waits_to_be_let_go_of_leaves_before_what_is_pushed) {
+        CLEANUP(close_fdp) int fd = a_file(), got = -1;
+        Scene scene;
+
+        open_with_one_waiting(&scene);
+        let_go_of(&scene, 1);
+        fdstore_remove(scene.store, "r9");
+        REQUIRE(fdstore_push(scene.store, "r2", fd) == 0);
+        expect_let_go(&scene, 2);
+        cr_assert_str_eq(read_packet(&scene, &got), "FDSTORE=1\nFDNAME=r2\nFDPOLL=0", "r9 was not flushed");
+        expect_packet(&scene, "");
+        scene_close(&scene);
+}
+
+/* The store may have read between the two, and would be full. */
+TEST(fdstore, what_is_pushed_does_not_overtake_what_had_no_room) {
+        CLEANUP(close_fdp) int fd = a_file(), got = -1;
+        Scene scene;
+
+        open_with_one_waiting(&scene);
+        n_busy = 1;
+        REQUIRE(fdstore_push(scene.store, "r2", fd) == FDSTORE_E_BUSY && n_busy == 0);
+        expect_packet(&scene, "");
+        REQUIRE(fdstore_push(scene.store, "r2", fd) == 0);
+        expect_let_go(&scene, 1);
+        cr_assert_str_eq(read_packet(&scene, &got), "FDSTORE=1\nFDNAME=r2\nFDPOLL=0");
+        scene_close(&scene);
+}
+
+TEST(fdstore, what_waits_to_be_let_go_of_leaves_before_a_barrier) {
+        unsigned int n_calls = 0;
+        FdBarrier barrier;
+        Scene scene;
+        int got = -1;
+
+        open_with_one_waiting(&scene);
+        let_go_of(&scene, 1);
+        fdstore_barrier(scene.store, &barrier, count_call, &n_calls);
+        deadlines_run(&scene.deadlines, time_now());
+        expect_let_go(&scene, 2);
+        cr_assert_str_eq(read_packet(&scene, &got), "BARRIER=1");
+        got = close_fd(got);
+        turn(&scene);
+        cr_assert_eq(n_calls, 1);
+        scene_close(&scene);
+}
+
+TEST(fdstore, what_waits_to_be_let_go_of_leaves_with_the_end_of_the_store_here) {
+        Scene scene;
+
+        open_with_one_waiting(&scene);
+        let_go_of(&scene, 3);
+        fdstore_remove(scene.store, "r9");
+        scene.store = fdstore_free(scene.store);
+        expect_let_go(&scene, 4);
+        expect_packet(&scene, "");
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_store_that_takes_one_at_a_time_lets_go_of_each_at_once) {
+        Scene scene;
+
+        scene_open(&scene, 100);
+        for (unsigned int i = 0; i < 20; ++i) {
+                let_go_of(&scene, 1);
+                expect_let_go(&scene, 1);
+        }
+        cr_assert_eq(deadlines_next(&scene.deadlines), DEADLINE_NEVER);
+        scene_close(&scene);
+}
+
+TEST(fdstore, a_store_that_rests_is_woken_for_much_that_is_to_be_let_go_of) {
+        CLEANUP(close_fdp) int waker = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        Scene scene;
+
+        for (size_t most = 1; most <= FDSTORE_SEVERAL_MAX; most += 5) {
+                scene_open(&scene, 1000);
+                fdstore_set_most(scene.store, most);
+                fdstore_set_waker(scene.store, waker);
+                for (unsigned int round = 0; round < 3; ++round) {
+                        for (unsigned int i = 1; i < 64; ++i)
+                                fdstore_remove(scene.store, "r1");
+                        fdstore_flush(scene.store);
+                        if (deadlines_next(&scene.deadlines) != DEADLINE_NEVER)
+                                turn(&scene);
+                        REQUIRE(!was_woken(waker), "%zu", most);
+                        let_go_of(&scene, 1);
+                        if (deadlines_next(&scene.deadlines) != DEADLINE_NEVER)
+                                turn(&scene);
+                        REQUIRE(was_woken(waker) && !was_woken(waker), "%zu", most);
+                        read_all(&scene);
+                }
+                scene_close(&scene);
+        }
 }
 
 TEST(fdstore, a_push_in_between_sends_nothing_that_was_not_flushed) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -55,7 +56,7 @@ TEST(notify, a_word_that_is_known_has_one_spelling) {
 
 TEST(notify, a_name_is_of_a_small_alphabet) {
         static const char *const names[] = {
-                "", ":", "r:1", "r 1", "r/1", "../r1", "r\xff", "r\x01", "r_1", "r1\r", "r1\nFDNAME=r2",
+                "", ":", "r:1", "r 1", "r/1", "../r1", "r\xff", "r\x01", "r_1", "r1\r",
                 "0123456789012345678901234567890x",
         };
         char packet[128];
@@ -70,6 +71,24 @@ TEST(notify, a_name_is_of_a_small_alphabet) {
         }
         REQUIRE(parse(&notify, "FDSTOREREMOVE=1\nFDNAME=0123456789012345678901234567890", 0) == 0);
         cr_assert_eq(strlen(notify.names[0]), FDSTORE_NAME_MAX - 1);
+}
+
+TEST(notify, several_are_let_go_of_in_their_order_up_to_a_bound) {
+        char packet[2 * NOTIFY_MAX], *end = stpcpy(packet, "FDSTOREREMOVE=1");
+        Notify notify;
+
+        for (size_t n = 1; n <= NOTIFY_FDS_MAX + 1; ++n) {
+                end += sprintf(end, "\nFDNAME=%0*zu", FDSTORE_NAME_MAX - 1, n);
+                memset(&notify, 0xff, sizeof(notify));
+                if (n > NOTIFY_FDS_MAX) {
+                        cr_assert_eq(parse(&notify, packet, 0), NOTIFY_E_INVALID);
+                        break;
+                }
+                REQUIRE(parse(&notify, packet, 0) == 0 && notify.words == NOTIFY_REMOVE && notify.n_names == n);
+                for (size_t i = 0; i < n; ++i)
+                        cr_assert_eq(strtoul(notify.names[i], NULL, 10), i + 1);
+                cr_assert_eq(parse(&notify, packet, n), NOTIFY_E_INVALID, "with descriptors it is none");
+        }
 }
 
 /* A packet to keep so many, whose names have that many characters: "b-----". */
@@ -123,7 +142,7 @@ TEST(notify, one_thing_is_asked) {
         } cases[] = {
                 { "FDSTORE=1\nFDNAME=r1", 0 }, { "FDSTORE=1\nFDNAME=r1", 2 }, { "FDSTORE=1", 1 }, { "FDNAME=r1", 0 },
                 { "FDSTOREREMOVE=1", 0 }, { "FDSTOREREMOVE=1\nFDNAME=r1", 1 }, { "BARRIER=1", 0 }, { "BARRIER=1", 2 },
-                { "FDSTOREREMOVE=1\nFDNAME=r1\nFDNAME=r2", 0 }, { "FDSTOREREMOVE=1\nFDNAME=r1\nFDNAME=r2", 2 },
+                { "FDSTOREREMOVE=1\nFDNAME=r1\nFDNAME=r:", 0 }, { "FDSTOREREMOVE=1\nFDNAME=r1\nFDNAME=r2", 2 },
                 { "BARRIER=1\nFDNAME=r1\nFDNAME=r2", 2 }, { "FDNAME=r1\nFDNAME=r2", 2 },
                 { "FDSTORE=1\nFDSTOREREMOVE=1\nFDNAME=r1\nFDNAME=r2", 2 },
                 { "BARRIER=1\nFDNAME=r1", 1 }, { "READY=1", 1 }, { "READY=1\nFDNAME=r1", 0 },
@@ -300,6 +319,22 @@ TEST(notify, several_of_which_one_spoils_the_packet_leave_none) {
         REQUIRE(receive(pair[1], &notify) == NOTIFY_E_INVALID && notify.n_fds == 0, "the last name is none");
         close_fd(pair[0]);
         close_fd(pair[1]);
+}
+
+TEST(notify, a_packet_that_is_too_long_has_no_names) {
+        char packet[2 * NOTIFY_MAX];
+        Notify notify;
+        int pair[2];
+
+        REQUIRE(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        memset(packet, 'x', sizeof(packet));
+        memset(&notify, 0xff, sizeof(notify));
+        REQUIRE(send(pair[0], packet, sizeof(packet), MSG_NOSIGNAL) == (ssize_t)sizeof(packet));
+        REQUIRE(notify_peek(pair[1], &notify) == NOTIFY_E_INVALID && notify.n_names == 0 && notify.n_fds == 0);
+        memset(&notify, 0xff, sizeof(notify));
+        REQUIRE(notify_take(pair[1], &notify) == NOTIFY_E_INVALID && notify.n_names == 0 && notify.n_fds == 0);
+        close_fdp(&pair[0]);
+        close_fdp(&pair[1]);
 }
 
 /* However many descriptors come with whatever packet: TEST() counts what is left of them. */

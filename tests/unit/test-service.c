@@ -424,8 +424,8 @@ static int obey_other_keepers(void *userdata) {
         static const struct {
                 const char *rest;
                 size_t most;
-        } cases[] = { { "7", 1 }, { "7 -1", 1 }, { "7 -1 0", 1 }, { "7 -1 1", 1 }, { "7 -1 5", 5 }, { "7 -1 16", 16 },
-                      { "7 -1 17", 16 }, { "7 -1 16 and more", 16 } };
+        } cases[] = { { "7", 1 }, { "7 -1", 1 }, { "7 -1 16", 1 }, { "7 -1 16 0", 1 }, { "7 -1 16 1", 1 }, { "7 -1 16 5", 5 },
+                      { "7 -1 16 16", 16 }, { "7 -1 17 17", 16 }, { "7 -1 16 16 and more", 16 } };
         ServiceKeeper keeper;
         int pair[2];
 
