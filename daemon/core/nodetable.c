@@ -8,7 +8,6 @@
 #include <sys/mman.h>
 
 #include "base/assert.h"
-#include "core/region.h"
 #include "core/tree.h"
 #include "util/area.h"
 #include "util/error.h"
@@ -282,13 +281,6 @@ void node_bucket_fetch(const NodeBucket *bucket, uint64_t hash) {
 
         if (places)
                 __builtin_prefetch(node_in(bucket, places));
-}
-
-void node_bucket_fetch_region(const NodeBucket *bucket, uint64_t hash) {
-        uint64_t places = places_with(bucket, tag_of(hash));
-
-        if (places)
-                region_fetch(node_in(bucket, places)->region);
 }
 
 Node *node_bucket_find(const NodeBucket *bucket, uint64_t hash, const Directory *directory,

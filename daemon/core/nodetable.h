@@ -71,10 +71,9 @@ void node_table_deinit(NodeTable *table);
 uint64_t node_table_hash(const NodeTable *table, uint64_t seed, const char *name, size_t n);
 
 /* The bucket of a hash, until the next node comes or goes, which is being fetched from memory; and once that is there,
- * the node with that hash is; and once that is there, its region. */
+ * the node with that hash is. */
 const NodeBucket *node_table_fetch(const NodeTable *table, uint64_t hash);
 void node_bucket_fetch(const NodeBucket *bucket, uint64_t hash);
-void node_bucket_fetch_region(const NodeBucket *bucket, uint64_t hash);
 
 /* The node of that directory with that name and its hash, NULL: there is none. */
 Node *node_table_find(const NodeTable *table, uint64_t hash, const Directory *directory, const char *name, size_t n);

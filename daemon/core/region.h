@@ -131,7 +131,7 @@ typedef struct RegionMore {
         uint64_t marks_again_at;/* without leases: until then, marks that are off are not asked after */
 } RegionMore;
 
-/* What it takes to hand it out comes first: two cache lines. */
+/* What it takes to hand it out comes first: a cache line. */
 struct Region {
         Permissions permissions;
         int fd;                 /* our own description, opened, O_NONBLOCK */
@@ -370,12 +370,6 @@ static inline Region *region_rings_for(const Region *region) {
 
 /* Makes room for that. Return: 0, -ENOMEM. */
 int region_expand(Region *region);
-
-/* Has what it takes to hand it out fetched from memory: the first two lines. NULL is fine. */
-static inline void region_fetch(const Region *region) {
-        __builtin_prefetch(region);
-        __builtin_prefetch((const char *)region + sizeof(Region) / 3);
-}
 
 /* -- figures ------------------------------------------------------------------------------ */
 

@@ -510,8 +510,6 @@ static void look_ahead(const Tree *tree, const Name *name, Step steps[PATH_DEPTH
         }
         for (size_t i = 0; i < name->n; ++i)
                 node_bucket_fetch(steps[i].bucket, steps[i].hash);
-        if (name->n > 0)
-                node_bucket_fetch_region(steps[name->n - 1].bucket, steps[name->n - 1].hash);
 }
 
 int tree_resolve(Tree *tree, const Credentials *who, const void *path, size_t n, Spot *ret) {

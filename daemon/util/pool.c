@@ -104,7 +104,6 @@ void *pool_take(Pool *pool) {
         if (area->free) {
                 object = area->free;
                 area->free = area->free->next;
-                __builtin_prefetch(area->free, 1);      /* for the next one who asks, who would wait for it */
         } else {
                 object = (char *)area + HEAD_BYTES + area->n_touched++ * pool->size;
         }
