@@ -119,6 +119,7 @@ struct Broker {
         struct PeerTree peers;
         uint64_t n_peers;
         uint64_t last_peer;
+        uint64_t served_last;   /* the peer whose request was, by its id */
         Sessions sessions;
         List held;              /* peers in line for a turn, in order */
         List late;              /* peers that are served when all others of this turn were */

@@ -44,6 +44,10 @@ typedef struct FeedPeer {
 
 void feed_init(Feed *feed, Broker *broker);
 void feed_deinit(Feed *feed);
+/* Whether there is something to be told when this turn is over. */
+static inline bool feed_is_due(const Feed *feed) {
+        return deadline_is_armed(&feed->work);
+}
 
 /* For events_init(): userdata of a watch is its peer. */
 void feed_ready(Watch *watch, bool pressed);

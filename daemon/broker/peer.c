@@ -15,8 +15,8 @@
 #define REQUESTS_TURN 8
 /* ... and at the end, of what it has sent. */
 #define REQUESTS_FINISH 16
-/* A peer with one request at a time is asked this seldom whether it has more. */
-#define EAGER_EVERY 512
+/* What is there so soon after the kernel was asked for it was there already: to fall asleep and wake up takes longer. */
+#define AT_ONCE_NS (3 * NSEC_PER_USEC)
 /* How often in vain it is, before it is taken for such a peer again. */
 #define EAGER_MOST 4U
 /* How soon a request that waits for its own client to read is asked again. */
@@ -176,9 +176,9 @@ static void peer_look_out(Peer *peer, uint64_t came, uint64_t answered) {
 }
 
 /* Receives and answers one request. Return: whether the peer may go on in this turn. */
-static bool peer_serve(Peer *peer) {
+static bool peer_serve(Peer *peer, uint64_t began) {
         Broker *broker = peer->broker;
-        uint64_t began = time_now(), clock = began;
+        uint64_t clock = began;
         WireHeader header;
         int r;
 
@@ -196,15 +196,28 @@ static bool peer_serve(Peer *peer) {
         return r == 0;
 }
 
+/* Whether the peer, after its last answer, had the next request ready when the kernel was asked for it; if others were
+ * served since, nobody knows. Seldom it is taken to have one, as among many that pipeline there are always others. */
+static bool was_ready(Peer *peer, uint64_t now) {
+        Broker *broker = peer->broker;
+        uint64_t asked = loop_asked(broker->loop);
+
+        return (broker->served_last == peer->id && asked && now - asked < AT_ONCE_NS) || ++peer->wakes == 0;
+}
+
 static void peer_serve_some(Peer *peer) {
-        bool more = peer->pipelines || ++peer->wakes % EAGER_EVERY == 0;
+        uint64_t now = time_now();
+        bool more = peer->pipelines || was_ready(peer, now);
         unsigned int n = 0;
 
+        peer->broker->served_last = peer->id;
         /* A recvmsg() that finds nothing costs as much as one that does, so who asks one thing at
          * a time is read from once a turn; the loop comes back if there was more. But also a peer that
          * waits for each answer may have the next request ready: on our own processor it may run before
-         * we do again. It need not be so each time, as to ask the loop costs twice what is lost in vain. */
-        while (n < REQUESTS_TURN && (n == 0 || has_time(peer)) && peer_serve(peer)) {
+         * we do again. It need not be so each time, as to ask the loop costs twice what is lost in vain.
+         * But what others are to hear of does not wait for what comes after it. */
+        while (n < REQUESTS_TURN && (n == 0 || (has_time(peer) && !feed_is_due(&peer->broker->feed))) &&
+               peer_serve(peer, n == 0 ? now : time_now())) {
                 ++n;
                 if (!more)
                         return;
@@ -373,7 +386,7 @@ static void peer_finish(Peer *peer) {
         Waiter *waiter;
 
         for (unsigned int i = 0; i < REQUESTS_FINISH && !peer->held.packet; ++i)
-                if (!peer_serve(peer))
+                if (!peer_serve(peer, time_now()))
                         break;
         if (peer->held.packet) {
                 wire_get_header(peer->held.packet, &header);

@@ -80,7 +80,7 @@ struct Peer {
         Staging staging;
         Upgrade upgrade;
         uint8_t pipelines;      /* so often in vain it is read from once more; 0: it asks one thing at a time */
-        uint8_t wakes;
+        uint8_t wakes;          /* when nothing said whether it does */
         BusyPoll poll;
 };
 

@@ -20,6 +20,7 @@ struct Loop {
         Deadlines *deadlines;
         size_t n_sources;
         uint64_t turn;
+        uint64_t asked;                 /* loop_asked() */
         uint64_t awake_until;           /* 0: it sleeps when there is nothing to do */
         void (*after)(void *userdata);  /* NULL: nothing is */
         void *after_userdata;
@@ -150,6 +151,7 @@ int loop_run(Loop *loop) {
                 bool goes_on = timer_update(loop) || is_awake(loop);
 
                 ++loop->turn;
+                loop->asked = goes_on ? 0 : time_now();
                 if (event_base_loop(loop->base,
                                     EVLOOP_ONCE | EVLOOP_NO_EXIT_ON_EMPTY | (goes_on ? EVLOOP_NONBLOCK : 0)) < 0)
                         return error_origin(-EIO);
@@ -169,6 +171,10 @@ void loop_after_turn(Loop *loop, void (*fn)(void *userdata), void *userdata) {
 
 uint64_t loop_turn(const Loop *loop) {
         return loop->turn;
+}
+
+uint64_t loop_asked(const Loop *loop) {
+        return loop->asked;
 }
 
 void loop_stop(Loop *loop, int result) {

@@ -40,6 +40,9 @@ void loop_stay_awake(Loop *loop, uint64_t until);
 /* Which turn it is, counted from 1: what happens between two questions to the kernel. */
 uint64_t loop_turn(const Loop *loop);
 
+/* When it asked the kernel for what there is in this turn; 0 if it would not have slept for it. */
+uint64_t loop_asked(const Loop *loop);
+
 /* Calls fn whenever fd (borrowed) can be read, or its other end is gone; enabled from the start.
  * Return: 0, -ENOMEM, or a negative errno of epoll_ctl(2). */
 int source_new(Source **ret, Loop *loop, int fd, SourceFn fn, void *userdata);

@@ -247,6 +247,22 @@ TEST(loop, it_can_be_told_to_go_on_looking_with_nothing_to_do) {
         end();
 }
 
+TEST(loop, it_knows_when_it_asked_unless_it_would_not_have_slept) {
+        Deadline d = DEADLINE_NULL;
+        uint64_t began;
+
+        begin();
+        cr_assert_eq(loop_asked(loop), 0);
+        began = time_now();
+        deadline_arm(&d, &deadlines, began + 100 * NSEC_PER_MSEC, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert(loop_asked(loop) >= began && loop_asked(loop) < time_now());
+        deadline_arm(&d, &deadlines, 0, stop, NULL);
+        cr_assert_eq(loop_run(loop), 0);
+        cr_assert_eq(loop_asked(loop), 0);
+        end();
+}
+
 TEST(loop, it_sleeps_when_that_time_is_over) {
         Deadline d = DEADLINE_NULL;
         unsigned int most = UINT32_MAX;
