@@ -10,8 +10,11 @@
  * from, and without that both would take turns on it, which is faster than to wake up another one. So it is tried:
  * with it for a spell of requests, then without it. If the peer's pauses, from an answer to the next request, were
  * shorter with it by more than an eighth, it is done for a long time, and if they were not, it is not; then it is tried
- * again. Several whiles in vain in a row end it at once. So a peer that is never so quick has one for one request
- * in two thousand.
+ * again. Several whiles in vain in a row end it at once.
+ *
+ * A machine that had something else to do for a moment looks like a peer to which it does not pay. So whoever it has
+ * paid for is tried again soon, and each time that it does not, later. A peer that is never so quick has, in
+ * the long run, one while for one request in two thousand.
  */
 #ifndef BROKER_BUSYPOLL_H
 #define BROKER_BUSYPOLL_H
@@ -19,9 +22,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Requests: what is tried, of which the second half counts, and how long that holds. */
-#define BUSYPOLL_TRY 64U
+/* Requests: what is tried, of which the second half counts, and how long it holds that it pays. That it does not
+ * holds so long at first, twice as long each time, and not longer than that it does. */
+#define BUSYPOLL_TRY 128U
 #define BUSYPOLL_HOLD 16384U
+#define BUSYPOLL_HOLD_FIRST 1024U
 /* So many in vain in a row end it. */
 #define BUSYPOLL_VAIN 8U
 
@@ -36,6 +41,7 @@ typedef enum BusyPollPhase {
 typedef struct BusyPoll {
         BusyPollPhase phase;
         uint16_t left;          /* requests of the phase */
+        uint16_t hold;          /* those that the next phase without it will have */
         uint8_t vain;           /* whiles in a row that were */
         uint32_t with, without; /* nanoseconds: pauses, together */
         uint64_t answered;      /* the latest request; 0: none yet */

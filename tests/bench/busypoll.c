@@ -23,7 +23,7 @@
 
 enum {
         CHUNK = 100,            /* regions that are made, and timed, before they are unlinked */
-        WHILE_NS = 50000,       /* busy-poll, shmd.conf(5) */
+        WHILE_NS = 100000,      /* busy-poll, shmd.conf(5) */
         IN_TIME_NS = WHILE_NS / 2,
         LATE_NS = 4 * WHILE_NS,
 };

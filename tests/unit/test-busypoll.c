@@ -39,7 +39,13 @@ static unsigned int ask_many(Asking *asking, uint64_t awake, uint64_t asleep, un
         return with;
 }
 
-static const unsigned int tried = 2 * BUSYPOLL_TRY, cycle = 2 * BUSYPOLL_TRY + BUSYPOLL_HOLD;
+static const unsigned int tried = 2 * BUSYPOLL_TRY, cycle = 2 * BUSYPOLL_TRY + BUSYPOLL_HOLD,
+                          first = 2 * BUSYPOLL_TRY + BUSYPOLL_HOLD_FIRST;
+
+/* So many requests are without it, after the trial that comes the n-th time, from 0, to nothing. */
+static unsigned int hold(unsigned int n) {
+        return BUSYPOLL_HOLD_FIRST << n < BUSYPOLL_HOLD ? BUSYPOLL_HOLD_FIRST << n : BUSYPOLL_HOLD;
+}
 
 TEST(busypoll, who_did_not_ask_for_it_does_not_get_it) {
         Asking asking = { .now = 1 };
@@ -62,34 +68,39 @@ TEST(busypoll, where_it_does_not_it_ends_until_it_is_tried_again) {
         for (size_t i = 0; i < sizeof(pauses) / sizeof(*pauses); ++i) {
                 Asking asking = asking_new();
 
-                for (int k = 0; k < 4; ++k)
-                        cr_assert_eq(ask_many(&asking, pauses[i][0], pauses[i][1], cycle), BUSYPOLL_TRY, "%zu", i);
+                for (unsigned int k = 0; k < 8; ++k)
+                        cr_assert_eq(ask_many(&asking, pauses[i][0], pauses[i][1], tried + hold(k)), BUSYPOLL_TRY,
+                                     "%zu, trial %u", i, k);
         }
 }
 
 TEST(busypoll, what_it_saves_is_more_than_an_eighth) {
         Asking eighth = asking_new(), more = asking_new();
 
-        cr_assert_eq(ask_many(&eighth, 700, 800, cycle), BUSYPOLL_TRY);
+        cr_assert_eq(ask_many(&eighth, 700, 800, first), BUSYPOLL_TRY);
         cr_assert_eq(ask_many(&more, 699, 800, cycle), BUSYPOLL_TRY + BUSYPOLL_HOLD);
 }
 
 TEST(busypoll, a_peer_that_changes_is_found_out_the_next_time) {
         Asking asking = asking_new();
 
-        (void)ask_many(&asking, 900, 500, cycle);
+        for (unsigned int i = 0; i < 10; ++i)
+                (void)ask_many(&asking, 900, 500, tried + hold(i));
         cr_assert_eq(ask_many(&asking, 500, 900, cycle), BUSYPOLL_TRY + BUSYPOLL_HOLD);
-        cr_assert_eq(ask_many(&asking, 900, 500, cycle), BUSYPOLL_TRY);
+        cr_assert_eq(ask_many(&asking, 900, 500, first), BUSYPOLL_TRY, "and as it has paid, it is tried again soon");
+        cr_assert_eq(ask_many(&asking, 500, 900, cycle), BUSYPOLL_TRY + BUSYPOLL_HOLD);
 }
 
 TEST(busypoll, who_is_late_several_times_in_a_row_has_it_no_more) {
         Asking late = asking_new(), quick = asking_new();
 
-        cr_assert_eq(ask_many(&late, WHILE + 1, WHILE + 1, 100 * (BUSYPOLL_HOLD + BUSYPOLL_VAIN)), 100 * BUSYPOLL_VAIN);
+        for (unsigned int i = 0; i < 100; ++i)
+                cr_assert_eq(ask_many(&late, WHILE + 1, WHILE + 1, hold(i < 10 ? i : 10) + BUSYPOLL_VAIN),
+                             BUSYPOLL_VAIN);
 
         (void)ask_many(&quick, 500, 900, tried + 1000);
         cr_assert_eq(ask_many(&quick, WHILE + 1, WHILE + 1, BUSYPOLL_VAIN), BUSYPOLL_VAIN - 1);
-        cr_assert_eq(ask_many(&quick, 500, 900, BUSYPOLL_HOLD - 1), 0);
+        cr_assert_eq(ask_many(&quick, 500, 900, BUSYPOLL_HOLD_FIRST - 1), 0);
         cr_assert(ask(&quick, 900), "and it is tried again");
 }
 

@@ -195,7 +195,7 @@ TEST(config, an_empty_file_is_the_defaults) {
         cr_assert_eq(config->ticket_max, 24 * 60 * MINUTE);
         cr_assert_eq(config->hello, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->stall, 30 * NSEC_PER_SEC);
-        cr_assert_eq(config->busy_poll, 50 * NSEC_PER_USEC);
+        cr_assert_eq(config->busy_poll, 100 * NSEC_PER_USEC);
         cr_assert_eq(config->session_grace, 10 * NSEC_PER_SEC);
         cr_assert_eq(config->n_exceptions, 0);
         cr_assert_eq(config->n_directories, 0);
