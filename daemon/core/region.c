@@ -701,6 +701,14 @@ void regions_dispatch(Regions *regions) {
         }
 }
 
+/* Whether an orphan that had an event may turn out to be free. Who did not get to run may be late for the retries:
+ * then it is worth it to wait until there may be a sweep, which asks all. */
+static bool is_worth_asking(const Regions *regions, uint64_t waited) {
+        bool swept_since = time_now() - regions->swept_at < waited;
+
+        return regions->n_asking > 0 && waited < (swept_since ? ASKING_NS : ASKING_NS + SWEEP_NS);
+}
+
 RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
         if (regions->inotify >= 0)
                 regions_dispatch(regions);
@@ -710,7 +718,7 @@ RegionsSqueeze regions_squeeze(Regions *regions, uint64_t waited) {
                 return REGIONS_SOON;
         if (regions->n_buried + regions->n_leaving > 0 && waited < BURYING_NS)
                 return REGIONS_LATER;
-        return regions->n_asking > 0 && waited < ASKING_NS ? REGIONS_LATER : REGIONS_SPENT;
+        return is_worth_asking(regions, waited) ? REGIONS_LATER : REGIONS_SPENT;
 }
 
 /* -- interest ------------------------------------------------------------------------- */

@@ -726,6 +726,9 @@ TEST(region, a_shortage_says_whether_it_is_worth_to_come_again) {
         cr_assert_eq(house.regions.n_asking, 1);
         cr_assert_eq(regions_squeeze(&house.regions, 23 * NSEC_PER_MSEC), REGIONS_LATER);
         cr_assert_eq(regions_squeeze(&house.regions, 24 * NSEC_PER_MSEC), REGIONS_SPENT, "two questions are enough");
+        house.regions.swept_at -= 30 * NSEC_PER_MSEC;
+        cr_assert_eq(regions_squeeze(&house.regions, 24 * NSEC_PER_MSEC), REGIONS_LATER, "if there were two");
+        cr_assert_eq(regions_squeeze(&house.regions, 124 * NSEC_PER_MSEC), REGIONS_SPENT);
 
         close_fd(b);
         cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_SOON, "what is being emptied will be free");
