@@ -14,6 +14,11 @@
  * works where the system's setting for shared memory is `never`, too. Wherever it did not, the
  * small pages are allocated as they are without it.
  *
+ * Pages that do not lie side by side are asked for 32 at a time, with process_madvise(2), which
+ * takes any advice for oneself since Linux 6.13, and needs no descriptor for it since 6.15: a call
+ * for each costs as much as a seventh of what it asks for. Where it is refused, or does not do all
+ * of it, it is a call for each.
+ *
  * Where the kernel has no MADV_POPULATE_* (before 5.14) pages are touched.
  */
 #ifndef CLIENT_MAPPING_H

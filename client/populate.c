@@ -9,6 +9,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -21,9 +23,17 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+/* Of linux/fcntl.h, since 6.15: the calling thread, where a pidfd is asked for. */
+#ifndef PIDFD_SELF_THREAD
+#define PIDFD_SELF_THREAD (-10000)
+#endif
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
 
 #define AROUND_BYTES ((size_t)64 << 10)         /* what one fault by reading maps, as kernels are set */
 #define TABLE_PAGES ((size_t)512)               /* the pages of one page table */
+#define TOGETHER_MAX 32                         /* pages that one call asks for: a page table's in steps of 64 KiB */
 #define COLLAPSE_TRIES 3
 #define PMD_SIZE_FILE "/sys/kernel/mm/transparent_hugepage/hpage_pmd_size"
 
@@ -47,6 +57,7 @@ typedef struct PagemapScan {
 typedef struct Populate {
         const Mapping *mapping;
         bool writing;           /* holes are written; else all that can be done is read */
+        bool together;          /* one call may ask for several pages */
         int pagemap_fd;         /* -1: there is no knowing what is mapped */
         size_t page;            /* bytes of the system's page */
 } Populate;
@@ -101,9 +112,41 @@ static int populate_all(const Populate *p, char *from, char *to, bool writing) {
         }
 }
 
+static ssize_t ask_together(const struct iovec *pages, size_t n, bool writing) {
+        return syscall(SYS_process_madvise, PIDFD_SELF_THREAD, pages, n,
+                       writing ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, 0);
+}
+
+/* Asking for nothing tells. */
+static bool can_ask_together(void) {
+        return ask_together(NULL, 0, false) == 0;
+}
+
+static char *next_step(char *at, size_t step) {
+        return at + (step - (uintptr_t)at % step);
+}
+
+/* Return: where what is left to do begins; what is wrong there, it will say when it is asked for by itself. */
+static char *populate_together(const Populate *p, char *from, const char *to, size_t step, bool writing) {
+        while (from < to) {
+                struct iovec pages[TOGETHER_MAX];
+                char *at = from;
+                size_t n = 0;
+
+                for (; at < to && n < TOGETHER_MAX; at = next_step(at, step))
+                        pages[n++] = (struct iovec){ .iov_base = at, .iov_len = p->page };
+                if (ask_together(pages, n, writing) != (ssize_t)(n * p->page))
+                        break;
+                from = at;
+        }
+        return from;
+}
+
 /* One page at each step: at the start, and from there on where a multiple of step is. */
 static int populate_steps(const Populate *p, char *from, char *to, size_t step, bool writing) {
-        for (char *at = from; at < to; at += step - (uintptr_t)at % step) {
+        char *at = p->together ? populate_together(p, from, to, step, writing) : from;
+
+        for (; at < to; at = next_step(at, step)) {
                 int r = populate_all(p, at, at + p->page, writing);
 
                 if (r)
@@ -269,6 +312,7 @@ int mapping_populate(const Mapping *mapping) {
         if (mapping->length > AROUND_BYTES)
                 pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
         p.pagemap_fd = pagemap_fd;
+        p.together = mapping->length > TOGETHER_MAX * AROUND_BYTES && can_ask_together();
         /* A write to a private mapping would make a copy. */
         p.writing = mapping->protection & PROT_WRITE && mapping->flags == MAP_SHARED;
 

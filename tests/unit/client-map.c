@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PAGE ((size_t)4096)
@@ -583,6 +584,8 @@ static void forget_advice(unsigned int advice) {
         REQUIRE(filter != NULL);
         REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(madvise), 1,
                                  SCMP_A2(SCMP_CMP_EQ, advice)) == 0);
+        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(process_madvise), 1,
+                                 SCMP_A3(SCMP_CMP_EQ, advice)) == 0);
         REQUIRE(seccomp_load(filter) == 0);
         seccomp_release(filter);
 }
@@ -592,6 +595,55 @@ TEST(client_map, without_madv_populate_pages_are_touched) {
         forget_advice(23);
         populate_and_check(0);
         populate_and_check(SHMD_MAP_READ_ONLY);
+}
+
+/* From now on in this process; 0: it is there, and does nothing of what it is asked for. */
+static void populate_without_process_madvise(int error) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
+        shmd_region *region = long_region();
+
+        REQUIRE(filter != NULL);
+        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO((uint16_t)error), SCMP_SYS(process_madvise), 0) == 0);
+        REQUIRE(seccomp_load(filter) == 0);
+        seccomp_release(filter);
+        for (size_t i = 0; i < MANY; i += i % 500 == 0 ? 300 : 1)
+                REQUIRE(pwrite(shmd_region_fd(region), "data", 4, (off_t)(i * PAGE)) == 4);
+        expect_all_mapped(region, 0, 0);
+        expect_all_mapped(region, SHMD_MAP_READ_ONLY, 0);
+        shmd_region_free(region);
+
+        region = region_of(HUGE_SIZE, SHMD_RIGHTS_READ_WRITE);
+        options.flags = SHMD_MAP_POPULATE | SHMD_MAP_HUGE;
+        check_huge(region, &options, 4);
+        shmd_region_free(region);
+}
+
+/* Of each page table the first page may be asked for by itself. */
+TEST(client_map, pages_that_are_there_are_asked_for_together_where_the_kernel_can) {
+        scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
+        shmd_region *region = long_region();
+
+        if (!have_huge_pages() || syscall(SYS_process_madvise, -10000, NULL, 0, 22, 0) < 0)
+                test_skip("there are no huge pages, or process_madvise() takes no advice for oneself here");
+        REQUIRE(fallocate(shmd_region_fd(region), 0, 0, (off_t)(MANY * PAGE + 1)) == 0);
+        expect_all_mapped(region, 0, 0);
+        REQUIRE(filter != NULL);
+        REQUIRE(seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(madvise), 3,
+                                 SCMP_A0(SCMP_CMP_MASKED_EQ, 0x10000, 0x10000), SCMP_A1(SCMP_CMP_EQ, PAGE),
+                                 SCMP_A2(SCMP_CMP_EQ, 22)) == 0);
+        REQUIRE(seccomp_load(filter) == 0);
+        seccomp_release(filter);
+        expect_all_mapped(region, SHMD_MAP_READ_ONLY | SHMD_MAP_HUGE, 0);
+        shmd_region_free(region);
+}
+
+TEST(client_map, where_pages_cannot_be_asked_for_together_each_is_asked_for) {
+        populate_without_process_madvise(EBADF);
+}
+
+TEST(client_map, what_was_asked_for_together_and_not_done_is_asked_for_again) {
+        populate_without_process_madvise(0);
 }
 
 TEST(client_map, where_pagemap_does_not_say_what_is_missing_all_is_populated) {
