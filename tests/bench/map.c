@@ -28,10 +28,6 @@
 #include "lib/broker.h"
 #include "shmd.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define SIZE ((size_t)256 << 20)
 #define SMALL ((size_t)4096)
 #define HUGE ((size_t)2 << 20)
@@ -205,7 +201,7 @@ static bool have_huge_pages(void) {
         huge = address + (HUGE - (uintptr_t)address % HUGE) % HUGE;
         REQUIRE(mmap(huge, HUGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == huge);
         *(volatile char *)huge = 1;
-        have = madvise(huge, HUGE, MADV_COLLAPSE) == 0;
+        have = test_make_huge(huge, HUGE);
         (void)munmap(address, 2 * HUGE);
         return have;
 }

@@ -72,18 +72,16 @@ static const Shmd__StatReply *stat_holders(Client *client, const char *path) {
 
 TEST(accounting, attack_062_more_huge_pages_than_are_free_are_refused_and_cost_nothing) {
         Scene scene = scene_begin("[account]\nbytes = unlimited\n[global]\nbytes = unlimited");
-        FILE *file = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages", "re");
-        uint64_t n = 0;
+        bool have = test_huge_pages_begin(0);
+        uint64_t n = test_huge_pages();
 
-        if (file) {
-                REQUIRE(fscanf(file, "%" SCNu64, &n) == 1);
-                (void)fclose(file);
-        }
         REQUIRE(call_create_with(scene.alice, REQUEST(Create, create, .path = BYTES("/h"), .size = (n + 1) << 21,
                                                       .mode = 0600, .huge_page_size = 21), NULL) != 0);
         REQUIRE(scene.alice->refusal->reason == SHMD__REASON__REASON_HUGE_PAGES, "%s", client_describe(scene.alice));
         REQUIRE(client_used(scene.alice, BYTES_SLOT) == 0);
         client_expect_error(scene.alice, NOT_FOUND, MISSING, call_stat(scene.alice, "/h"));
+        if (have)
+                test_huge_pages_end();
         scene_end(&scene);
 }
 

@@ -27,10 +27,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define MIB (UINT64_C(1) << 20)
 #define HUGE_PAGE (2 * MIB)
 #define QUOTA (4 * MIB)
@@ -296,7 +292,7 @@ static int64_t keep_once(Scene *scene, Client *client, Pins *pins) {
         memory = map_aligned(grant.fd, QUOTA);
         grant_deinit(&grant);
         memset(memory, 'm', QUOTA);
-        if (scene->huge && madvise(memory, QUOTA, MADV_COLLAPSE) < 0) {
+        if (scene->huge && !test_make_huge(memory, QUOTA)) {
                 REQUIRE(munmap(memory, QUOTA) == 0);
                 return -1;
         }
@@ -421,7 +417,7 @@ static uint64_t allocated_when_collapsed(Client *client, uint64_t size, uint32_t
         memory = (char *)(((uintptr_t)memory + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1));
         REQUIRE(mmap(memory, whole, rights == READ_ONLY ? PROT_READ : PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                      mine.fd, 0) == memory, "%s", strerror(errno));
-        (void)madvise(memory, whole, MADV_COLLAPSE);
+        (void)test_make_huge(memory, whole);
         REQUIRE(fstat(mine.fd, &st) == 0);
         client_expect_done(client, call_stat(client, "/r"));
         REQUIRE(((Shmd__StatReply *)client->reply)->node->charge == (size + PAGE - 1) / PAGE * PAGE);
@@ -511,7 +507,7 @@ TEST(pins, a_huge_page_at_a_regions_end_leaves_its_file_as_well) {
         client_expect_done(scene.mallory, call_create(scene.mallory, NULL, PAGE, &grant));
         memory = map_aligned(grant.fd, HUGE_PAGE);
         memory[0] = 'm';
-        if (madvise(memory, HUGE_PAGE, MADV_COLLAPSE) < 0)
+        if (!test_make_huge(memory, HUGE_PAGE))
                 test_leave_out("no huge pages for shared memory here");
         REQUIRE(fill_pipe(ends[1], memory, 1, PAGE) == 1);
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", grant.fd);

@@ -300,6 +300,7 @@ TEST(sandbox, every_kind_of_request_works_inside_it) {
         client_expect_done(c, call_rmdir(c, "/d"));
 
         /* Huge pages may be there or not: asking for them kills nobody. */
+        bool have = test_huge_pages_begin(0);
         uint32_t error = client_call(c, MESSAGE_CREATE,
                                      REQUEST(Create, create, .path = BYTES("/huge"), .size = 2u << 20, .mode = 0600,
                                              .huge_page_size = 21));
@@ -307,4 +308,6 @@ TEST(sandbox, every_kind_of_request_works_inside_it) {
                 client_describe(c));
         c = client_free(c);
         broker = broker_stop(broker);
+        if (have)
+                test_huge_pages_end();
 }

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <grp.h>
 #include <inttypes.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -23,6 +26,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 static pid_t test_pid;
 
@@ -137,6 +144,91 @@ bool test_eventually(bool (*condition)(void *), void *userdata) {
                         return false;
                 test_sleep_ms(ms);
         }
+}
+
+/* For about a second: whoever waits for the test must have more patience than what may be asked for in vain. */
+#define HUGE_TRIES 100
+
+bool test_make_huge(void *memory, size_t size) {
+        for (int i = 0; i < HUGE_TRIES; ++i) {
+                if (madvise(memory, size, MADV_COLLAPSE) == 0)
+                        return true;
+                /* EINVAL: the kernel has none. */
+                if (errno != EAGAIN && errno != ENOMEM)
+                        return false;
+                test_sleep_ms(10);
+        }
+        return false;
+}
+
+#define HUGE_PAGES "/sys/kernel/mm/hugepages/hugepages-2048kB"
+
+static int huge_pages = -1;             /* that directory, locked */
+static uint64_t n_huge_pages;           /* what there were */
+
+/* Return: what the file says; 0 without it. */
+static uint64_t read_number(const char *path) {
+        FILE *file = fopen(path, "re");
+        uint64_t n = 0;
+
+        if (file) {
+                if (fscanf(file, "%" SCNu64, &n) != 1)
+                        n = 0;
+                (void)fclose(file);
+        }
+        return n;
+}
+
+uint64_t test_huge_pages(void) {
+        return read_number(HUGE_PAGES "/nr_hugepages");
+}
+
+/* What is reserved counts as free there, but is somebody's. */
+uint64_t test_huge_pages_free(void) {
+        return read_number(HUGE_PAGES "/free_hugepages") - read_number(HUGE_PAGES "/resv_hugepages");
+}
+
+static bool set_huge_pages(uint64_t n) {
+        FILE *file = fopen(HUGE_PAGES "/nr_hugepages", "we");
+
+        if (!file)
+                return false;
+        (void)fprintf(file, "%" PRIu64, n);
+        return fclose(file) == 0;
+}
+
+static bool is_ours(void *userdata) {
+        (void)userdata;
+        return flock(huge_pages, LOCK_EX | LOCK_NB) == 0;
+}
+
+/* The kernel gives as many as it finds just then. Who may not ask has nothing to wait for. */
+static bool is_raised(void *userdata) {
+        uint64_t n = *(uint64_t *)userdata;
+
+        return test_huge_pages_free() >= n || !set_huge_pages(n_huge_pages + n) || test_huge_pages_free() >= n;
+}
+
+bool test_huge_pages_begin(uint64_t n) {
+        huge_pages = open(HUGE_PAGES, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (huge_pages < 0)
+                return false;
+        if (!test_eventually(is_ours, NULL))
+                test_fail(__FILE__, __LINE__, HUGE_PAGES, " another test has it for more than %d ms",
+                          TEST_PATIENCE_MS);
+        n_huge_pages = test_huge_pages();
+        (void)test_eventually(is_raised, &n);
+        if (test_huge_pages_free() >= n)
+                return true;
+        test_huge_pages_end();
+        return false;
+}
+
+void test_huge_pages_end(void) {
+        if (test_huge_pages() != n_huge_pages)
+                (void)set_huge_pages(n_huge_pages);
+        (void)flock(huge_pages, LOCK_UN);
+        huge_pages = close_fd(huge_pages);
 }
 
 static bool has_ended(void *userdata) {

@@ -86,6 +86,20 @@ bool test_remove_tree(const char *dir);
 /* Polls a condition until it holds or TEST_PATIENCE_MS are over. Return: whether it held. */
 bool test_eventually(bool (*condition)(void *), void *userdata);
 
+/* Makes huge pages of mapped shared memory, which starts and ends where one does (madvise(2),
+ * MADV_COLLAPSE). The kernel refuses pages that it is just moving about, as it does when somebody
+ * else asks for huge pages: they are asked for again, for a second. Return: whether it did. */
+bool test_make_huge(void *memory, size_t size);
+
+/* Huge pages that are set aside (hugetlbfs), of 2 MiB: their number is one for the whole machine. So
+ * who raises it, and who asks for one more than there are, does so while no other test does.
+ * Return: whether so many are free now, raised if need be; if not, nothing has begun. */
+bool test_huge_pages_begin(uint64_t n);
+/* How many there are, and how many of these nobody has; 0 if the kernel knows none. */
+uint64_t test_huge_pages(void);
+uint64_t test_huge_pages_free(void);
+void test_huge_pages_end(void);
+
 /* -- chance ---------------------------------------------------------------------------- */
 
 /* How often to do what is random or measured: SHMD_ROUNDS, or else that many times, SHMD_ROUNDS_MOST at most. */

@@ -292,48 +292,18 @@ TEST(client_reserve, a_create_with_reserve_returns_a_region_that_is_all_there) {
 
 /* -- huge pages ------------------------------------------------------------------------ */
 
-static uint64_t meminfo(const char *key) {
-        FILE *file = fopen("/proc/meminfo", "re");
-        uint64_t value = 0;
-        char line[128];
-
-        REQUIRE(file != NULL);
-        while (fgets(line, sizeof(line), file))
-                if (strncmp(line, key, strlen(key)) == 0)
-                        (void)sscanf(line + strlen(key), "%" SCNu64, &value);
-        (void)fclose(file);
-        return value;
-}
-
-static void set_huge_pages(uint64_t n) {
-        FILE *file = fopen("/proc/sys/vm/nr_hugepages", "we");
-
-        if (!file)
-                return;
-        (void)fprintf(file, "%" PRIu64, n);
-        (void)fclose(file);
-}
-
 TEST(client_reserve, huge_pages_that_run_out_are_enomem_and_given_back) {
         struct shmd_map_options options = SHMD_MAP_OPTIONS_INIT;
-        uint64_t n_before = meminfo("HugePages_Total:");
-        uint64_t page_size = meminfo("Hugepagesize:") * 1024;
+        const uint64_t page_size = 2 * MIB;
         shmd_region *region, *too_large;
-        uint32_t log2;
         size_t length;
         void *address;
-        uint64_t n;
 
         test_needs_root();
-        set_huge_pages(n_before + 4);
-        n = meminfo("HugePages_Free:");
-        if (!page_size || n < 4) {
-                set_huge_pages(n_before);
+        if (!test_huge_pages_begin(4))
                 test_skip("no huge pages can be had here");
-        }
-        log2 = (uint32_t)__builtin_ctzll(page_size);
 
-        region = peer_huge_region(2 * page_size, log2);
+        region = peer_huge_region(2 * page_size, 21);
         cr_assert_eq(shmd_region_page_size(region), page_size);
         cr_assert_eq(shmd_reserve(region), 0);
         cr_assert_eq(bytes_allocated(region), 2 * page_size);
@@ -345,12 +315,12 @@ TEST(client_reserve, huge_pages_that_run_out_are_enomem_and_given_back) {
         options.offset = 4096;
         cr_assert_eq(shmd_map(region, &options, &address, &length), -EINVAL);
 
-        too_large = peer_huge_region((n + 100) * page_size, log2);
+        too_large = peer_huge_region((test_huge_pages_free() + 100) * page_size, 21);
         cr_assert_eq(shmd_reserve(too_large), -ENOMEM);
         cr_assert_eq(bytes_allocated(too_large), 0);
         shmd_region_free(too_large);
         shmd_region_free(region);
-        set_huge_pages(n_before);
+        test_huge_pages_end();
 }
 
 /* -- figures of our choice ------------------------------------------------------------ */

@@ -1461,48 +1461,19 @@ TEST(recover, a_region_that_was_frozen_meanwhile_is_told_of) {
         end();
 }
 
-#define HUGE_PAGES "/sys/kernel/mm/hugepages/hugepages-2048kB/"
-
-static uint64_t huge_pages(const char *which) {
-        unsigned long n = 0;
-        FILE *file = fopen(which, "re");
-
-        if (file && fscanf(file, "%lu", &n) != 1)
-                n = 0;
-        if (file)
-                (void)fclose(file);
-        return n;
-}
-
-static void set_huge_pages(uint64_t n) {
-        FILE *file = fopen(HUGE_PAGES "nr_hugepages", "we");
-
-        if (!file)
-                return;
-        (void)fprintf(file, "%" PRIu64, n);
-        (void)fclose(file);
-}
-
 TEST(recover, regions_of_huge_pages_are_recovered) {
         RegionSpec spec = { .size = 2 << 20, .huge_shift = 21, .permissions = { ALICE, ALICE, 0600 } };
-        uint64_t n_before = huge_pages(HUGE_PAGES "nr_hugepages");
-        bool raised = huge_pages(HUGE_PAGES "free_hugepages") < 1;
         Account *alice;
         Region *region;
-        int r;
 
-        if (raised)
-                set_huge_pages(n_before + 1);
-        begin();
-        alice = house_account(&scene.house, ALICE);
-        r = region_new(&region, &scene.house.regions, alice, &spec, NULL);
-        (void)account_unref(alice);
-        if (r) {
-                end();
-                set_huge_pages(n_before);
+        if (!test_huge_pages_begin(1)) {
                 test_leave_out("there are no huge pages of 2 MiB");
                 return;
         }
+        begin();
+        alice = house_account(&scene.house, ALICE);
+        REQUIRE(region_new(&region, &scene.house.regions, alice, &spec, NULL) == 0);
+        (void)account_unref(alice);
         (void)link_at(region, "/x");
         die();
         revive();
@@ -1510,8 +1481,7 @@ TEST(recover, regions_of_huge_pages_are_recovered) {
         cr_assert_eq(region_at("/x")->huge_shift, 21);
         cr_assert_eq(account_of(ALICE)->used[ACCOUNT_BYTES], 2 << 20);
         end();
-        if (raised)
-                set_huge_pages(n_before);
+        test_huge_pages_end();
 }
 
 /* -- a new state ------------------------------------------------------------------------------- */
