@@ -852,6 +852,22 @@ static void compare_known(Observer *observer) {
         REQUIRE(n == there, "%zu names are known, %zu are there", n, there);
 }
 
+static bool is_told_of_the_end(void *userdata) {
+        Observer *observer = userdata;
+
+        client_expect_done(observer->client, call_ping(observer->client));
+        return observer->overflow || (observer->n_news > 0 &&
+                                      !strcmp(observer->news[observer->n_news - 1].path, "/busy/end") &&
+                                      observer->news[observer->n_news - 1].event == SHMD__EVENT_MASK__EVENT_REMOVED);
+}
+
+/* Events come in order: when the last change is told, all others were. */
+static void observe_the_end(Observer *observer) {
+        client_expect_done(observer->client, call_mkdir(observer->client, "/busy/end", 0700));
+        client_expect_done(observer->client, call_rmdir(observer->client, "/busy/end"));
+        REQUIRE(test_eventually(is_told_of_the_end, observer));
+}
+
 /* Lists and watches while others write, in this or the other order. Return: whether the list was whole. */
 static bool observe(Observer *observer, Busy *busy, bool watch_first) {
         const uint64_t *first = &observer->pages[0].sequence;
@@ -869,12 +885,7 @@ static bool observe(Observer *observer, Busy *busy, bool watch_first) {
         for (int i = 0; i < 100; ++i)
                 client_expect_done(client, call_ping(client));
         pause_writers(busy, true);
-        for (size_t n = SIZE_MAX; n != observer->n_news;) {
-                n = observer->n_news;
-                test_sleep_ms(2);
-                client_expect_done(client, call_ping(client));
-                client_expect_done(client, call_ping(client));
-        }
+        observe_the_end(observer);
         whole = !observer->overflow && !is_torn(observer);
         for (size_t i = 0; whole && i < observer->n_news; ++i)
                 apply(observer, &observer->news[i]);
