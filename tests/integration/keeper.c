@@ -270,22 +270,13 @@ TEST(keeper, a_broker_that_will_not_stop_is_killed) {
 
 #define CONNECTS 1000
 
-static uint64_t read_number(const char *path) {
-        unsigned long long value = 0;
-        FILE *file = fopen(path, "re");
-
-        REQUIRE(file && fscanf(file, "%llu", &value) == 1, "%s", path);
-        (void)fclose(file);
-        return value;
-}
-
 TEST(keeper, whoever_connects_while_there_is_no_broker_waits_for_the_next) {
         static Client *clients[CONNECTS];
         Broker *broker;
         pid_t before;
 
         test_needs_root();
-        if (read_number("/proc/sys/net/core/somaxconn") <= CONNECTS)
+        if (test_read_number("/proc/sys/net/core/somaxconn") <= CONNECTS)
                 test_skip("a socket here has no room for %d connections that wait", CONNECTS);
         broker = broker_spawn_with(&(BrokerOptions){
                 .keeper = true, .config = "[global]\npeers = 2000\n[account]\npeers = 2000\npending = 5000\n" });

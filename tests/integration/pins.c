@@ -8,6 +8,7 @@
 
 #define TEST_TIMEOUT 300
 
+#include "lib/cgroup.h"
 #include "lib/client.h"
 
 #include <errno.h>
@@ -38,68 +39,6 @@
 /* What a memory cgroup may have charged beside the pages: page tables, sockets, and what each
  * processor took in advance. */
 #define SLACK (3 * MIB)
-
-/* -- memory cgroups, of either version ------------------------------------------------------ */
-
-typedef struct Cgroup {
-        char dir[128];
-        bool v2;
-} Cgroup;
-
-static void cgroup_path(const Cgroup *cgroup, const char *file, char path[static 192]) {
-        (void)snprintf(path, 192, "%s/%s", cgroup->dir, file);
-}
-
-static bool write_text(const char *path, const char *text) {
-        int fd = open(path, O_WRONLY | O_CLOEXEC);
-        bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-        close_fd(fd);
-        return done;
-}
-
-static uint64_t read_number(const char *path) {
-        unsigned long long n = 0;
-        FILE *file = fopen(path, "re");
-
-        REQUIRE(file, "%s: %s", path, strerror(errno));
-        REQUIRE(fscanf(file, "%llu", &n) == 1, "%s", path);
-        (void)fclose(file);
-        return n;
-}
-
-/* Return: whether this machine lets us have one. */
-static bool cgroup_begin(Cgroup *cgroup) {
-        cgroup->v2 = access("/sys/fs/cgroup/memory/cgroup.procs", F_OK) < 0;
-        (void)snprintf(cgroup->dir, sizeof(cgroup->dir), "/sys/fs/cgroup%s/shmd-test-%d",
-                       cgroup->v2 ? "" : "/memory", (int)getpid());
-        if (cgroup->v2 && !write_text("/sys/fs/cgroup/cgroup.subtree_control", "+memory"))
-                return false;
-        return mkdir(cgroup->dir, 0755) == 0;
-}
-
-static bool is_removed(void *cgroup) {
-        return rmdir(((Cgroup *)cgroup)->dir) == 0;
-}
-
-static void cgroup_end(Cgroup *cgroup) {
-        REQUIRE(test_eventually(is_removed, cgroup), "%s: %s", cgroup->dir, strerror(errno));
-}
-
-static void cgroup_limit(const Cgroup *cgroup, uint64_t bytes) {
-        char path[192], text[32];
-
-        (void)snprintf(text, sizeof(text), "%" PRIu64, bytes);
-        cgroup_path(cgroup, cgroup->v2 ? "memory.max" : "memory.limit_in_bytes", path);
-        REQUIRE(write_text(path, text), "%s: %s", path, strerror(errno));
-}
-
-static uint64_t cgroup_usage(const Cgroup *cgroup) {
-        char path[192];
-
-        cgroup_path(cgroup, cgroup->v2 ? "memory.current" : "memory.usage_in_bytes", path);
-        return read_number(path);
-}
 
 /* -- ways to pin a page ----------------------------------------------------------------------- */
 
@@ -143,7 +82,7 @@ static void add_pipe(Pins *pins) {
         int ends[2];
 
         REQUIRE(pipe2(ends, O_CLOEXEC) == 0);
-        (void)fcntl(ends[1], F_SETPIPE_SZ, (int)read_number("/proc/sys/fs/pipe-max-size"));
+        (void)fcntl(ends[1], F_SETPIPE_SZ, (int)test_read_number("/proc/sys/fs/pipe-max-size"));
         add_fd(pins, ends[0]);
         add_fd(pins, ends[1]);
 }
@@ -255,11 +194,9 @@ static void scene_end(Scene *scene) {
 /* In a child: an ordinary process of Mallory's, in a memory cgroup of its own. */
 static Client *become_mallory(Scene *scene) {
         Client *client;
-        char path[192];
 
-        cgroup_path(&scene->cgroup, "cgroup.procs", path);
         if (scene->have_cgroup)
-                REQUIRE(write_text(path, "0"), "%s: %s", path, strerror(errno));
+                cgroup_enter(&scene->cgroup);
         client = client_connect_as(scene->broker, MALLORY, MALLORY);
         test_become(MALLORY, MALLORY);
         return client;
@@ -356,7 +293,7 @@ static uint64_t measure(Scene *scene, PinFn pin, const char *what, bool huge, ui
 }
 
 TEST(pins, what_pipes_keep_is_bounded_by_the_users_pipe_pages_and_charged_to_its_memory_cgroup) {
-        uint64_t soft = read_number("/proc/sys/fs/pipe-user-pages-soft"), n;
+        uint64_t soft = test_read_number("/proc/sys/fs/pipe-user-pages-soft"), n;
         Scene scene = scene_begin();
 
         /* Beyond the soft limit a pipe still has two places. */
@@ -369,7 +306,7 @@ TEST(pins, what_pipes_keep_is_bounded_by_the_users_pipe_pages_and_charged_to_its
 }
 
 TEST(pins, what_a_socket_keeps_is_bounded_by_its_buffer_and_charged_to_its_makers_memory_cgroup) {
-        uint64_t buffer = read_number("/proc/sys/net/core/wmem_default"), n;
+        uint64_t buffer = test_read_number("/proc/sys/net/core/wmem_default"), n;
         Scene scene = scene_begin();
 
         /* A byte of a page counts as a byte. */
@@ -542,7 +479,6 @@ TEST(pins, attack_111_who_keeps_more_than_its_memory_cgroup_may_have_is_killed_a
         Scene scene = scene_begin();
         Child child = CHILD_NULL;
         Grant grant = GRANT_NULL;
-        char path[192];
         int status;
 
         if (!scene.have_cgroup) {
@@ -556,9 +492,7 @@ TEST(pins, attack_111_who_keeps_more_than_its_memory_cgroup_may_have_is_killed_a
         child.pid = 0;
         child_kill(&child);
         REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "it ended with status %#x", status);
-        cgroup_path(&scene.cgroup, scene.cgroup.v2 ? "memory.peak" : "memory.max_usage_in_bytes", path);
-        if (access(path, F_OK) == 0)
-                REQUIRE(read_number(path) <= limit, "%" PRIu64 " bytes", read_number(path));
+        REQUIRE(cgroup_peak(&scene.cgroup) <= limit, "%" PRIu64 " bytes", cgroup_peak(&scene.cgroup));
 
         client_expect_used(scene.mallory, BYTES_SLOT, 0);
         client_expect_done(scene.mallory, call_create(scene.mallory, NULL, QUOTA, &grant));

@@ -161,31 +161,29 @@ bool test_make_huge(void *memory, size_t size) {
         return false;
 }
 
+uint64_t test_read_number(const char *path) {
+        FILE *file = fopen(path, "re");
+        uint64_t n = 0;
+
+        if (!file && errno == ENOENT)
+                return 0;
+        REQUIRE(file != NULL && fscanf(file, "%" SCNu64, &n) == 1, "%s: %s", path, strerror(errno));
+        (void)fclose(file);
+        return n;
+}
+
 #define HUGE_PAGES "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
 static int huge_pages = -1;             /* that directory, locked */
 static uint64_t n_huge_pages;           /* what there were */
 
-/* Return: what the file says; 0 without it. */
-static uint64_t read_number(const char *path) {
-        FILE *file = fopen(path, "re");
-        uint64_t n = 0;
-
-        if (file) {
-                if (fscanf(file, "%" SCNu64, &n) != 1)
-                        n = 0;
-                (void)fclose(file);
-        }
-        return n;
-}
-
 uint64_t test_huge_pages(void) {
-        return read_number(HUGE_PAGES "/nr_hugepages");
+        return test_read_number(HUGE_PAGES "/nr_hugepages");
 }
 
 /* What is reserved counts as free there, but is somebody's. */
 uint64_t test_huge_pages_free(void) {
-        return read_number(HUGE_PAGES "/free_hugepages") - read_number(HUGE_PAGES "/resv_hugepages");
+        return test_read_number(HUGE_PAGES "/free_hugepages") - test_read_number(HUGE_PAGES "/resv_hugepages");
 }
 
 static bool set_huge_pages(uint64_t n) {

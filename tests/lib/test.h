@@ -86,6 +86,9 @@ bool test_remove_tree(const char *dir);
 /* Polls a condition until it holds or TEST_PATIENCE_MS are over. Return: whether it held. */
 bool test_eventually(bool (*condition)(void *), void *userdata);
 
+/* The number that a file of the kernel's has; 0: there is no such file. */
+uint64_t test_read_number(const char *path);
+
 /* Makes huge pages of mapped shared memory, which starts and ends where one does (madvise(2),
  * MADV_COLLAPSE). The kernel refuses pages that it is just moving about, as it does when somebody
  * else asks for huge pages: they are asked for again, for a second. Return: whether it did. */

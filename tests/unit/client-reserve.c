@@ -7,6 +7,7 @@
 
 #include "buildinfo.h"
 
+#include "lib/cgroup.h"
 #include "unit/client-peer.h"
 
 #include <errno.h>
@@ -94,93 +95,20 @@ TEST(client_reserve, signals_that_come_faster_than_a_step_do_not_stop_it) {
 
 /* -- a real memory cgroup ------------------------------------------------------------ */
 
-typedef struct Cgroup {
-        bool unified;
-        char path[300];         /* of the group with the limit */
-        char inner[320];        /* of a group in it, without one */
-} Cgroup;
-
-static void write_file(const char *directory, const char *name, const char *text) {
-        char path[400];
-        int fd;
-
-        (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
-        fd = open(path, O_WRONLY | O_CLOEXEC);
-        REQUIRE(fd >= 0, "%s: %s", path, strerror(errno));
-        REQUIRE(write(fd, text, strlen(text)) == (ssize_t)strlen(text), "%s: %s", path, strerror(errno));
-        (void)close(fd);
+static void limited_begin(Cgroup *cgroup) {
+        test_needs_root();
+        if (!cgroup_begin(cgroup))
+                test_skip("memory cgroups cannot be made here: %s", strerror(errno));
+        cgroup_limit(cgroup, 192 * MIB);
 }
 
-static bool file_has(const char *path, const char *word) {
-        char text[1024];
-        FILE *file = fopen(path, "re");
-        bool found = false;
-
-        while (file && !found && fgets(text, sizeof(text), file))
-                found = strstr(text, word) != NULL;
-        if (file)
-                (void)fclose(file);
-        return found;
-}
-
-/* Where groups that control memory can be made; "" if nowhere. */
-static void find_hierarchy(Cgroup *cgroup, char *root, size_t n_root) {
-        FILE *file = fopen("/proc/self/mounts", "re");
-        char line[1024];
-
-        root[0] = '\0';
-        REQUIRE(file != NULL);
-        while (!root[0] && fgets(line, sizeof(line), file)) {
-                char point[256], type[32], options[512], subtree[300];
-
-                if (sscanf(line, "%*s %255s %31s %511s", point, type, options) != 3)
-                        continue;
-                (void)snprintf(subtree, sizeof(subtree), "%s/cgroup.subtree_control", point);
-                if (strcmp(type, "cgroup") == 0 && strstr(options, "memory"))
-                        cgroup->unified = false;
-                else if (strcmp(type, "cgroup2") == 0 && file_has(subtree, "memory"))
-                        cgroup->unified = true;
-                else
-                        continue;
-                (void)snprintf(root, n_root, "%s", point);
-        }
-        (void)fclose(file);
-}
-
-static void cgroup_make(Cgroup *cgroup, uint64_t limit) {
-        char root[256], number[32];
-
-        find_hierarchy(cgroup, root, sizeof(root));
-        if (!root[0])
-                test_skip("no cgroup hierarchy controls memory here");
-        (void)snprintf(cgroup->path, sizeof(cgroup->path), "%s/shmd-test-%d", root, (int)getpid());
-        if (mkdir(cgroup->path, 0755) < 0)
-                test_skip("%s: %s", cgroup->path, strerror(errno));
-        (void)snprintf(cgroup->inner, sizeof(cgroup->inner), "%s/inner", cgroup->path);
-        (void)snprintf(number, sizeof(number), "%" PRIu64, limit);
-        write_file(cgroup->path, cgroup->unified ? "memory.max" : "memory.limit_in_bytes", number);
-        if (cgroup->unified)
-                write_file(cgroup->path, "cgroup.subtree_control", "+memory");
-        REQUIRE(mkdir(cgroup->inner, 0755) == 0);
-}
-
-/* A group is busy for a moment after its last process has been waited for. */
-static bool is_removed(void *path) {
-        return rmdir(path) == 0 || errno == ENOENT;
-}
-
-static void cgroup_unmake(Cgroup *cgroup) {
-        REQUIRE(test_eventually(is_removed, cgroup->inner));
-        REQUIRE(test_eventually(is_removed, cgroup->path));
-}
-
-static int reserve_too_much(void *inner) {
+static int reserve_too_much(void *cgroup) {
         shmd_region *region = region_of(256 * MIB, SHMD_RIGHTS_READ_WRITE);
         char text[5] = "";
         int r;
 
         REQUIRE(pwrite(shmd_region_fd(region), "data", 4, 10 * (off_t)MIB) == 4);
-        write_file(inner, "cgroup.procs", "0");
+        cgroup_enter(cgroup);
         r = shmd_reserve(region);
         REQUIRE(bytes_allocated(region) == 4096, "%" PRIu64 " bytes were not given back",
                 bytes_allocated(region) - 4096);
@@ -190,11 +118,11 @@ static int reserve_too_much(void *inner) {
         return r;
 }
 
-static int reserve_what_fits(void *inner) {
+static int reserve_what_fits(void *cgroup) {
         shmd_region *region = region_of(64 * MIB, SHMD_RIGHTS_READ_WRITE);
         int r;
 
-        write_file(inner, "cgroup.procs", "0");
+        cgroup_enter(cgroup);
         r = shmd_reserve(region);
         REQUIRE(bytes_allocated(region) == 64 * MIB);
         shmd_region_free(region);
@@ -204,21 +132,21 @@ static int reserve_what_fits(void *inner) {
 TEST(client_reserve, a_shortage_in_a_memory_cgroup_is_enomem_with_the_process_alive) {
         Cgroup cgroup;
 
-        test_needs_root();
-        cgroup_make(&cgroup, 192 * MIB);
-        cr_assert_eq(run_as(0, 0, reserve_too_much, cgroup.path), -ENOMEM);
-        cr_assert_eq(run_as(0, 0, reserve_what_fits, cgroup.path), 0);
-        cgroup_unmake(&cgroup);
+        limited_begin(&cgroup);
+        cr_assert_eq(run_as(0, 0, reserve_too_much, &cgroup), -ENOMEM);
+        cr_assert_eq(run_as(0, 0, reserve_what_fits, &cgroup), 0);
+        cgroup_end(&cgroup);
 }
 
 TEST(client_reserve, the_limit_of_a_cgroup_above_counts) {
-        Cgroup cgroup;
+        Cgroup cgroup, inner;
 
-        test_needs_root();
-        cgroup_make(&cgroup, 192 * MIB);
-        cr_assert_eq(run_as(0, 0, reserve_too_much, cgroup.inner), -ENOMEM);
-        cr_assert_eq(run_as(0, 0, reserve_what_fits, cgroup.inner), 0);
-        cgroup_unmake(&cgroup);
+        limited_begin(&cgroup);
+        REQUIRE(cgroup_begin_in(&inner, &cgroup), "%s", strerror(errno));
+        cr_assert_eq(run_as(0, 0, reserve_too_much, &inner), -ENOMEM);
+        cr_assert_eq(run_as(0, 0, reserve_what_fits, &inner), 0);
+        cgroup_end(&inner);
+        cgroup_end(&cgroup);
 }
 
 /* -- through create and batch --------------------------------------------------------- */
@@ -238,7 +166,7 @@ static void script_creates(Peer *peer) {
         peer_expect_end(peer);
 }
 
-static int create_with_reserve(void *path) {
+static int create_with_reserve(void *cgroup) {
         struct shmd_create_options small = SHMD_CREATE_OPTIONS_INIT;
         struct shmd_create_options large = SHMD_CREATE_OPTIONS_INIT;
         const struct shmd_batch_item items[] = { { .create = &small }, { .path = "/large", .create = &large } };
@@ -249,7 +177,7 @@ static int create_with_reserve(void *path) {
         small.size = MIB;
         large.size = 256 * MIB;
         large.flags = SHMD_CREATE_RESERVE;
-        write_file(path, "cgroup.procs", "0");
+        cgroup_enter(cgroup);
         REQUIRE(shmd_create(client, "/large", &large, regions, SHMD_TIMEOUT_DEFAULT) == -ENOMEM);
         REQUIRE(regions[0] == NULL);
         REQUIRE(shmd_refusal(client)->error == -ENOMEM && shmd_refusal(client)->code == 0);
@@ -264,10 +192,9 @@ static int create_with_reserve(void *path) {
 TEST(client_reserve, a_create_that_cannot_reserve_returns_no_region) {
         Cgroup cgroup;
 
-        test_needs_root();
-        cgroup_make(&cgroup, 192 * MIB);
-        cr_assert_eq(run_as(0, 0, create_with_reserve, cgroup.path), 0);
-        cgroup_unmake(&cgroup);
+        limited_begin(&cgroup);
+        cr_assert_eq(run_as(0, 0, create_with_reserve, &cgroup), 0);
+        cgroup_end(&cgroup);
 }
 
 static void script_create_fitting(Peer *peer) {
