@@ -1446,7 +1446,8 @@ test_bell() {
         expect 'so does stat in words' 0 stat /bell
         says 'by its number' '^ *doorbell [0-9]+$'
         expect 'bell wait has a deadline' 124 bell wait /bell --timeout=100ms
-        shmdctl --socket="$socket" bell wait /bell --count=2 >"$dir/waited" 2>&1 &
+        : >"$dir/waited"
+        shmdctl --socket="$socket" bell wait /bell --count=2 --timeout=60s >"$dir/waited" 2>&1 &
         held=$!
         eventually eval '! kill -0 "$held" 2>/dev/null || { shmdctl --socket="$socket" bell ring /bell >/dev/null; test -s "$dir/waited"; }'
         wait "$held"
