@@ -183,7 +183,7 @@ TEST(accounting, attack_088_a_process_of_the_brokers_own_user_gets_no_lease_on_a
         innocent_start(&innocent, scene.broker, BOB);
         client_expect_done(scene.alice, call_create(scene.alice, "/r", SIZE, NULL));
         client_expect_done(scene.alice, call_open(scene.alice, "/r", READ_ONLY, &reads));
-        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, try_leases, &reads.fd) == 0);
+        REQUIRE(run_as(test_broker_uid(), test_broker_uid(), try_leases, &reads.fd) == 0);
         client_expect_done(scene.alice, call_open(scene.alice, "/r", READ_WRITE, &writes));
         grant_deinit(&reads);
         grant_deinit(&writes);
@@ -288,7 +288,7 @@ static int take_instances(void *userdata) {
 }
 
 static int take_instances_as_broker(void *userdata) {
-        test_become(TEST_BROKER_UID, TEST_BROKER_UID);
+        test_become(test_broker_uid(), test_broker_uid());
         return take_instances(userdata);
 }
 

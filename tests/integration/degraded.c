@@ -170,7 +170,7 @@ static void expect_doctor_finds(Broker *broker, const char *missing) {
         REQUIRE(found, "%s", missing);
         REQUIRE(n_missing == broker_log_count(broker, "event=degraded"));
         REQUIRE(reply->landlock == broker_log_has(broker, "event=ready", "landlock=yes", NULL));
-        REQUIRE(reply->uid == TEST_BROKER_UID && reply->descriptors > 0 && reply->regions > 0);
+        REQUIRE(reply->uid == test_broker_uid() && reply->descriptors > 0 && reply->regions > 0);
         bob = client_free(bob);
 }
 
@@ -235,7 +235,7 @@ TEST(degraded, attack_076_without_the_seal_its_mode_keeps_clients_from_executing
 
                 client_expect_done(alice, call_create(alice, "/r", SIZE, &grant));
                 REQUIRE(pwrite(grant.fd, "#!/bin/true\n", 12, 0) == 12);
-                REQUIRE(fstat(grant.fd, &st) == 0 && (st.st_mode & 07777) == 0600 && st.st_uid == TEST_BROKER_UID);
+                REQUIRE(fstat(grant.fd, &st) == 0 && (st.st_mode & 07777) == 0600 && st.st_uid == test_broker_uid());
                 REQUIRE(lacking[i] == 0 || (fcntl(grant.fd, F_GET_SEALS) & F_SEAL_EXEC) == 0);
                 REQUIRE(run_as(ALICE, ALICE, execute, &grant.fd) == 0);
                 grant_deinit(&grant);

@@ -120,7 +120,7 @@ static int reopen_and_write(void *userdata) {
 TEST(freeze, of_an_immutable_region_nobody_changes_a_byte_with_any_grant_or_privilege) {
         Scene scene = scene_begin();
         Grant before = GRANT_NULL, after = GRANT_NULL;
-        const uid_t uids[] = { ALICE, BOB, TEST_BROKER_UID, 0 };
+        const uid_t uids[] = { ALICE, BOB, test_broker_uid(), 0 };
 
         make(scene.alice, "/r", SIZE, &scene.alices);
         client_expect_done(scene.bob, call_open(scene.bob, "/r", READ_WRITE, &before));
@@ -262,12 +262,12 @@ TEST(freeze, attack_069_against_the_brokers_own_uid_a_region_is_protected_once_i
 
         make(scene.alice, "/r", SIZE, &scene.alices);
         client_expect_done(scene.bob, call_open(scene.bob, "/r", READ_ONLY, &plain));
-        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, write_as_broker, &plain.fd) == 1, "so shmd(8) says");
+        REQUIRE(run_as(test_broker_uid(), test_broker_uid(), write_as_broker, &plain.fd) == 1, "so shmd(8) says");
         REQUIRE(pwrite(scene.alices.fd, "frozen", 6, 0) == 6);
         REQUIRE(fcntl(scene.alices.fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0);
         client_expect_done(scene.alice, call_freeze(scene.alice, "/r", SINGLE_WRITER));
         client_expect_done(scene.bob, call_open(scene.bob, "/r", READ_ONLY, &frozen));
-        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, write_as_broker, &frozen.fd) == 0);
+        REQUIRE(run_as(test_broker_uid(), test_broker_uid(), write_as_broker, &frozen.fd) == 0);
         require_content(frozen.fd);
         grant_deinit(&plain);
         grant_deinit(&frozen);

@@ -514,7 +514,6 @@ static Broker *spawn_hostile(Program *program, const char *what, void (*prepare)
         program_init(program);
         REQUIRE(setenv("SHMD_TEST_HOSTILE", what, 1) == 0);
         broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .program = program->path, .prepare = prepare,
-                                                     .own_user = prepare,
                                                      .config = config ? config : "[keeper]\nrestarts = 0\n" });
         REQUIRE(unsetenv("SHMD_TEST_HOSTILE") == 0);
         program_replace(program, built("tests/integration/hostile-broker"));

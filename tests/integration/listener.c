@@ -40,7 +40,7 @@ static void fill_descriptor_table(Broker *broker) {
 
         if (table.n == 0)
                 test_skip("how many descriptors the broker has is not to be known here");
-        REQUIRE(run_as(TEST_BROKER_UID, gid, limit_table, &table) == 0);
+        REQUIRE(run_as(test_broker_uid(), gid, limit_table, &table) == 0);
 }
 
 TEST(listener, a_full_descriptor_table_pauses_the_listener_without_using_the_processor) {

@@ -542,7 +542,7 @@ static int memory_of(const void *bytes, size_t n, bool seal) {
         int fd = memfd_create("kept", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
         REQUIRE(fd >= 0 && (n == 0 || write(fd, bytes, n) == (ssize_t)n));
-        REQUIRE(fchown(fd, TEST_BROKER_UID, TEST_BROKER_UID) == 0 && fchmod(fd, 0600) == 0);
+        REQUIRE(fchown(fd, test_broker_uid(), test_broker_uid()) == 0 && fchmod(fd, 0600) == 0);
         if (seal)
                 REQUIRE(fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL) == 0);
         return fd;

@@ -495,7 +495,7 @@ TEST(rights, a_region_is_born_sealed_and_belongs_to_the_broker) {
 
         REQUIRE((seals & ~F_SEAL_EXEC) == (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW), "%#x", seals);
         REQUIRE(fstat(scene.bobs.fd, &st) == 0);
-        REQUIRE(st.st_uid == TEST_BROKER_UID && (st.st_mode & 07777) == 0600, "uid %u, mode %o", st.st_uid,
+        REQUIRE(st.st_uid == test_broker_uid() && (st.st_mode & 07777) == 0600, "uid %u, mode %o", st.st_uid,
                 st.st_mode & 07777);
         scene_end(&scene);
 }

@@ -29,8 +29,8 @@ TEST(sandbox, it_runs_as_the_configured_user_with_no_way_back) {
         Broker *broker = spawn();
         char ids[64];
 
-        (void)snprintf(ids, sizeof(ids), "%d\t%d\t%d\t%d", TEST_BROKER_UID, TEST_BROKER_UID, TEST_BROKER_UID,
-                       TEST_BROKER_UID);
+        (void)snprintf(ids, sizeof(ids), "%d\t%d\t%d\t%d", test_broker_uid(), test_broker_uid(), test_broker_uid(),
+                       test_broker_uid());
         require_status(broker, "Uid", ids);
         REQUIRE(strtol(broker_status(broker, "Gid"), NULL, 10) != 0);
         require_status(broker, "Groups", "");
@@ -86,7 +86,7 @@ static int look_into(void *userdata) {
 TEST(sandbox, attack_073_another_process_of_its_own_uid_cannot_look_into_it) {
         Broker *broker = spawn();
 
-        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, look_into, broker) == 0);
+        REQUIRE(run_as(test_broker_uid(), test_broker_uid(), look_into, broker) == 0);
         broker = broker_stop(broker);
 }
 
@@ -210,8 +210,8 @@ TEST(sandbox, its_helper_is_as_confined_as_the_broker) {
         Broker helper = { .pid = helper_of(broker) };
         char ids[64];
 
-        (void)snprintf(ids, sizeof(ids), "%d\t%d\t%d\t%d", TEST_BROKER_UID, TEST_BROKER_UID, TEST_BROKER_UID,
-                       TEST_BROKER_UID);
+        (void)snprintf(ids, sizeof(ids), "%d\t%d\t%d\t%d", test_broker_uid(), test_broker_uid(), test_broker_uid(),
+                       test_broker_uid());
         REQUIRE(test_eventually(is_filtered, &helper));
         require_status(&helper, "Uid", ids);
         require_status(&helper, "Groups", "");
@@ -226,7 +226,7 @@ TEST(sandbox, attack_074_another_process_of_the_helpers_uid_cannot_look_into_it)
         Broker *broker = spawn();
         Broker helper = { .pid = helper_of(broker) };
 
-        REQUIRE(run_as(TEST_BROKER_UID, TEST_BROKER_UID, look_into, &helper) == 0);
+        REQUIRE(run_as(test_broker_uid(), test_broker_uid(), look_into, &helper) == 0);
         broker = broker_stop(broker);
 }
 

@@ -254,8 +254,7 @@ TEST(stock, a_burst_goes_to_the_limit_where_descriptors_are_few) {
         uint32_t error;
 
         test_needs_root();
-        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = config, .prepare = few_descriptors,
-                                                     .own_user = true });
+        broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .config = config, .prepare = few_descriptors });
         admin = client_connect_as(broker, 0, 0);
         do {
                 char path[64];

@@ -258,7 +258,7 @@ static size_t kill_broker(Scene *scene) {
 static void write_config(const Scene *scene) {
         FILE *file = fopen(in_dir(scene->dir, "shmd.conf"), "we");
 
-        REQUIRE(file && fprintf(file, "[daemon]\nuser = %d\n", TEST_BROKER_UID) > 0 && fclose(file) == 0);
+        REQUIRE(file && fprintf(file, "[daemon]\nuser = %d\n", test_broker_uid()) > 0 && fclose(file) == 0);
 }
 
 static void scene_begin_as(Scene *scene, const Manager *like, void (*prepare)(Scene *)) {

@@ -19,10 +19,6 @@
 #include "base/cleanup.h"
 #include "buildinfo.h"
 
-/* The uids of brokers that are to have one of their own: so many, by the test's pid. */
-#define OWN_USERS 62000
-#define N_OWN_USERS 2000
-
 /* A program of the build directory. */
 static const char *program_path(const char *name) {
         static char path[512];
@@ -168,7 +164,7 @@ static void become_daemon(Broker *broker, const BrokerOptions *options, const ch
         if (options->prepare)
                 options->prepare(options->userdata);
         if (options->as_nobody && geteuid() == 0)
-                REQUIRE(setgid(TEST_BROKER_UID) == 0 && setuid(TEST_BROKER_UID) == 0);
+                REQUIRE(setgid(test_broker_uid()) == 0 && setuid(test_broker_uid()) == 0);
 
         execute(broker, options, config);
 }
@@ -223,7 +219,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
         REQUIRE(file);
         fprintf(file, "[daemon]\n");
         if (geteuid() == 0 && !options->as_nobody)
-                fprintf(file, "user = %d\n", options->own_user ? OWN_USERS + (int)getpid() % N_OWN_USERS : TEST_BROKER_UID);
+                fprintf(file, "user = %u\n", test_broker_uid());
         fprintf(file, "%s\n", options->config ? options->config : "");
         REQUIRE(fclose(file) == 0);
 

@@ -38,9 +38,6 @@ typedef struct BrokerOptions {
         const char *socket;             /* with another socket than DIR/socket */
         bool keeper;                    /* under a keeper, as in production */
         const char *program;            /* another file than the build's shmd */
-        /* As a user that no other broker is: how many descriptors may be on their way is a user's limit, and with a low
-         * one those of the tests beside this are too many. */
-        bool own_user;
 } BrokerOptions;
 
 /* Starts a broker. config goes on in the section [daemon]: keys before the first header in it

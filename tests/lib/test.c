@@ -31,6 +31,10 @@
 #define MADV_COLLAPSE 25
 #endif
 
+/* The uids of brokers: so many, by the test's pid. */
+#define BROKER_UIDS 62000
+#define N_BROKER_UIDS 2000
+
 static pid_t test_pid;
 
 /* In a child of child_spawn(): the two ends it was given. */
@@ -43,6 +47,10 @@ static int64_t value;
 size_t test_begin(void) {
         test_pid = getpid();
         return test_count_fds();
+}
+
+uid_t test_broker_uid(void) {
+        return BROKER_UIDS + (uid_t)test_pid % N_BROKER_UIDS;
 }
 
 size_t test_count_fds(void) {

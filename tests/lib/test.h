@@ -33,7 +33,6 @@
 #define TEST_CHILD_FAILED 99
 
 /* Uids of the clients in tests; none of them needs to exist. */
-#define TEST_BROKER_UID 64055
 #define ALICE 64101
 #define BOB 64102
 #define CAROL 64103
@@ -58,6 +57,10 @@
 /* Remembers which process is the test. Return: the number of open descriptors. */
 size_t test_begin(void);
 size_t test_count_fds(void);
+
+/* The uid of this test's brokers, which needs not exist either: of what the kernel counts for each user (descriptors on
+ * their way, inotify instances) those of the tests beside this one take nothing. */
+uid_t test_broker_uid(void);
 
 __attribute__((noreturn, format(printf, 4, 5)))
 void test_fail(const char *file, int line, const char *condition, const char *format, ...);

@@ -30,7 +30,7 @@ void tracer_needed(void) {
         pid = fork();
         REQUIRE(pid >= 0, "fork: %s", strerror(errno));
         if (pid == 0) {
-                test_become(TEST_BROKER_UID, TEST_BROKER_UID);
+                test_become(test_broker_uid(), test_broker_uid());
                 for (;;)
                         (void)pause();
         }

@@ -56,7 +56,7 @@ TEST(main, nothing_is_left_of_its_privileges) {
         cr_assert_eq(strtoull(broker_status(broker, "CapBnd"), NULL, 16), 0);
         cr_assert_eq(strtoull(broker_status(broker, "NoNewPrivs"), NULL, 10), 1);
         cr_assert_eq(strtoull(broker_status(broker, "Seccomp"), NULL, 10), 2);
-        cr_assert_eq(strtoull(broker_status(broker, "Uid"), NULL, 10), TEST_BROKER_UID);
+        cr_assert_eq(strtoull(broker_status(broker, "Uid"), NULL, 10), test_broker_uid());
         broker = broker_stop(broker);
 }
 
