@@ -40,6 +40,8 @@ static Ticket *issue(char text[TICKET_TEXT_BYTES], uint32_t uses) {
         return ticket;
 }
 
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
 TEST(ticket, its_text_is_a_prefix_and_256_bits_that_any_program_can_carry) {
         char text[TICKET_TEXT_BYTES];
 
@@ -48,32 +50,55 @@ TEST(ticket, its_text_is_a_prefix_and_256_bits_that_any_program_can_carry) {
         cr_assert_eq(TICKET_TEXT_BYTES, 6 + 43);
         cr_assert_eq(memcmp(text, "shmdt_", 6), 0);
         for (size_t i = 6; i < TICKET_TEXT_BYTES; ++i)
-                cr_assert(strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", text[i]) && text[i]);
+                cr_assert(text[i] && strchr(letters, text[i]));
         end();
 }
 
-/* 43 letters have two bits more than 256: the last letter is one of 16. Every other letter takes
- * every value, and no two tickets are alike. */
+enum { DRAWN = 1024, TICKET_BITS = 256 };
+
+/* Bit by bit, a column each: what the tickets drawn so far had there. */
+static void note_bits(uint64_t columns[TICKET_BITS][DRAWN / 64], size_t nth, const char text[TICKET_TEXT_BYTES]) {
+        for (size_t i = 0; i < TICKET_TEXT_BYTES - 6; ++i) {
+                uint64_t letter = (uint64_t)(strchr(letters, text[6 + i]) - letters);
+
+                for (size_t bit = 0; bit < 6; ++bit) {
+                        size_t at = 6 * i + bit;
+                        uint64_t value = letter >> (5 - bit) & 1;
+
+                        if (at < TICKET_BITS)
+                                columns[at][nth / 64] |= value << nth % 64;
+                        else
+                                cr_assert_eq(value, 0, "43 letters have two bits more than 256");
+                }
+        }
+}
+
+/* Not that every letter is seen: with luck, one is not among a thousand tickets. But no bit is ever
+ * the same, nor bound to another one: each pair takes all four values. That they do not by chance is
+ * less likely than 32640 * 4 * (3/4)^1024, or 1e-122. */
 TEST(ticket, every_bit_of_it_is_drawn) {
-        static char texts[1000][TICKET_TEXT_BYTES];
-        unsigned int seen[TICKET_TEXT_BYTES][128] = { 0 };
+        static char texts[DRAWN][TICKET_TEXT_BYTES];
+        static uint64_t columns[TICKET_BITS][DRAWN / 64];
 
         begin();
-        for (size_t i = 0; i < 1000; ++i) {
-                Ticket *ticket = issue(texts[i], 1);
-
-                for (size_t at = 6; at < TICKET_TEXT_BYTES; ++at)
-                        ++seen[at][(unsigned char)texts[i][at]];
-                (void)ticket_free(ticket);
+        for (size_t i = 0; i < DRAWN; ++i) {
+                (void)ticket_free(issue(texts[i], 1));
+                note_bits(columns, i, texts[i]);
         }
-        for (size_t at = 6; at < TICKET_TEXT_BYTES; ++at) {
-                unsigned int n = 0;
+        for (size_t a = 0; a < TICKET_BITS; ++a)
+                for (size_t b = 0; b < a; ++b) {
+                        uint64_t values[4] = { 0 };
 
-                for (unsigned int c = 0; c < 128; ++c)
-                        n += seen[at][c] > 0;
-                cr_assert_eq(n, at == TICKET_TEXT_BYTES - 1 ? 16 : 64, "letter %zu takes %u values", at, n);
-        }
-        for (size_t i = 0; i < 1000; ++i)
+                        for (size_t i = 0; i < DRAWN / 64; ++i) {
+                                values[0] |= ~columns[a][i] & ~columns[b][i];
+                                values[1] |= ~columns[a][i] & columns[b][i];
+                                values[2] |= columns[a][i] & ~columns[b][i];
+                                values[3] |= columns[a][i] & columns[b][i];
+                        }
+                        for (unsigned int k = 0; k < 4; ++k)
+                                cr_assert(values[k] != 0, "bits %zu and %zu are never %u and %u", a, b, k / 2, k % 2);
+                }
+        for (size_t i = 0; i < DRAWN; ++i)
                 for (size_t k = 0; k < i; ++k)
                         cr_assert_neq(memcmp(texts[i], texts[k], TICKET_TEXT_BYTES), 0);
         end();
