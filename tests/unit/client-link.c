@@ -188,7 +188,7 @@ static void script_first_hello(Peer *peer) {
         say_goodbye(peer, SHMD_ERROR_SHUTDOWN, SHMD__REASON__REASON_STOPPING);
         peer_vanish(peer);
         test_sleep_ms(20);
-        peer_return(geteuid());
+        peer_return(geteuid(), geteuid());
         peer_accept(peer);
         (void)peer_expect(peer, MESSAGE_HELLO);
         peer_reply(peer, MESSAGE(HelloReply, hello_reply, .version = 1, .session = BYTES(PEER_SESSION)), NULL, 0);
@@ -328,7 +328,7 @@ static void script_vanish(Peer *peer) {
 
         peer_vanish(peer);
         test_sleep_ms(50);
-        peer_return(geteuid());
+        peer_return(geteuid(), geteuid());
         peer_welcome(peer, true);
         REQUIRE(expect_mkdir(peer, "/a") == serial);
         peer_done(peer);
@@ -345,13 +345,12 @@ TEST(client_link, a_socket_that_is_away_is_waited_for) {
 static void script_imposter(Peer *peer) {
         (void)expect_mkdir(peer, "/a");
         peer_vanish(peer);
-        peer_return(BOB);
-        REQUIRE(chown(peer_socket, 0, 0) == 0);
+        peer_return(BOB, 0);
         /* It is connected to, and nothing is said. */
         peer_accept(peer);
         peer_expect_end(peer);
         peer_vanish(peer);
-        peer_return(0);
+        peer_return(0, 0);
         peer_welcome(peer, true);
         (void)expect_mkdir(peer, "/a");
         peer_done(peer);
@@ -372,7 +371,7 @@ static void script_away_for_long(Peer *peer) {
         (void)expect_mkdir(peer, "/sent");
         peer_vanish(peer);
         peer_stay();
-        peer_return(geteuid());
+        peer_return(geteuid(), geteuid());
         peer_welcome(peer, true);
         /* All that was in flight has ended meanwhile. */
         expect_ping(peer);
@@ -472,7 +471,7 @@ static void script_forget_twice(Peer *peer) {
         (void)expect_mkdir(peer, "/a");
         peer_vanish(peer);
         test_sleep_ms(20);
-        peer_return(geteuid());
+        peer_return(geteuid(), geteuid());
         peer_welcome(peer, false);
         (void)expect_mkdir(peer, "/b");
         peer_welcome(peer, false);
@@ -864,7 +863,7 @@ static void script_unwatch(Peer *peer) {
         REQUIRE(((const Shmd__Unwatch *)peer_expect(peer, MESSAGE_UNWATCH))->watch == 1);
         peer_vanish(peer);
         test_sleep_ms(50);
-        peer_return(geteuid());
+        peer_return(geteuid(), geteuid());
         peer_welcome(peer, true);
         /* 1 is now the number of another one. */
         (void)peer_expect(peer, MESSAGE_WATCH);
@@ -1067,7 +1066,7 @@ static void script_for_loops(Peer *peer) {
                 (void)expect_mkdir(peer, "/a");
                 peer_vanish(peer);
                 test_sleep_ms(20);
-                peer_return(geteuid());
+                peer_return(geteuid(), geteuid());
                 peer_welcome(peer, true);
         }
         (void)expect_mkdir(peer, "/a");

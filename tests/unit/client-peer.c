@@ -35,16 +35,20 @@ static void remove_socket(void) {
         listening = close_fd(listening);
 }
 
-/* SO_PEERCRED will show who called listen(2). */
-static void bind_and_listen(uid_t listener) {
+/* SO_PEERCRED will show who called listen(2). Whose file it is, is settled before that: a client that
+ * waits for the socket may connect at once. */
+static void bind_and_listen(uid_t listener, uid_t owner) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
 
         (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s", peer_socket);
         listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         REQUIRE(listening >= 0);
+        REQUIRE(bind(listening, (struct sockaddr *)&address, sizeof(address)) == 0);
+        REQUIRE(chmod(peer_socket, 0777) == 0);
+        if (owner != geteuid())
+                REQUIRE(chown(peer_socket, owner, (gid_t)-1) == 0);
         if (listener != geteuid())
                 REQUIRE(seteuid(listener) == 0);
-        REQUIRE(bind(listening, (struct sockaddr *)&address, sizeof(address)) == 0);
         REQUIRE(listen(listening, 4) == 0);
         if (geteuid() != getuid())
                 REQUIRE(seteuid(getuid()) == 0);
@@ -55,10 +59,7 @@ void peer_listen(uid_t listener, uid_t owner) {
         REQUIRE(mkdtemp(directory) != NULL);
         REQUIRE(chmod(directory, 0777) == 0);
         (void)snprintf(peer_socket, sizeof(peer_socket), "%s/socket", directory);
-        bind_and_listen(listener);
-        REQUIRE(chmod(peer_socket, 0777) == 0);
-        if (owner != listener)
-                REQUIRE(chown(peer_socket, owner, (gid_t)-1) == 0);
+        bind_and_listen(listener, owner);
 }
 
 /* -- the child ----------------------------------------------------------------------- */
@@ -104,9 +105,8 @@ void peer_vanish(Peer *peer) {
         peer_hang_up(peer);
 }
 
-void peer_return(uid_t listener) {
-        bind_and_listen(listener);
-        REQUIRE(chmod(peer_socket, 0777) == 0);
+void peer_return(uid_t listener, uid_t owner) {
+        bind_and_listen(listener, owner);
 }
 
 void peer_stay(void) {

@@ -76,7 +76,7 @@ void peer_welcome(Peer *peer, bool resumed);
 /* Only hangs up; vanish: and nobody listens any more, until somebody returns. */
 void peer_hang_up(Peer *peer);
 void peer_vanish(Peer *peer);
-void peer_return(uid_t listener);
+void peer_return(uid_t listener, uid_t owner);
 
 /* Stays where it is until the test calls peer_go_on(). */
 void peer_stay(void);
