@@ -21,6 +21,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,11 +32,12 @@
 #define MADV_COLLAPSE 25
 #endif
 
-/* The uids of brokers: so many, by the test's pid. */
+/* The uids of brokers: so many. */
 #define BROKER_UIDS 62000
 #define N_BROKER_UIDS 2000
 
 static pid_t test_pid;
+static uid_t broker_uid;
 
 /* In a child of child_spawn(): the two ends it was given. */
 static int child_go = -1;
@@ -44,13 +46,31 @@ static int child_ready = -1;
 /* In the parent: what the latest child said. */
 static int64_t value;
 
+/* The next uid that no other test has. It is held with an abstract socket of its name, which ends with the test
+ * however that ends. */
+static void claim_broker_uid(void) {
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+        REQUIRE(fd >= 0);
+        for (unsigned int n = (unsigned int)getpid();; ++n) {
+                struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+                broker_uid = BROKER_UIDS + n % N_BROKER_UIDS;
+                (void)snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "shmd-test-uid-%u", broker_uid);
+                if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0)
+                        return;
+                REQUIRE(errno == EADDRINUSE);
+        }
+}
+
 size_t test_begin(void) {
         test_pid = getpid();
+        claim_broker_uid();
         return test_count_fds();
 }
 
 uid_t test_broker_uid(void) {
-        return BROKER_UIDS + (uid_t)test_pid % N_BROKER_UIDS;
+        return broker_uid;
 }
 
 size_t test_count_fds(void) {

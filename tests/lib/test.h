@@ -54,7 +54,7 @@
                         test_fail(__FILE__, __LINE__, #condition, " " __VA_ARGS__);      \
         } while (0)
 
-/* Remembers which process is the test. Return: the number of open descriptors. */
+/* Remembers which process is the test, and takes a uid for its brokers. Return: the number of open descriptors. */
 size_t test_begin(void);
 size_t test_count_fds(void);
 
