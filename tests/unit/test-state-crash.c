@@ -490,11 +490,14 @@ TEST(state_crash, one_bit_anywhere_costs_at_most_one_record) {
         crash_end(&crash);
 }
 
-/* The last transaction is committed and nothing of it is in its place. */
+/* The last transaction is committed and nothing of it is in its place. One that adds what it drops again
+ * writes nothing, and there is another one. */
 static void take_last_back(Crash *crash) {
-        tape_begin(&crash->work, state_fd(crash->state));
-        transaction(crash);
-        tape_end();
+        do {
+                tape_begin(&crash->work, state_fd(crash->state));
+                transaction(crash);
+                tape_end();
+        } while (crash->work.n == 0);
         for (size_t i = 0;; ++i) {
                 REQUIRE(i < crash->work.n);
                 keep(crash, &crash->work, i);
