@@ -144,12 +144,16 @@ void table_new_turn(void) {
                 account->turn.spent = 0;
 }
 
-void table_pass(uint64_t ns) {
+void table_pass_to(uint64_t at) {
         if (regions_fd(&table->regions) >= 0)
                 regions_dispatch(&table->regions);
         table_new_turn();
-        deadlines_run(&table->deadlines, time_now() + ns);
+        deadlines_run(&table->deadlines, at);
         table_check_saved();
+}
+
+void table_pass(uint64_t ns) {
+        table_pass_to(time_now() + ns);
 }
 
 const char *table_log(void) {

@@ -59,8 +59,19 @@ void table_restart(void);
 void table_close(void);
 /* Gives every user the time of a new turn: the loop, which counts them, does not run here. */
 void table_new_turn(void);
-/* Runs what is due, as if that much time had passed. */
+/* Runs what is due, as if that much time had passed, or at that time. Of what was armed since a time before, nothing
+ * that is to come later is due then, however long that took. */
 void table_pass(uint64_t ns);
+void table_pass_to(uint64_t at);
+/* Turns until the condition holds: of what has its time measured, a turn may do less than there is to do. The
+ * test fails if it never does. */
+#define table_until(condition)                                                          \
+        do {                                                                            \
+                int64_t table_end = test_now_ms() + TEST_PATIENCE_MS;                   \
+                                                                                        \
+                for (; !(condition); table_pass(0))                                     \
+                        REQUIRE(test_now_ms() < table_end, "never: " #condition);       \
+        } while (0)
 /* What was logged so far; valid until the next call. */
 const char *table_log(void);
 size_t table_log_count(const char *what);

@@ -510,7 +510,8 @@ TEST(region, a_sparse_one_is_empty_at_once_however_large) {
         close_fd(fd);
         region_unlink(region);
         cr_assert_eq(bytes(alice), size);
-        for (int i = 0; i < 2; ++i)
+        /* A turn ends with its time; of this one's steps there are many more than a few turns have time for. */
+        for (int i = 0; i < 10 && house.regions.n > 0; ++i)
                 deadlines_run(&house.deadlines, time_now());
         cr_assert_eq(house.regions.n, 0);
         cr_assert_eq(blocks(path), 0);
@@ -704,6 +705,21 @@ TEST(region, a_sweep_asks_everyone_and_64_a_turn) {
         end();
 }
 
+/* What it says so long after a sweep. It looks at the clock itself: what took too long is asked again. */
+static RegionsSqueeze squeeze(uint64_t ago, uint64_t waited) {
+        for (;;) {
+                uint64_t now = time_now();
+                RegionsSqueeze answer;
+
+                house.regions.swept_at = now - ago;
+                answer = regions_squeeze(&house.regions, waited);
+                if (time_now() - now < NSEC_PER_MSEC)
+                        return answer;
+                while (house.regions.sweep > 0)
+                        house_turn(&house);
+        }
+}
+
 TEST(region, a_shortage_says_whether_it_is_worth_to_come_again) {
         Region *region;
         int a, b;
@@ -718,17 +734,16 @@ TEST(region, a_shortage_says_whether_it_is_worth_to_come_again) {
         cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_SOON, "every orphan is asked");
         house_turn(&house);
         cr_assert_eq(house.regions.sweep, 0);
-        cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_SPENT, "asked a moment ago, and held");
+        cr_assert_eq(squeeze(0, 0), REGIONS_SPENT, "asked a moment ago, and held");
 
         /* An event that nobody looked at yet is looked at; it is still held, but maybe not for long. */
         close_fd(a);
-        cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_LATER);
+        cr_assert_eq(squeeze(0, 0), REGIONS_LATER);
         cr_assert_eq(house.regions.n_asking, 1);
-        cr_assert_eq(regions_squeeze(&house.regions, 23 * NSEC_PER_MSEC), REGIONS_LATER);
-        cr_assert_eq(regions_squeeze(&house.regions, 24 * NSEC_PER_MSEC), REGIONS_SPENT, "two questions are enough");
-        house.regions.swept_at -= 30 * NSEC_PER_MSEC;
-        cr_assert_eq(regions_squeeze(&house.regions, 24 * NSEC_PER_MSEC), REGIONS_LATER, "if there were two");
-        cr_assert_eq(regions_squeeze(&house.regions, 124 * NSEC_PER_MSEC), REGIONS_SPENT);
+        cr_assert_eq(squeeze(0, 23 * NSEC_PER_MSEC), REGIONS_LATER);
+        cr_assert_eq(squeeze(0, 24 * NSEC_PER_MSEC), REGIONS_SPENT, "two questions are enough");
+        cr_assert_eq(squeeze(30 * NSEC_PER_MSEC, 24 * NSEC_PER_MSEC), REGIONS_LATER, "if there were two");
+        cr_assert_eq(squeeze(30 * NSEC_PER_MSEC, 124 * NSEC_PER_MSEC), REGIONS_SPENT);
 
         close_fd(b);
         cr_assert_eq(regions_squeeze(&house.regions, 0), REGIONS_SOON, "what is being emptied will be free");

@@ -123,16 +123,18 @@ TEST(request_policy, parts_that_are_not_of_one_whole_are_refused_and_begin_anew)
 }
 
 TEST(request_policy, what_does_not_go_on_is_forgotten_in_time_and_with_its_peer) {
+        uint64_t before;
         Guest *root;
 
         table_open();
         root = guest_new(0);
         encode_bytes(7);
+        before = time_now();
         guest_expect_done(root, ask_part(root, 0, 10, (uint32_t)n_blob));
         cr_assert_neq(guest_peer(root)->staging.bytes, NULL);
-        table_pass(29 * NSEC_PER_SEC);
+        table_pass_to(before + 30 * NSEC_PER_SEC - 1);
         cr_assert_neq(guest_peer(root)->staging.bytes, NULL);
-        table_pass(31 * NSEC_PER_SEC);
+        table_pass(30 * NSEC_PER_SEC);
         cr_assert_eq(guest_peer(root)->staging.bytes, NULL);
         cr_assert_eq(account_of(root)->used[ACCOUNT_PENDING], 0);
         guest_expect(root, INVALID, POLICY, ask_part(root, 10, 10, (uint32_t)n_blob));
