@@ -14,10 +14,12 @@ static Accounts accounts;
 static Account *alice;
 static Voice *voice;        /* alice's */
 static int log_fd;
+static uint64_t began;
 
 static void begin(void) {
         static Rules rules = { .global.slots = LIMITS_ALL, .everybody.slots = LIMITS_ALL };
 
+        began = time_now();
         memset(rules.global.max, 0xff, sizeof(rules.global.max));
         memset(rules.everybody.max, 0xff, sizeof(rules.everybody.max));
         accounts_init(&accounts, &rules);
@@ -48,6 +50,11 @@ static size_t lines(void) {
         for (const char *at = logged(); (at = strchr(at, '\n')); ++at)
                 ++n;
         return n;
+}
+
+/* So many, and the two a second that a slow machine has time for. */
+static size_t at_most(size_t n) {
+        return n + (time_now() - began) / (NSEC_PER_SEC / 2);
 }
 
 /* -- words --------------------------------------------------------------------------------- */
@@ -195,23 +202,27 @@ TEST(audit, a_shortage_is_said_once_until_it_recovers) {
 
 TEST(audit, one_user_writes_twenty_lines_at_once_and_then_two_a_second) {
         Refusal refusal;
+        size_t n;
 
         begin();
         audit_refuse(&refusal, SHMD__ERROR__ERROR_DENIED, SHMD__REASON__REASON_SEARCH, NULL, 0, "no");
         for (int i = 0; i < 1000; ++i)
                 audit_log(&refusal, alice, 0, 77, "open");
         cr_assert_geq(lines(), 20);
-        cr_assert_leq(lines(), 22, "a slow machine may have refilled a little");
+        cr_assert_leq(lines(), at_most(20));
         cr_assert_eq(voice->suppressed, 1000 - lines());
 
         /* A second later. */
+        n = lines();
         voice->tokens = 0;
         voice->suppressed = 980;
-        voice->refill_at = time_now() - NSEC_PER_SEC;
+        began = time_now();
+        voice->refill_at = began - NSEC_PER_SEC;
         for (int i = 0; i < 10; ++i)
                 audit_log(&refusal, alice, 0, 77, "open");
         cr_assert_neq(strstr(logged(), " suppressed_before=980\n"), NULL, "what was left out is counted");
-        cr_assert_geq(voice->suppressed, 7);
+        cr_assert_geq(lines(), n + 2);
+        cr_assert_leq(lines(), at_most(n + 2));
         end();
 }
 
@@ -249,7 +260,7 @@ TEST(audit, a_closed_peer_is_a_line_and_counts_like_any) {
         cr_assert_str_eq(logged(), "event=peer-closed uid=64101 pid=77 peer=3 reason=malformed\n");
         for (int i = 0; i < 100; ++i)
                 audit_log_closed(alice, 3, 77, "malformed");
-        cr_assert_leq(lines(), 22);
+        cr_assert_leq(lines(), at_most(20));
         end();
 }
 
@@ -263,7 +274,7 @@ TEST(audit, a_user_gets_no_new_lines_with_a_new_account) {
                 alice = account_unref(alice);
                 REQUIRE(accounts_ref_user(&accounts, ALICE, &alice) == 0);
         }
-        cr_assert_leq(lines(), 22);
+        cr_assert_leq(lines(), at_most(20));
         end();
 }
 
@@ -275,7 +286,7 @@ TEST(audit, connections_of_nobody_known_have_lines_of_their_own) {
         cr_assert_neq(strstr(logged(), "event=not-accepted uid=64101 reason=resources error=ENOMEM\n"), NULL);
         for (int i = 0; i < 1000; ++i)
                 audit_log_not_accepted(&accounts, (uid_t)-1, "credentials", 0);
-        cr_assert_leq(lines(), 24);
+        cr_assert_leq(lines(), at_most(21), "nobody's, and one of hers");
         end();
 }
 
@@ -285,6 +296,6 @@ TEST(audit, trouble_names_the_error_and_has_its_users_share_of_the_log) {
         cr_assert_str_eq(logged(), "event=trouble uid=64101 request=create error=EIO\n");
         for (int i = 0; i < 1000; ++i)
                 audit_log_trouble(alice, "create", -EIO);
-        cr_assert_leq(lines(), 22);
+        cr_assert_leq(lines(), at_most(20));
         end();
 }

@@ -6,7 +6,7 @@
 
 #include "core/expiry.h"
 
-#define TTL NSEC_PER_SEC
+#define TTL (3600 * NSEC_PER_SEC)
 
 static House house;
 static Expiries expiries;
