@@ -24,14 +24,15 @@ static size_t n_stored;
 
 static void manager_start(void) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
+        char directory[] = "/tmp/shmd-unit-XXXXXX";
 
-        (void)snprintf(address.sun_path, sizeof(address.sun_path), "/tmp/shmd-unit-refuge-%d", (int)getpid());
-        (void)unlink(address.sun_path);
+        REQUIRE(mkdtemp(directory));
+        (void)snprintf(address.sun_path, sizeof(address.sun_path), "%s/notify", directory);
         manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         REQUIRE(manager >= 0 && bind(manager, (struct sockaddr *)&address, sizeof(address)) == 0);
         REQUIRE(setenv("NOTIFY_SOCKET", address.sun_path, 1) == 0 && setenv("FDSTORE", "32", 1) == 0);
         REQUIRE(service_connect() == 0);
-        REQUIRE(unlink(address.sun_path) == 0);
+        REQUIRE(unlink(address.sun_path) == 0 && rmdir(directory) == 0);
 }
 
 static void manager_stop(void) {

@@ -19,6 +19,7 @@
 
 /* -- readiness ----------------------------------------------------------------------------------- */
 
+/* Without a name the kernel chooses an abstract one (unix(7), Autobind). */
 static int manager_bind(const char *name, size_t n) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -32,13 +33,13 @@ static int manager_bind(const char *name, size_t n) {
 
 /* One with an abstract name, which this process is told. */
 static int manager_here(void) {
-        char name[64], variable[64];
-        int fd;
+        struct sockaddr_un address = { 0 };
+        socklen_t n = sizeof(address);
+        int fd = manager_bind("", 0);
+        char variable[sizeof(address.sun_path)];
 
-        (void)snprintf(name + 1, sizeof(name) - 1, "shmd-unit-%d", (int)getpid());
-        name[0] = '\0';
-        (void)snprintf(variable, sizeof(variable), "@%s", name + 1);
-        fd = manager_bind(name, 1 + strlen(name + 1));
+        REQUIRE(getsockname(fd, (struct sockaddr *)&address, &n) == 0);
+        (void)snprintf(variable, sizeof(variable), "@%.*s", (int)(sizeof(variable) - 2), address.sun_path + 1);
         REQUIRE(setenv("NOTIFY_SOCKET", variable, 1) == 0);
         return fd;
 }
