@@ -166,12 +166,14 @@ static struct timespec deadline(uint64_t timeout_ns) {
 }
 
 /* Waits not longer than until (NULL: for ever) while the counter is `seen`; the time is absolute, so that
- * a wait that is begun again after a signal ends when the first one would have (futex(2)). */
+ * a wait that is begun again after a signal ends when the first one would have (futex(2)). Of a page that
+ * somebody who may ring takes out of the memory just when the kernel looks at it, it says EFAULT; the
+ * next look finds it, or another page of zeros. */
 static int wait_once(const shmd_bell *bell, uint32_t seen, const struct timespec *until) {
         if (syscall(FUTEX_CALL, word(bell, MESSAGE_BELL_COUNTER), FUTEX_WAIT_BITSET, seen, until, NULL,
                     FUTEX_BITSET_MATCH_ANY) == 0)
                 return 0;
-        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+        return errno == EAGAIN || errno == EINTR || errno == EFAULT ? 0 : -errno;
 }
 
 int shmd_bell_wait(const shmd_bell *bell, uint32_t seen, uint64_t timeout_ns) {
