@@ -25,6 +25,8 @@ typedef struct Scene {
         uint64_t ticket_id;
         int held[16];                   /* descriptors that came with answers */
         size_t n_held;
+        int ttl_ms;                     /* of a name that expires */
+        int64_t expires_ms;             /* not sooner than then; 0: nothing does, or it may by now */
 
         unsigned int kind;              /* the request as it was sent, to be sent again */
         uint64_t serial;
@@ -39,6 +41,7 @@ typedef struct Kind {
         bool vague;                     /* its answer is another one each time */
         bool goes;                      /* what it makes goes when the answer is let go, and is made anew */
         bool by_itself;                 /* nobody waits for an answer: it is over when it has happened */
+        bool expires;                   /* it is over when the scene's time is */
         bool replaces;                  /* it ends with another broker, perhaps with one more on the way */
         bool restart;                   /* it is the broker's successor that is killed, while it begins */
         unsigned int weight;            /* of its share of the points; 0: 1 */
