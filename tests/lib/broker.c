@@ -196,10 +196,23 @@ static void wait_until_ready(Broker *broker, int notify) {
         }
 }
 
+static void write_config(const char *path, const char *config, bool as_nobody) {
+        FILE *file = fopen(path, "we");
+
+        REQUIRE(file, "%s: %s", path, strerror(errno));
+        fprintf(file, "[daemon]\n");
+        if (geteuid() == 0 && !as_nobody)
+                fprintf(file, "user = %u\n", test_broker_uid());
+        fprintf(file, "%s\n", config ? config : "");
+        /* Who freezes is refused when the helper is late, which it may be where many processes wait for their turn. */
+        if (!config || !strstr(config, "helper ="))
+                fprintf(file, "[time]\nhelper = %dms\n", TEST_PATIENCE_MS);
+        REQUIRE(fclose(file) == 0);
+}
+
 Broker *broker_spawn_with(const BrokerOptions *options) {
         Broker *broker = calloc(1, sizeof(*broker));
         char config[128];
-        FILE *file;
         pid_t pid;
         int notify;
 
@@ -215,13 +228,7 @@ Broker *broker_spawn_with(const BrokerOptions *options) {
         broker->minder_fd = broker->notify_fd = -1;
 
         (void)snprintf(config, sizeof(config), "%s/shmd.conf", broker->dir);
-        file = fopen(config, "we");
-        REQUIRE(file);
-        fprintf(file, "[daemon]\n");
-        if (geteuid() == 0 && !options->as_nobody)
-                fprintf(file, "user = %u\n", test_broker_uid());
-        fprintf(file, "%s\n", options->config ? options->config : "");
-        REQUIRE(fclose(file) == 0);
+        write_config(config, options->config, options->as_nobody);
 
         if (options->policy)
                 broker_write_policy(broker, "test.conf", options->policy);

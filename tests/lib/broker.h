@@ -41,7 +41,7 @@ typedef struct BrokerOptions {
 } BrokerOptions;
 
 /* Starts a broker. config goes on in the section [daemon]: keys before the first header in it
- * are keys of that section. */
+ * are keys of that section. Unless it says how long the helper may take, that is TEST_PATIENCE_MS. */
 Broker *broker_spawn(const char *config);
 Broker *broker_spawn_with(const BrokerOptions *options);
 
