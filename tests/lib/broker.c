@@ -350,6 +350,32 @@ void broker_kill_and_wait_restart(Broker *broker) {
         broker_await_restart(broker);
 }
 
+/* Brokers of the old configuration may come and go until the keeper begins anew; what they are told of is passed. */
+void broker_reconfigure(Broker *broker, const char *config) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        size_t n_before;
+        char path[128], *log, *at;
+
+        (void)snprintf(path, sizeof(path), "%s/shmd.conf", broker->dir);
+        write_config(path, config, false);
+        log = read_file(broker->log);
+        REQUIRE(log, "%s: %s", broker->log, strerror(errno));
+        n_before = strlen(log);
+        REQUIRE(kill(broker->keeper, SIGHUP) == 0, "%s", strerror(errno));
+        do {
+                REQUIRE(test_now_ms() < end, "the keeper did not begin anew");
+                test_sleep_ms(1);
+                free(log);
+                log = read_file(broker->log);
+                at = log && strlen(log) > n_before ? strstr(log + n_before, "event=upgrade ") : NULL;
+                at = at ? strstr(at, "event=broker-started ") : NULL;
+        } while (!at);
+        broker->log_seen = at - log;
+        broker->pid = 0;
+        free(log);
+        broker_await_restart(broker);
+}
+
 static bool leads_to(Broker *broker, const char *fd, const char *target) {
         char path[300], link[128];
         ssize_t n;

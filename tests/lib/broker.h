@@ -62,6 +62,9 @@ void broker_signal(Broker *broker, int signal);
 void broker_await_restart(Broker *broker);
 /* Both, with SIGKILL. */
 void broker_kill_and_wait_restart(Broker *broker);
+/* Has the keeper begin anew with another configuration, and waits until there is a broker of that one: so a broker
+ * that was good may be followed by one of which more is asked than of any at a busy time. */
+void broker_reconfigure(Broker *broker, const char *config);
 
 /* What the keeper keeps, from its table of names and from /proc, which must agree: a name without a memfd,
  * or a memfd without a name, fails the test. Nobody may be making or removing regions meanwhile. Needs
