@@ -45,7 +45,6 @@ enum {
         HELD = 12,              /* by each worker */
         HEIRS = 24,             /* processes that workers forked, at once */
         CHECK_EVERY = 100,
-        SETTLE_MS = 2000,
         LOOKED_AROUND_MS = 120, /* after a departure */
 };
 
@@ -709,7 +708,7 @@ static void compare(Chaos *chaos, uint64_t round) {
         Books truth = look(chaos), books;
 
         while (books = ask(chaos), memcmp(&truth, &books, sizeof(books)) != 0) {
-                if (test_now_ms() - begin > SETTLE_MS)
+                if (test_now_ms() - begin > TEST_PATIENCE_MS)
                         fail_about(&truth, &books, round);
                 test_sleep_ms(1);
                 truth = look(chaos);            /* heirs come to their end */
@@ -800,7 +799,7 @@ static void end(Chaos *chaos) {
                                 client_expect_done(chaos->admin, call_unlink(chaos->admin, path_of(i, slot)));
                 }
         }
-        until = test_now_ms() + SETTLE_MS;
+        until = test_now_ms() + TEST_PATIENCE_MS;
         while (books = ask(chaos), memcmp(&none, &books, sizeof(books)) != 0) {
                 if (test_now_ms() > until)
                         fail_about(&none, &books, UINT64_MAX);
