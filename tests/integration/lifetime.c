@@ -309,10 +309,14 @@ TEST(lifetime, a_descriptor_that_only_names_a_region_keeps_none_of_its_memory) {
         scene_end(&scene);
 }
 
+/* What each process makes, and after how many it says so: each step is waited for, however long all take. */
+#define LET_GO 8000
+#define LET_GO_STEP 500
+
 static int make_and_let_go(void *userdata) {
         Client *client = client_connect_as(userdata, ALICE, ALICE);
 
-        for (int i = 0; i < 8000; ++i) {
+        for (int i = 0; i < LET_GO; ++i) {
                 Grant grant = GRANT_NULL;
                 char *memory;
 
@@ -322,8 +326,9 @@ static int make_and_let_go(void *userdata) {
                 grant_deinit(&grant);
                 memory[0] = 1;
                 REQUIRE(munmap(memory, PAGE) == 0);
+                if ((i + 1) % LET_GO_STEP == 0)
+                        child_arrive(i + 1);
         }
-        child_arrive(0);
         client = client_free(client);
         return 0;
 }
@@ -337,8 +342,12 @@ TEST(lifetime, of_24000_regions_let_go_on_several_processors_none_is_forgotten) 
 
         for (size_t i = 0; i < 3; ++i)
                 child_start(&children[i], make_and_let_go, scene.broker);
-        for (size_t i = 0; i < 3; ++i)
-                child_await(&children[i]);
+        for (int n = LET_GO_STEP; n <= LET_GO; n += LET_GO_STEP)
+                for (size_t i = 0; i < 3; ++i) {
+                        child_await(&children[i]);
+                        if (n < LET_GO)
+                                child_continue(&children[i]);
+                }
         client_expect_used(scene.alice, BYTES_SLOT, 0);
         client_expect_used(scene.alice, REGIONS_SLOT, 0);
         for (size_t i = 0; i < 3; ++i)
