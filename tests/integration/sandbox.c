@@ -288,7 +288,7 @@ TEST(sandbox, every_kind_of_request_works_inside_it) {
         client_expect_error(c, TIMEOUT, DEADLINE, call_wait(c, "/none", 1));
         client_expect_done(c, client_call(c, MESSAGE_DF, REQUEST(Df, df, .scope = 3)));
         client_expect_done(c, client_call(c, MESSAGE_STATS, REQUEST(Stats, stats)));
-        client_expect_done(c, client_call(c, MESSAGE_TTL, REQUEST(Ttl, ttl, .path = BYTES("/d/r"), .ttl_ns = 1u << 30)));
+        client_expect_done(c, client_call(c, MESSAGE_TTL, REQUEST(Ttl, ttl, .path = BYTES("/d/r"), .ttl_ns = UINT64_C(1) << 40)));
         client_expect_error(c, INVALID, NOT_FREEZABLE,
                             client_call(c, MESSAGE_FREEZE, REQUEST(Freeze, freeze, .path = BYTES("/d/r"))));
         client_expect_done(c, call_unlink(c, "/d/r"));
