@@ -536,7 +536,7 @@ TEST(reconnect, a_call_that_has_less_time_than_the_restart_times_out_and_the_nex
 TEST(reconnect, who_comes_too_late_finds_a_new_session) {
         struct shmd_create_options options = SHMD_CREATE_OPTIONS_INIT;
         Broker *broker = spawn("session-grace = 100ms\n");
-        shmd *client = connect_and_listen(broker->socket);
+        shmd *client = connect_and_listen(broker->socket), *other;
         uint8_t before[16], after[16];
         shmd_region *region, *opened;
 
@@ -546,7 +546,9 @@ TEST(reconnect, who_comes_too_late_finds_a_new_session) {
         write_number(region, 7);
         EXPECT(client, shmd_session(client, before, NULL, NULL));
         broker_kill_and_wait_restart(broker);
-        test_sleep_ms(500);
+        other = connect_to(broker->socket);
+        REQUIRE(test_eventually(session_is_gone, other));
+        shmd_close(other);
         EXPECT(client, shmd_ping(client, NULL, PATIENCE));
         cr_assert(n_back == 1 && !resumed);
         EXPECT(client, shmd_session(client, after, NULL, NULL));
