@@ -262,6 +262,8 @@ regions = 4096
 [account $bob]
 bytes = 8M
 regions = 4
+[time]
+helper = 20s
 END
         } >"$dir/shmd.conf"
         chmod 0644 "$dir/shmd.conf"
