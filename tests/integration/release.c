@@ -422,21 +422,27 @@ static unsigned int count_waits(Broker *broker) {
 TEST(release, with_a_watchdog_the_idle_broker_wakes_up_twice_in_an_interval) {
         enum { INTERVALS = 4 };
         Broker *broker = broker_spawn_with(&(BrokerOptions){ .prepare = set_watchdog });
-        int64_t start;
+        int64_t start, end;
         unsigned int waits, signs, most;
 
         /* So that all that belongs to its start is over. */
         test_sleep_ms(2000);
-        (void)count_signs(broker);
-        start = test_now_ms();
-        waits = count_waits(broker);
-        test_sleep_ms(1000 * INTERVALS);
-        signs = count_signs(broker);
-        waits = count_waits(broker) - waits;
-        most = (unsigned int)(2 * (test_now_ms() - start) / 1000) + 1;
-        fprintf(stderr, "with a watchdog of 1 s: %u signs of life and %u wake-ups in %d s\n", signs, waits, INTERVALS);
-        REQUIRE(signs >= 2 * INTERVALS - 1 && signs <= most, "%u", signs);
-        /* On a busy machine the kernel now and then makes a process wait once more within one wake-up. */
-        REQUIRE(waits <= 2 * most, "%u", waits);
+        end = test_now_ms() + TEST_PATIENCE_MS;
+        do {
+                start = test_now_ms();
+                (void)count_signs(broker);
+                waits = count_waits(broker);
+                test_sleep_ms(1000 * INTERVALS);
+                signs = count_signs(broker);
+                waits = count_waits(broker) - waits;
+                most = (unsigned int)(2 * (test_now_ms() - start) / 1000) + 1;
+                fprintf(stderr, "with a watchdog of 1 s: %u signs of life and %u wake-ups in %d s\n", signs, waits,
+                        INTERVALS);
+                REQUIRE(signs <= most, "%u", signs);
+                /* On a busy machine the kernel now and then makes a process wait once more within one wake-up. */
+                REQUIRE(waits <= 2 * most, "%u", waits);
+                /* A broker without a processor for a second omits two. It does not each time. */
+        } while (signs < 2 * INTERVALS - 1 && test_now_ms() < end);
+        REQUIRE(signs >= 2 * INTERVALS - 1, "%u", signs);
         broker = broker_stop(broker);
 }
