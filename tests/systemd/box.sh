@@ -1,7 +1,8 @@
 #!/bin/bash
 # box.sh: a real systemd as process 1 of namespaces of its own, for one test. To be sourced.
 #
-#   box_start DIR   boots it; returns when its default target, an empty one, is reached
+#   box_start DIR   boots it; returns when its default target, an empty one, is reached; it may take $patience seconds
+#                   until systemd answers
 #   box_run CMD...  runs a command inside
 #   box_stop        ends it and all that it started
 #
@@ -37,7 +38,7 @@ box_is_possible() {
 }
 
 box_start() {
-        local target tries
+        local target end
 
         box_dir=$1
         mkdir -p "$box_dir"/{cgroup,units,root/usr,work}
@@ -50,7 +51,8 @@ box_start() {
                 </dev/null >"$box_dir/console" 2>&1 &
         box_unshare=$!
         # Sockets of the box are not to be reached by their paths from here; what it wrote is.
-        for (( tries = 0; tries < 2000; ++tries )); do
+        end=$((SECONDS + patience))
+        while (( SECONDS < end )); do
                 # Its children come and go until the last one is process 1.
                 kill -0 "$box_unshare" 2>/dev/null || break
                 read -r box_init _ <"/proc/$box_unshare/task/$box_unshare/children"
@@ -88,12 +90,14 @@ box_stop() {
 
 # In a mount namespace: joins a new cgroup, which is to be the root of what the box sees.
 enclose() {
-        local name=shmd-test-$$
+        local group
 
         mount -t cgroup2 cgroup2 "$1/cgroup"
-        mkdir "$1/cgroup/$name"
-        echo "$name" >"$1/name"
-        echo $$ >"$1/cgroup/$name/cgroup.procs"
+        # Groups are the machine's, and one may stay behind: of a name that nobody has.
+        group=$(mktemp -d "$1/cgroup/shmd-test-XXXXXX")
+        chmod 0755 "$group"
+        echo "${group##*/}" >"$1/name"
+        echo $$ >"$group/cgroup.procs"
         umount "$1/cgroup"
         exec unshare --pid --mount --uts --ipc --net --cgroup --fork --kill-child=KILL "$0" furnish "$1"
 }
