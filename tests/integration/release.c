@@ -1,7 +1,8 @@
 /* When a charge ends: a moment after the last holder has gone, whatever held it and however it went,
  * and without a broker that looks at the clock. The figures are printed; the bounds are those that
  * the manual promises, and as they are about time, what the machine itself takes for as many
- * wake-ups at that moment is added, which on an idle one is next to nothing.
+ * wake-ups at that moment is added, which on an idle one is next to nothing. And the time does not
+ * count in which one of them had something to do and no processor for it.
  */
 
 #define TEST_TIMEOUT 600
@@ -97,16 +98,35 @@ static Control control_begin(void) {
         return control;
 }
 
-/* Return: what all but one of a thousand wake-ups took at most. */
-static int64_t control_end(Control *control) {
+/* A pause of the machine makes one wake-up late, however many there are in that time: so what is judged
+ * without the worst of it is judged by wake-ups without as many.
+ * Return: what all but so many wake-ups took at most. */
+static int64_t control_end(Control *control, size_t but) {
         int64_t late;
 
         atomic_store(&control->wakeups->over, true);
         REQUIRE(test_wait_pid(control->pid) == 0);
-        REQUIRE(control->wakeups->n > 0);
-        late = of_thousand(control->wakeups->late, control->wakeups->n, 1);
+        REQUIRE(control->wakeups->n > but);
+        qsort(control->wakeups->late, control->wakeups->n, sizeof(*control->wakeups->late), compare_ns);
+        late = control->wakeups->late[control->wakeups->n - 1 - but];
         REQUIRE(munmap(control->wakeups, sizeof(*control->wakeups)) == 0);
         return late;
+}
+
+/* Return: for how long so far that process had something to do and no processor for it (schedstat, in the
+ * kernel's Documentation/scheduler); 0 where the kernel does not say. */
+static int64_t stalled_ns(pid_t pid) {
+        char path[64];
+        int64_t ns = 0;
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%d/schedstat", (int)pid);
+        file = fopen(path, "re");
+        if (file) {
+                REQUIRE(fscanf(file, "%*u %" SCNd64, &ns) == 1);
+                (void)fclose(file);
+        }
+        return ns;
 }
 
 /* -- holders -------------------------------------------------------------------------------- */
@@ -116,6 +136,7 @@ typedef struct Scene {
         Broker *broker;
         Client *alice;
         _Atomic pid_t *holder;          /* shared: says so itself */
+        int64_t stalled_ns;             /* of the holders, as they ended */
 } Scene;
 
 static Scene scene_begin(const char *config) {
@@ -161,8 +182,11 @@ static void await_holder(Scene *scene) {
 
 static void kill_holder(Scene *scene) {
         pid_t pid = atomic_exchange(scene->holder, 0);
+        int64_t before = stalled_ns(pid);
 
         REQUIRE(kill(pid, SIGKILL) == 0);
+        REQUIRE(waitid(P_PID, (id_t)pid, &(siginfo_t){ 0 }, WEXITED | WNOWAIT) == 0);
+        scene->stalled_ns += stalled_ns(pid) - before;
         REQUIRE(waitpid(pid, NULL, 0) == pid);
 }
 
@@ -233,20 +257,27 @@ static const struct {
 
 /* -- the time it takes ------------------------------------------------------------------------ */
 
-/* Return: nanoseconds from before the end of the last holder until the charge is gone. */
+static int64_t all_stalled_ns(const Scene *scene) {
+        return scene->stalled_ns + stalled_ns(scene->broker->pid) + stalled_ns(getpid());
+}
+
+/* Return: nanoseconds from before the end of the last holder until the charge is gone, without those in
+ * which somebody had no processor. */
 static int64_t hold_and_release(Scene *scene, size_t holder, uint64_t size) {
-        int64_t start, end = test_now_ms() + TEST_PATIENCE_MS;
+        int64_t start, stalled, took, end = test_now_ms() + TEST_PATIENCE_MS;
         Grant grant = GRANT_NULL;
 
         client_expect_done(scene->alice, call_create(scene->alice, NULL, size, &grant));
         REQUIRE(fallocate(grant.fd, 0, 0, (off_t)size) == 0, "%s", strerror(errno));
         holders[holder].give(scene, &grant);
         REQUIRE(client_used(scene->alice, BYTES_SLOT) == size, "%s keeps it", holders[holder].name);
+        stalled = all_stalled_ns(scene);
         start = test_now_ns();
         holders[holder].end(scene);
         while (client_used(scene->alice, BYTES_SLOT) != 0)
                 REQUIRE(test_now_ms() < end, "%s is over", holders[holder].name);
-        return test_now_ns() - start;
+        took = test_now_ns() - start;
+        return took - (all_stalled_ns(scene) - stalled);
 }
 
 /* Mostly small ones, a tenth of some MiB, and a few large. */
@@ -270,12 +301,12 @@ TEST(release, the_charge_ends_within_10_ms_and_150_us_a_mib_of_its_last_holder) 
 
                 ns[i] = hold_and_release(&scene, i % N_HOLDERS, size) - (int64_t)(size * RELEASE_NS_PER_MIB / MIB);
         }
-        late = control_end(&control);
+        late = control_end(&control, rounds / 1000);
         p999 = of_thousand(ns, rounds, 1);
         fprintf(stderr, "%" PRIu64 " releases, beyond 0.15 ms a MiB: median %.3f ms, 99 %% within %.3f, 99.9 %% within "
-                "%.3f, all within %.3f; a wake-up here: 99.9 %% within %.3f\n", rounds, (double)ns[rounds / 2] / 1e6,
-                (double)of_thousand(ns, rounds, 10) / 1e6, (double)p999 / 1e6, (double)ns[rounds - 1] / 1e6,
-                (double)late / 1e6);
+                "%.3f, all within %.3f; a wake-up here: all but %" PRIu64 " within %.3f\n", rounds,
+                (double)ns[rounds / 2] / 1e6, (double)of_thousand(ns, rounds, 10) / 1e6, (double)p999 / 1e6,
+                (double)ns[rounds - 1] / 1e6, rounds / 1000, (double)late / 1e6);
         REQUIRE(p999 <= RELEASE_NS + WAKEUPS * late, "%" PRId64 " ns", p999);
         free(ns);
         scene_end(&scene);
@@ -328,7 +359,7 @@ TEST(release, attack_086_a_socket_cycle_keeps_the_charge_and_ends_within_2_s_of_
                         child_release(&child);
                 client_expect_used(scene.alice, BYTES_SLOT, 0);
                 took = test_now_ns() - start;
-                late = control_end(&control);
+                late = control_end(&control, 0);
                 fprintf(stderr, "a cycle of sockets was gone after %.0f ms\n", (double)took / 1e6);
                 REQUIRE(took <= CYCLE_NS + WAKEUPS * late, "%" PRId64 " ns", took);
         }
