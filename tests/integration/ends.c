@@ -264,12 +264,19 @@ TEST(ends, what_is_left_is_told_and_goes_down) {
 }
 
 TEST(ends, the_end_of_a_name_can_be_set_moved_and_taken_back) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS, began;
         Scene scene = scene_begin();
+        uint32_t error;
 
-        client_expect_done(scene.alice, call_create(scene.alice, "/t", PAGE, NULL));
-        REQUIRE(node_of(scene.alice, "/t")->ttl_ns == 0);
-        client_expect_done(scene.alice, call_ttl(scene.alice, "/t", NSEC_PER_SEC));
-        client_expect_done(scene.alice, call_ttl(scene.alice, "/t", 0));
+        do {
+                client_expect_done(scene.alice, call_create(scene.alice, "/t", PAGE, NULL));
+                REQUIRE(node_of(scene.alice, "/t")->ttl_ns == 0);
+                began = test_now_ms();
+                client_expect_done(scene.alice, call_ttl(scene.alice, "/t", NSEC_PER_SEC));
+                error = call_ttl(scene.alice, "/t", 0);
+                /* A busy machine may need so long from the one to the other that the name has ended. */
+        } while (error == SHMD__ERROR__ERROR_NOT_FOUND && test_now_ms() - began >= 1000 && test_now_ms() < end);
+        client_expect_done(scene.alice, error);
         test_sleep_ms(1200);
         REQUIRE(node_of(scene.alice, "/t")->ttl_ns == 0);
         client_expect_done(scene.alice, call_ttl(scene.alice, "/t", CENTURY));
