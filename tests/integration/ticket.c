@@ -125,10 +125,18 @@ TEST(ticket, it_outlives_its_issuers_connection_and_is_bound_to_one_user) {
 
 TEST(ticket, its_time_ends_it_in_the_real_broker) {
         Scene scene = scene_begin("[time]\nticket-max = 1s\n");
-        Text text = issue(scene.alice, ISSUE(.path = BYTES("/closed/x"), .rights = READ_ONLY, .uses = 1));
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS, began;
+        uint64_t pending;
+        Text text;
 
-        REQUIRE(((const Shmd__TicketReply *)scene.alice->reply)->ttl_ns == 1000 * 1000 * 1000);
-        REQUIRE(client_used(scene.alice, SLOT_PENDING) == 1);
+        do {
+                began = test_now_ms();
+                text = issue(scene.alice, ISSUE(.path = BYTES("/closed/x"), .rights = READ_ONLY, .uses = 1));
+                REQUIRE(((const Shmd__TicketReply *)scene.alice->reply)->ttl_ns == 1000 * 1000 * 1000);
+                pending = client_used(scene.alice, SLOT_PENDING);
+                /* A busy machine may need so long for the question that the ticket has ended. */
+        } while (pending == 0 && test_now_ms() - began >= 1000 && test_now_ms() < end);
+        REQUIRE(pending == 1);
         client_expect_used(scene.alice, SLOT_PENDING, 0);
         client_expect_error(scene.bob, DENIED, TICKET, redeem(scene.bob, &text, NULL));
         scene_end(&scene);
