@@ -245,7 +245,10 @@ static bool is_back(void *userdata) {
         return usage((Scene *)(uintptr_t)limit[1]) <= limit[0];
 }
 
-/* Keeps what can be kept and says how much. What the account does not say, the cgroup does. */
+#define GOES_ON INT64_C(-1)
+
+/* Keeps what can be kept and says how much. What the account does not say, the cgroup does. It arrives after
+ * each region, for which the kernel may take its time. */
 static int keep_more(void *userdata) {
         Scene *scene = userdata;
         Client *client = become_mallory(scene);
@@ -260,6 +263,7 @@ static int keep_more(void *userdata) {
                         return 0;
                 }
                 kept += (uint64_t)n * page;
+                child_arrive(GOES_ON);
         }
         charged = usage(scene) - before;
         fprintf(stderr, "%s, pages of %u KiB: %" PRIu64 " pages, %.1f MiB, with a quota of %.1f MiB; in the cgroup "
@@ -284,7 +288,8 @@ static uint64_t measure(Scene *scene, PinFn pin, const char *what, bool huge, ui
         scene->what = what;
         scene->huge = huge;
         scene->most = most;
-        child_spawn(&child, keep_more, scene);
+        for (child_spawn(&child, keep_more, scene); child_value() == GOES_ON; child_await(&child))
+                child_continue(&child);
         n = (uint64_t)child_value();
         child_release(&child);
         if (n == 0)

@@ -174,19 +174,16 @@ bool test_eventually(bool (*condition)(void *), void *userdata) {
         }
 }
 
-/* For about a second: whoever waits for the test must have more patience than what may be asked for in vain. */
-#define HUGE_TRIES 100
-
 bool test_make_huge(void *memory, size_t size) {
-        for (int i = 0; i < HUGE_TRIES; ++i) {
-                if (madvise(memory, size, MADV_COLLAPSE) == 0)
-                        return true;
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+
+        while (madvise(memory, size, MADV_COLLAPSE) != 0) {
                 /* EINVAL: the kernel has none. */
-                if (errno != EAGAIN && errno != ENOMEM)
+                if ((errno != EAGAIN && errno != ENOMEM) || test_now_ms() > end)
                         return false;
                 test_sleep_ms(10);
         }
-        return false;
+        return true;
 }
 
 uint64_t test_read_number(const char *path) {

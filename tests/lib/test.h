@@ -94,7 +94,7 @@ uint64_t test_read_number(const char *path);
 
 /* Makes huge pages of mapped shared memory, which starts and ends where one does (madvise(2),
  * MADV_COLLAPSE). The kernel refuses pages that it is just moving about, as it does when somebody
- * else asks for huge pages: they are asked for again, for a second. Return: whether it did. */
+ * else asks for huge pages: they are asked for again, for TEST_PATIENCE_MS. Return: whether it did. */
 bool test_make_huge(void *memory, size_t size);
 
 /* Huge pages that are set aside (hugetlbfs), of 2 MiB: their number is one for the whole machine. So
