@@ -141,6 +141,20 @@ static bool is_running(const Child *child) {
         return end.si_pid == 0;
 }
 
+/* Waits until the burst is over: as long as regions are made. */
+static void await_end(const Burst *burst, const Child *child) {
+        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        size_t n_made = 0;
+
+        while (is_running(child) && test_now_ms() < end) {
+                if (atomic_load(burst->n_made) != n_made) {
+                        n_made = atomic_load(burst->n_made);
+                        end = test_now_ms() + TEST_PATIENCE_MS;
+                }
+                test_sleep_ms(10);
+        }
+}
+
 /* Return: how many there were when some were seen; 0: the burst was over before. */
 static size_t look_at_burst(Burst *burst, Client *admin) {
         Broker *broker = burst->broker;
@@ -151,6 +165,7 @@ static size_t look_at_burst(Burst *burst, Client *admin) {
         child_start(&child, make_regions, burst);
         while (n_ahead == 0 && is_running(&child))
                 n_ahead = look_in_the_middle(burst);
+        await_end(burst, &child);
         child_release(&child);
         cr_assert_eq(books_expect(admin, broker->pid, broker->keeper), burst->n_wanted);
         cr_assert_eq(count_ahead(broker), 0);
