@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -70,14 +69,6 @@ void bench_pin(pid_t pid, int processor) {
                 CPU_SET(number_of(processor), &set);
         }
         REQUIRE(sched_setaffinity(pid, sizeof(set), &set) == 0, "%s", strerror(errno));
-}
-
-void bench_raise_descriptors(void) {
-        struct rlimit limit;
-
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0, "%s", strerror(errno));
 }
 
 double bench_meminfo(const char *field) {

@@ -49,9 +49,6 @@ size_t bench_processors(void);
 #define BENCH_ANYWHERE (-1)
 void bench_pin(pid_t pid, int processor);
 
-/* Lets this process have as many descriptors as there may be. */
-void bench_raise_descriptors(void);
-
 /* Return: bytes, of a field of /proc/meminfo. */
 double bench_meminfo(const char *field);
 

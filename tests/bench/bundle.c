@@ -182,7 +182,7 @@ static void say(size_t n, const BenchSeries series[_MEASURE_N]) {
 }
 
 TEST(bench, bundle) {
-        bench_raise_descriptors();
+        (void)test_raise_fds();
         for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); ++i) {
                 BenchSeries series[_MEASURE_N] = { { .n = 0 } };
 

@@ -178,7 +178,7 @@ static void become_floor(const char *kind, size_t n_reply, size_t n_memfds, int 
         (void)snprintf(path, sizeof(path), "%s/tests/bench/floor", dir ? dir : ".");
         (void)snprintf(reply, sizeof(reply), "%zu", n_reply);
         (void)snprintf(memfds, sizeof(memfds), "%zu", n_memfds);
-        bench_raise_descriptors();
+        (void)test_raise_fds();
         REQUIRE(dup2(fd, STDIN_FILENO) == STDIN_FILENO);
         (void)execl(path, "floor", kind, reply, memfds, (char *)NULL);
         test_fail(__FILE__, __LINE__, "the floor starts", " %s: %s", path, strerror(errno));

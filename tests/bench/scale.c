@@ -386,7 +386,7 @@ TEST(bench, peers) {
         size_t n = bench_quick() ? 1000 : 10000;
         Memory few, many;
 
-        bench_raise_descriptors();
+        (void)test_raise_fds();
         scene_init(&crowded, PEERS_CONFIG, ONE_PROCESSOR);
         scene_init(&lonely, PEERS_CONFIG, ONE_PROCESSOR);
         connect_peers(crowded.broker, fds, PEERS_FEW);
@@ -415,7 +415,7 @@ TEST(bench, grants) {
         size_t n = 800;         /* of a region with so many holders none is marked: all count until the session ends */
         Client *holder;
 
-        bench_raise_descriptors();
+        (void)test_raise_fds();
         scene_init(&scene, MANY_CONFIG, ONE_PROCESSOR);
         holder = client_connect_as(scene.broker, ALICE + 1, ALICE);
         for (size_t i = 0; i <= GRANTS; ++i) {

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -84,17 +83,6 @@ TEST(bench, a_process_is_kept_on_one_processor_and_let_go) {
         }
         bench_pin(0, BENCH_ANYWHERE);
         cr_assert(sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_EQUAL(&set, &before));
-}
-
-TEST(bench, descriptors_are_as_many_as_there_may_be) {
-        struct rlimit before, limit;
-
-        cr_assert(getrlimit(RLIMIT_NOFILE, &before) == 0);
-        cr_assert(setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 64, before.rlim_max }) == 0);
-        bench_raise_descriptors();
-        cr_assert(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        cr_assert(limit.rlim_cur == before.rlim_max && limit.rlim_max == before.rlim_max);
-        cr_assert(setrlimit(RLIMIT_NOFILE, &before) == 0);
 }
 
 TEST(bench, rows_are_appended_as_the_report_reads_them) {

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -184,12 +183,9 @@ TEST(flood, attack_015_a_thousand_connections_are_held_to_the_limit_of_one_user)
         enum { N = 1000, LIMIT = 100 };
         Scene scene = scene_begin("[account]\npeers = 100");
         Client **clients = calloc(N, sizeof(*clients)), *bob;
-        struct rlimit limit;
         size_t refused = 0, open = 0;
 
-        REQUIRE(clients && getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > N + 100);
+        REQUIRE(clients && test_raise_fds() > N + 100);
         for (size_t i = 0; i < N; ++i)
                 clients[i] = client_connect_silently(scene.broker, ALICE, ALICE);
 

@@ -291,7 +291,6 @@ TEST(keeper, a_broker_that_will_not_stop_is_killed) {
 
 TEST(keeper, whoever_connects_while_there_is_no_broker_waits_for_the_next) {
         static Client *clients[CONNECTS];
-        struct rlimit limit;
         Broker *broker;
         pid_t before;
 
@@ -300,9 +299,7 @@ TEST(keeper, whoever_connects_while_there_is_no_broker_waits_for_the_next) {
                 test_skip("a socket here has no room for %d connections that wait", CONNECTS);
         broker = broker_spawn_with(&(BrokerOptions){
                 .keeper = true, .config = "[global]\npeers = 2000\n[account]\npeers = 2000\npending = 5000\n" });
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > CONNECTS + 100);
+        REQUIRE(test_raise_fds() > CONNECTS + 100);
         before = broker->pid;
         REQUIRE(kill(broker->keeper, SIGSTOP) == 0);
         broker_signal(broker, SIGKILL);

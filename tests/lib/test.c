@@ -85,6 +85,28 @@ size_t test_count_fds(void) {
         return n - 3;           /* ".", ".." and the directory's own */
 }
 
+void test_leave_fds(unsigned int n, struct rlimit *ret_before) {
+        struct rlimit limit;
+        int end = 0;
+
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        if (ret_before)
+                *ret_before = limit;
+        for (unsigned int free = 0; free <= n; ++end)
+                free += fcntl(end, F_GETFD) < 0;
+        limit.rlim_cur = (rlim_t)end - 1;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+}
+
+rlim_t test_raise_fds(void) {
+        struct rlimit limit;
+
+        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        limit.rlim_cur = limit.rlim_max;
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        return limit.rlim_cur;
+}
+
 void test_fail(const char *file, int line, const char *condition, const char *format, ...) {
         const char *base = strrchr(file, '/');
         char text[1024];

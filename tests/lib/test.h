@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 
 #include <criterion/criterion.h>
@@ -91,6 +92,12 @@ bool test_eventually(bool (*condition)(void *), void *userdata);
 
 /* The number that a file of the kernel's has; 0: there is no such file. */
 uint64_t test_read_number(const char *path);
+
+/* Lets this process open so many more descriptors (RLIMIT_NOFILE, the soft one), whichever numbers are free: those in
+ * use need not be the lowest, since Criterion leaves some open. ret_before: what the limit was, NULL: not asked for. */
+void test_leave_fds(unsigned int n, struct rlimit *ret_before);
+/* Lets this process have as many descriptors as it may. Return: how many. */
+rlim_t test_raise_fds(void);
 
 /* Makes huge pages of mapped shared memory, which starts and ends where one does (madvise(2),
  * MADV_COLLAPSE). The kernel refuses pages that it is just moving about, as it does when somebody

@@ -298,7 +298,7 @@ TEST(listener, a_connection_that_died_in_the_backlog_costs_nothing) {
 
 /* How many turns pass while nothing can be accepted, until something is closed. */
 static int spare;
-static struct rlimit full, before;
+static struct rlimit before;
 
 static bool pauses_then_resumes(void) {
         if (turns == 50) {
@@ -317,10 +317,7 @@ TEST(listener, without_descriptors_it_pauses_once_and_goes_on_when_something_was
         for (int i = 0; i < 2; ++i)
                 clients[i] = connect_to();
         spare = dup(0);
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-        full = before;
-        full.rlim_cur = (rlim_t)spare + 1;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &full) == 0);
+        test_leave_fds(0, &before);
         cr_assert_eq(run_until(pauses_then_resumes), 0);
         cr_assert_str_eq(notes, "paused:EMFILE resumed:- ");
         cr_assert_eq(listener_n_pauses(listener), 1);
@@ -343,10 +340,7 @@ TEST(listener, without_being_told_it_looks_again_by_itself) {
         begin();
         client = connect_to();
         spare = dup(0);
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-        full = before;
-        full.rlim_cur = (rlim_t)spare + 1;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &full) == 0);
+        test_leave_fds(0, &before);
         cr_assert_eq(run_until(frees_and_waits), 0);
         cr_assert_str_eq(notes, "paused:EMFILE resumed:- ");
         close_fd(client);
@@ -365,10 +359,7 @@ TEST(listener, a_shortage_that_lasts_is_said_once) {
         begin();
         client = connect_to();
         spare = dup(0);
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
-        full = before;
-        full.rlim_cur = (rlim_t)spare + 1;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &full) == 0);
+        test_leave_fds(0, &before);
         cr_assert_eq(run_until(still_short), 0);
         cr_assert_str_eq(notes, "paused:EMFILE ");
         cr_assert_eq(listener_n_pauses(listener), 1);

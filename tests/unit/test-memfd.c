@@ -223,20 +223,17 @@ TEST(memfd, a_failure_at_any_step_hands_out_nothing_and_leaks_nothing) {
 }
 
 static int make_without_descriptors(void *userdata) {
-        int extra = *(int *)userdata, fd = -7;
-        struct rlimit limit;
+        unsigned int extra = *(unsigned int *)userdata;
+        int fd = -7;
 
         REQUIRE(probe_run() == 0);
-        fd = dup(0);
-        close_fd(fd);
-        limit.rlim_cur = limit.rlim_max = (rlim_t)(fd + extra);
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        test_leave_fds(extra, NULL);
         REQUIRE(memfd_make(&(MemfdSpec){ .size = 4096 }, &fd) == (extra < 2 ? MEMFD_E_NO_MEMORY : 0));
         return 0;
 }
 
 TEST(memfd, it_takes_two_descriptors_for_a_moment_and_fewer_are_no_memory) {
-        for (int extra = 0; extra < 3; ++extra)
+        for (unsigned int extra = 0; extra < 3; ++extra)
                 house_expect_child(make_without_descriptors, &extra);
 }
 

@@ -385,7 +385,7 @@ TEST(notify, an_empty_packet_is_an_end) {
 static int receive_without_room(void *userdata) {
         size_t n_fds = *(const size_t *)userdata, n_open;
         char packet[2 * NOTIFY_MAX];
-        struct rlimit limit, less;
+        struct rlimit limit;
         Notify notify;
         int pair[2];
 
@@ -393,9 +393,7 @@ static int receive_without_room(void *userdata) {
         n_open = test_count_fds();
         write_several(packet, n_fds, 3);
         send_packet(pair[0], packet, strlen(packet), n_fds);
-        REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        less = (struct rlimit){ .rlim_cur = (rlim_t)pair[1] + n_fds, .rlim_max = limit.rlim_max };
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &less) == 0);
+        test_leave_fds((unsigned int)n_fds - 1, &limit);
         REQUIRE(receive(pair[1], &notify) == NOTIFY_E_INVALID && notify.n_fds == 0, "one was lost");
         REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0 && test_count_fds() == n_open, "and so are the others");
         return 0;

@@ -380,22 +380,17 @@ TEST(stock, memory_that_cannot_have_its_size_is_used_up) {
 
 /* Every descriptor that this process may have is open but some. */
 static int run_out(void *userdata) {
-        struct rlimit limit;
+        struct rlimit before;
         Region *region;
-        int next;
 
         (void)userdata;
         begin();
         make_ready();
-        next = dup(scene.ours);
-        REQUIRE(next >= 0 && close(next) == 0 && getrlimit(RLIMIT_NOFILE, &limit) == 0);
-        limit.rlim_cur = (rlim_t)next;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        test_leave_fds(0, &before);
         for (size_t i = 0; i < STOCK_BLOCK; ++i)
                 region = make();
         REQUIRE(n_ready() == 0 && stock()->next.n == 0, "nothing can be made ahead");
-        limit.rlim_cur = limit.rlim_max;
-        REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
         region = make();
         REQUIRE(region->stored && stock()->next.n == 1, "and then it goes on");
         end();

@@ -412,15 +412,11 @@ TEST(wire, sending_leaves_the_descriptors_with_the_sender) {
 
 TEST(wire, the_253rd_descriptor_comes_and_more_are_refused_by_the_kernel) {
         Packet packet = packet_with(sizeof(packet), 253);
-        struct rlimit limit;
         FdList fds = FDLIST_NULL;
         uint8_t got[64];
         int nulls[253];
 
-        cr_assert_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
-        limit.rlim_cur = limit.rlim_max;
-        cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-        if (limit.rlim_cur < 1024)
+        if (test_raise_fds() < 1024)
                 test_skip("needs 1024 descriptors");
 
         connect_ends();
@@ -471,7 +467,7 @@ TEST(wire, descriptors_that_may_not_come_are_dropped_and_told) {
 
 TEST(wire, a_full_descriptor_table_loses_descriptors_and_leaks_none) {
         Packet packet = packet_with(sizeof(packet), 3);
-        struct rlimit before, small;
+        struct rlimit before;
         FdList fds = FDLIST_NULL;
         uint8_t got[64];
         int nulls[3];
@@ -480,11 +476,7 @@ TEST(wire, a_full_descriptor_table_loses_descriptors_and_leaks_none) {
         open_nulls(nulls, 3);
         send_raw(&packet, sizeof(packet), nulls, 3);
 
-        /* Room for one of the three. */
-        cr_assert_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
-        small = before;
-        small.rlim_cur = (rlim_t)nulls[2] + 2;
-        cr_assert_eq(setrlimit(RLIMIT_NOFILE, &small), 0);
+        test_leave_fds(1, &before);
         cr_assert_eq(receive(got, sizeof(got), &fds), WIRE_E_LOST_FDS);
         cr_assert_eq(fds.n, 0);
         cr_assert_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
