@@ -171,11 +171,10 @@ const char *driver_calls(Driver *driver, Packet *packet, size_t n_fds, pid_t pid
 
 /* In the child: what it is given is its standard input. */
 static void become_floor(const char *kind, size_t n_reply, size_t n_memfds, int fd, pid_t parent) {
-        const char *dir = getenv("SHMD_TEST_BUILDDIR");
-        char path[512], reply[32], memfds[32];
+        const char *path = test_program("tests/bench/floor");
+        char reply[32], memfds[32];
 
         test_end_with(parent);
-        (void)snprintf(path, sizeof(path), "%s/tests/bench/floor", dir ? dir : ".");
         (void)snprintf(reply, sizeof(reply), "%zu", n_reply);
         (void)snprintf(memfds, sizeof(memfds), "%zu", n_memfds);
         (void)test_raise_fds();

@@ -28,14 +28,6 @@ typedef struct Program {
         char path[96];
 } Program;
 
-static const char *built(const char *name) {
-        static char path[512];
-        const char *dir = getenv("SHMD_TEST_BUILDDIR");
-
-        (void)snprintf(path, sizeof(path), "%s/%s", dir ? dir : ".", name);
-        return path;
-}
-
 /* Puts another file in the program's place, as a package manager does: at once, and under whoever runs it. */
 static void program_replace(Program *program, const char *from) {
         char command[1024], next[128];
@@ -49,7 +41,7 @@ static void program_init(Program *program) {
         (void)snprintf(program->dir, sizeof(program->dir), "/tmp/shmd-test-program-XXXXXX");
         REQUIRE(mkdtemp(program->dir) && chmod(program->dir, 0755) == 0, "%s", strerror(errno));
         (void)snprintf(program->path, sizeof(program->path), "%s/shmd", program->dir);
-        program_replace(program, built("shmd"));
+        program_replace(program, test_program("shmd"));
 }
 
 static void program_deinit(Program *program) {
@@ -476,7 +468,7 @@ TEST(keeper, too_many_failures_are_a_state_in_which_everything_is_kept) {
         broker_expect_log(broker, "event=upgrade-refused", "check=\"status 1\"");
         REQUIRE(broker_is_alive(broker));
 
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         REQUIRE(kill(keeper, SIGHUP) == 0);
         broker_await_restart(broker);
         REQUIRE(client_hello(waiting) == 0);
@@ -500,7 +492,7 @@ TEST(keeper, it_tries_again_by_itself) {
         broker_signal(broker, SIGKILL);
         broker_expect_log(broker, "event=program-missing");
         broker_expect_log(broker, "event=given-up");
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         broker_await_restart(broker);
         expect_service(broker);
         broker = broker_stop(broker);
@@ -537,7 +529,7 @@ TEST(keeper, a_start_that_takes_too_long_is_one_that_failed) {
         broker_signal(broker, SIGKILL);
         REQUIRE(test_eventually(has_more_in_log, &overdue));
         REQUIRE(test_eventually(has_more_in_log, &given_up));
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         broker_await_restart(broker);
         broker = broker_stop(broker);
         program_deinit(&program);
@@ -555,7 +547,7 @@ static Broker *spawn_hostile(Program *program, const char *what, void (*prepare)
         broker = broker_spawn_with(&(BrokerOptions){ .keeper = true, .program = program->path, .prepare = prepare,
                                                      .config = config ? config : "[keeper]\nrestarts = 0\n" });
         REQUIRE(unsetenv("SHMD_TEST_HOSTILE") == 0);
-        program_replace(program, built("tests/integration/hostile-broker"));
+        program_replace(program, test_program("tests/integration/hostile-broker"));
         /* It may have been killed already for not being in time; then that one is meant which came after it. */
         while (kill(broker->pid, SIGKILL) < 0) {
                 REQUIRE(errno == ESRCH, "%s", strerror(errno));
@@ -578,7 +570,7 @@ static void end_hostile(Broker *broker, Program *program, const char *const *kep
         for (size_t i = 0; i < n; ++i)
                 REQUIRE(strncmp(names[i], "evil", 4) || n_kept, "%s is kept", names[i]);
         free(names);
-        program_replace(program, built("shmd"));
+        program_replace(program, test_program("shmd"));
         broker_await_restart(broker);
         /* Some of them have been killed already. */
         (void)kill(broker->pid, SIGKILL);
@@ -779,7 +771,7 @@ TEST(keeper, an_upgrade_replaces_the_broker_and_the_keeper) {
         for (int i = 0; i < 5; ++i) {
                 ino_t old = program_of(keeper);
 
-                program_replace(&program, built("shmd"));
+                program_replace(&program, test_program("shmd"));
                 REQUIRE(inode_of(program.path) != old);
                 REQUIRE(kill(keeper, SIGHUP) == 0);
                 broker_await_restart(broker);
@@ -805,7 +797,7 @@ TEST(keeper, an_administrator_upgrades_with_shmdctl) {
         test_needs_root();
         program_init(&program);
         broker = spawn_program(&program, NULL);
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         cr_assert_eq(shmdctl_run(&text, "--socket", broker->socket, "upgrade", NULL), 0, "%s", text);
         cr_assert(strstr(text, "the broker is version ") && strstr(text, " now"), "%s", text);
         free(text);
@@ -817,7 +809,7 @@ TEST(keeper, an_administrator_upgrades_with_shmdctl) {
         cr_assert(strstr(text, "does not accept the configuration"), "%s", text);
         free(text);
         expect_service(broker);
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         broker = broker_stop(broker);
         program_deinit(&program);
 }
@@ -844,7 +836,7 @@ TEST(keeper, a_program_that_is_broken_does_not_take_over) {
         }
         REQUIRE(!is_gone(before) && broker_log_count(broker, "event=broker-started") == 1);
         expect_service(broker);
-        program_replace(&program, built("shmd"));
+        program_replace(&program, test_program("shmd"));
         broker = broker_stop(broker);
         program_deinit(&program);
 }

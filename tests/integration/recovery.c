@@ -725,13 +725,12 @@ TEST(recovery, attack_102_no_bit_that_flips_gives_anybody_more) {
 /* -- what is kept is not ours ------------------------------------------------------------------ */
 
 static int be_the_daemon(const Broker *other) {
-        char program[512], config_file[128], socket[128];
+        char config_file[128], socket[128];
 
         pass_all(NULL);
         (void)snprintf(config_file, sizeof(config_file), "%s/shmd.conf", other->dir);
         (void)snprintf(socket, sizeof(socket), "%s/never", other->dir);
-        (void)snprintf(program, sizeof(program), "%s/shmd", getenv("SHMD_TEST_BUILDDIR"));
-        (void)execl(program, "shmd", "--no-keeper", "--config", config_file, "--policy-root", "/nonexistent",
+        (void)execl(test_program("shmd"), "shmd", "--no-keeper", "--config", config_file, "--policy-root", "/nonexistent",
                     "--socket", socket, NULL);
         return 127;
 }

@@ -58,12 +58,6 @@ static const char *in_dir(const char *dir, const char *name) {
         return path;
 }
 
-static const char *built(const char *name) {
-        const char *dir = getenv("SHMD_TEST_BUILDDIR");
-
-        return in_dir(dir ? dir : ".", name);
-}
-
 static int bind_to(const char *path, int type) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
@@ -113,7 +107,7 @@ static void pass_descriptors(const Manager *manager) {
 }
 
 static void start_broker(Manager *manager) {
-        const char *shmd = built("shmd"), *config = in_dir(manager->dir, "shmd.conf");
+        const char *shmd = test_program("shmd"), *config = in_dir(manager->dir, "shmd.conf");
 
         shuffle(manager);
         manager->pid = fork();
@@ -407,7 +401,7 @@ static void replace_program(Scene *scene, const char *name) {
         char command[1024], next[128];
 
         (void)snprintf(next, sizeof(next), "%s", in_dir(scene->dir, "program.next"));
-        (void)snprintf(command, sizeof(command), "cp '%s' '%s' && chmod 0755 '%s'", built(name), next, next);
+        (void)snprintf(command, sizeof(command), "cp '%s' '%s' && chmod 0755 '%s'", test_program(name), next, next);
         REQUIRE(system(command) == 0 && rename(next, in_dir(scene->dir, "program")) == 0, "%s", strerror(errno));
 }
 

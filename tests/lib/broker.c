@@ -19,15 +19,6 @@
 #include "base/cleanup.h"
 #include "buildinfo.h"
 
-/* A program of the build directory. */
-static const char *program_path(const char *name) {
-        static char path[512];
-        const char *dir = getenv("SHMD_TEST_BUILDDIR");
-
-        (void)snprintf(path, sizeof(path), "%s/%s", dir ? dir : ".", name);
-        return path;
-}
-
 static char *read_file(const char *path) {
         char *text = NULL;
         size_t n = 0, room = 0;
@@ -122,7 +113,7 @@ static int notify_socket(Broker *broker) {
 
 static void execute(Broker *broker, const BrokerOptions *options, const char *config) {
         const char *argv[] = { "shmd", "--config", config, "--policy-root", broker->dir, NULL, NULL, NULL, NULL };
-        const char *program = options->program ? options->program : program_path("shmd");
+        const char *program = options->program ? options->program : test_program("shmd");
         size_t n = 5;
 
         if (!options->no_socket) {
@@ -531,7 +522,7 @@ static int program_run(char **ret, char *argv[ARGUMENTS_MAX], va_list args) {
                 (void)close(0);
                 REQUIRE(open("/dev/null", O_RDONLY) == 0 && dup2(fd, 1) == 1 && dup2(fd, 2) == 2);
                 (void)unsetenv("NOTIFY_SOCKET");
-                (void)execv(program_path(argv[0]), argv);
+                (void)execv(test_program(argv[0]), argv);
                 _exit(127);
         }
         status = test_wait_pid(pid);

@@ -20,6 +20,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -65,6 +66,8 @@ static void claim_broker_uid(void) {
 
 size_t test_begin(void) {
         test_pid = getpid();
+        /* Other users read what tests write for them. */
+        (void)umask(022);
         claim_broker_uid();
         return test_count_fds();
 }
@@ -83,6 +86,21 @@ size_t test_count_fds(void) {
                 ++n;
         (void)closedir(dir);
         return n - 3;           /* ".", ".." and the directory's own */
+}
+
+const char *test_program(const char *name) {
+        static char paths[8][512];
+        static unsigned int next;
+        const char *programs = getenv("SHMD_TEST_PROGRAMS"), *build = getenv("SHMD_TEST_BUILDDIR");
+        char *path = paths[next++ % 8];
+
+        if (programs) {
+                (void)snprintf(path, sizeof(paths[0]), "%s/%s", programs, name);
+                if (access(path, F_OK) == 0)
+                        return path;
+        }
+        (void)snprintf(path, sizeof(paths[0]), "%s/%s", build ? build : ".", name);
+        return path;
 }
 
 void test_leave_fds(unsigned int n, struct rlimit *ret_before) {

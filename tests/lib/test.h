@@ -84,6 +84,10 @@ int64_t test_now_ms(void);
 int64_t test_now_ns(void);
 void test_sleep_ms(int ms);
 
+/* Where a program of the build folder is that any user can run: in the folder $SHMD_TEST_PROGRAMS, if it is there, as the
+ * build may be in root's home; else in $SHMD_TEST_BUILDDIR. Return: good until the eighth call after this one. */
+const char *test_program(const char *name);
+
 /* Removes a directory with all that is in it. Return: whether nothing is left of it. */
 bool test_remove_tree(const char *dir);
 
