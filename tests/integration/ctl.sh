@@ -24,6 +24,7 @@ passed=0
 failed=0
 skipped=0
 
+umask 022
 dir=$(mktemp -d "${TMPDIR:-/tmp}/shmdctl-test.XXXXXX") || exit 99
 mkdir "$dir/run" "$dir/bin" "$dir/tmp"
 chmod 0755 "$dir" "$dir/bin"
@@ -40,6 +41,7 @@ if [ -x "$build/.libs/shmdctl" ]; then
 else
         cp "$build/shmdctl" "$dir/bin" || exit 99
 fi
+cp "$build/shmd" "$dir/bin" || exit 99
 export PATH=$dir/bin:$PATH
 
 cleanup() {
@@ -216,7 +218,7 @@ kept_broker() {
 test_restart() {
         local keeper holder watcher json n_made=0 kept=$dir/kept
 
-        "$build/shmd" --socket "$kept" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/kept.log" &
+        "$dir/bin/shmd" --socket "$kept" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/kept.log" &
         keeper=$!
         check 'a keeper starts its broker' eventually grep -q 'event=broker-ready' "$dir/kept.log"
         shmdctl --socket="$kept" create /s 4K --lifetime=session --hold >"$dir/held" 2>"$dir/held.err" &
@@ -272,7 +274,7 @@ END
         } >"$dir/shmd.conf"
         chmod 0644 "$dir/shmd.conf"
 
-        "$build/shmd" --no-keeper --socket "$socket" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/log" &
+        "$dir/bin/shmd" --no-keeper --socket "$socket" --config "$dir/shmd.conf" --policy-root "$dir" 2>"$dir/log" &
         broker=$!
         if ! eventually grep -q 'event=ready' "$dir/log"; then
                 echo "not ok - the broker starts"
