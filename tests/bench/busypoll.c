@@ -145,13 +145,15 @@ static void compare(Scene *scene) {
                                         { run_library, &with, n, &library[1] },
                                         { run_create, &without, n / 4, &creates[0] },
                                         { run_create, &with, n / 4, &creates[1] } },
-                         6, bench_rounds(15, 5));
+                         bench_quick() ? 2 : 6, bench_rounds(15, 5));
         bench_row(&(BenchRow){ .name = "busypoll-open", .what = "open with busy-polling, against without, across two",
                                .unit = "ns", .figure = &opens[1].p50, .against = &opens[0].p50,
                                .target = BENCH_AT_MOST(0.85) });
         bench_row(&(BenchRow){ .name = "busypoll-open-p99",
                                .what = "open with busy-polling, against without, across two, p99", .unit = "ns",
                                .figure = &opens[1].p99, .against = &opens[0].p99 });
+        if (bench_quick())
+                return;
         bench_row(&(BenchRow){ .name = "busypoll-library", .what = "the same through the library", .unit = "ns",
                                .figure = &library[1].p50, .against = &library[0].p50 });
         bench_row(&(BenchRow){ .name = "busypoll-create", .what = "create with busy-polling, against without, across two",
@@ -209,11 +211,13 @@ TEST(bench, busypoll) {
                 return;
         scene_init(&scene);
         compare(&scene);
-        compare_cost(&scene, IN_TIME_NS, bench_quick() ? 1000 : 4000,
+        compare_cost(&scene, IN_TIME_NS, bench_quick() ? 500 : 4000,
                      (BenchRow){ .name = "busypoll-cost",
                                  .what = "processor time an open takes more with busy-polling",
                                  .target = BENCH_AT_MOST(WHILE_NS) });
-        compare_cost(&scene, LATE_NS, bench_quick() ? 300 : 1000,
-                     (BenchRow){ .name = "busypoll-late", .what = "the same for a client that always comes too late" });
+        if (!bench_quick())
+                compare_cost(&scene, LATE_NS, 1000,
+                             (BenchRow){ .name = "busypoll-late",
+                                         .what = "the same for a client that always comes too late" });
         scene_deinit(&scene);
 }

@@ -24,6 +24,7 @@ enum {
         ORPHANS = 10,
         PROCESSES_MAX = 16,
         SETTLE_MS = 2000,       /* between two probes of what somebody held is less */
+        LOOK_MS = 50,           /* how often it is looked who woke up meanwhile */
         WAIT_MS = 10000,
         WAIT_QUICK_MS = 1500,
 };
@@ -99,14 +100,18 @@ static Client *connect_client(Broker *broker, uid_t uid, uint64_t features) {
 
 /* Finds the processes, and returns when none of them woke up for a while. */
 static void settle(Processes *processes, pid_t keeper) {
-        int64_t end = test_now_ms() + TEST_PATIENCE_MS;
+        int64_t now = test_now_ms(), end = now + TEST_PATIENCE_MS, quiet_since = now;
         char note[256];
 
-        do {
-                *processes = (Processes){ .n = 0 };
-                find(processes, keeper);
-                test_sleep_ms(SETTLE_MS);
-        } while (count(processes, note) > 0 && test_now_ms() < end);
+        processes->n = 0;
+        for (; now < end && now < quiet_since + SETTLE_MS; now = test_now_ms()) {
+                if (processes->n == 0 || count(processes, note) > 0) {
+                        processes->n = 0;
+                        find(processes, keeper);
+                        quiet_since = now;
+                }
+                test_sleep_ms(LOOK_MS);
+        }
 }
 
 /* What a broker could think of doing something for. */
