@@ -358,10 +358,8 @@ static void trace_step(Scene *scene, const Step *step) {
 static char directory[64];
 
 static void preload(void *userdata) {
-        char path[512];
-        const char *build = getenv("SHMD_TEST_BUILDDIR");
+        const char *path = test_program("tests/bench/.libs/counts-preload.so");
 
-        (void)snprintf(path, sizeof(path), "%s/tests/bench/.libs/counts-preload.so", build ? build : ".");
         REQUIRE(access(path, R_OK) == 0, "%s: %s", path, strerror(errno));
         REQUIRE(setenv("LD_PRELOAD", path, 1) == 0 && setenv(COUNTS_DIRECTORY, directory, 1) == 0);
 }
