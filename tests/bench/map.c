@@ -184,7 +184,7 @@ static void take_turns(Case *ours, BenchTimes *ours_ms, Case *plain, BenchTimes 
 static void say_gain(const char *name, const char *what, BenchTarget target, const char *note, Case ours, Case plain) {
         BenchTimes ours_ms, plain_ms;
 
-        take_turns(&ours, &ours_ms, &plain, &plain_ms, bench_rounds(15, 5));
+        take_turns(&ours, &ours_ms, &plain, &plain_ms, bench_rounds(15, 3));
         bench_row(&(BenchRow){ .name = name, .what = what, .unit = "ms", .figure = &plain_ms.p50,
                                .against = &ours_ms.p50, .target = target, .note = note });
 }

@@ -214,7 +214,7 @@ static void against_floor(Driver *driver, const Broker *broker, Placement where)
         static const char *const names[] = { "open-among-15000", "open-among-15000-two" };
         static const char *const texts[] = { "open among 15,000, one processor, against its floor",
                                              "open among 15,000, across two, against its floor" };
-        size_t n = !bench_quick() ? 10000 : where == ONE_PROCESSOR ? 5000 : 500;
+        size_t n = bench_quick() ? 5000 : 10000;
         BenchTimes open_times, floor_times;
         static Asked asked, floored;
         Floor floor;
@@ -249,7 +249,7 @@ static void warm_up(Driver *driver, uint64_t regions) {
 static void compare_with_floor(Driver *driver, const Broker *broker) {
         warm_up(driver, FULL);
         against_floor(driver, broker, ONE_PROCESSOR);
-        if (bench_processors() > 1)
+        if (bench_processors() > 1 && !bench_quick())
                 against_floor(driver, broker, TWO_PROCESSORS);
         place_broker(broker, ONE_PROCESSOR);
 }
